@@ -1,0 +1,31 @@
+# make demo   installs what is missing, builds, and runs the comparison on a 128 MB model
+# make test   builds everything and runs all tests
+# make build  builds alone
+
+# One set of flags, so that nothing is compiled twice: tests reach into modules of the very build that users get.
+SWIFT_FLAGS := -c release -Xswiftc -enable-testing
+MOBULA := .build/release/mobula
+
+.PHONY: build demo test setup environment format clean
+
+build: setup
+	swift build $(SWIFT_FLAGS) --product mobula
+
+demo: build environment
+	$(MOBULA) bench --size 128MB --json results/demo.json
+
+test: setup environment
+	Scripts/test.sh $(SWIFT_FLAGS)
+
+setup:
+	@Scripts/setup.sh
+	@mkdir -p results
+
+environment:
+	@Scripts/python-environment.sh .venv
+
+format:
+	swift format -i -r Sources Tests Package.swift
+
+clean:
+	rm -rf .build .venv results

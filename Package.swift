@@ -1,0 +1,77 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One block of settings for every Swift target: what is on here is on everywhere.
+let settings: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .treatAllWarnings(as: .error),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let http = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+let package = Package(
+  name: "mobula",
+  products: [
+    .library(name: "Mobula", targets: ["Mobula"]),
+    .executable(name: "mobula", targets: ["MobulaTool"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+  ],
+  targets: [
+    .target(name: "CMobula"),
+    library("MobulaCore", ["CMobula", crypto]),
+    library("MobulaWire", ["MobulaCore", nioCore, nioPosix, crypto, log]),
+    library("MobulaStore", ["MobulaCore", "CMobula"]),
+    library("MobulaTransfer", ["MobulaCore", "MobulaWire", "CMobula"]),
+    library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, http, crypto]),
+    library("MobulaHead", ["MobulaCore", "MobulaWire", log]),
+    library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
+    library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
+    library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
+    library("MobulaBench", ["Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
+    library("MobulaTestKit", ["MobulaCore"]),
+    .executableTarget(
+      name: "MobulaTool",
+      dependencies: [
+        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore", arguments, log, signals,
+      ],
+      swiftSettings: settings),
+    tests("MobulaCoreTests", ["MobulaCore"]),
+    tests("MobulaWireTests", ["MobulaWire", nioCore, nioPosix]),
+    tests("MobulaStoreTests", ["MobulaStore"]),
+    tests("MobulaTransferTests", ["MobulaTransfer", "MobulaStore", "MobulaTestKit"]),
+    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
+    tests("MobulaHeadTests", ["MobulaHead", "MobulaTestKit"]),
+    tests("MobulaBenchTests", ["MobulaBench"]),
+    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod"]),
+    // A program as users write them, which the tests of the tool start.
+    .executableTarget(
+      name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
+    tests("MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "Mobula"]),
+  ]
+)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes sure that everything is here that building and running needs; installs it
+# where this user may, and otherwise says exactly what is missing.
+set -euo pipefail
+
+if ! command -v swift >/dev/null; then
+  echo "Swift 6.2 or later is needed: install it from https://www.swift.org/install/linux/ and put it on the PATH." >&2
+  exit 1
+fi
+version=$(swift --version 2>/dev/null | sed -nE 's/.*Swift version ([0-9]+)\.([0-9]+).*/\1 \2/p' | head -n 1)
+read -r major minor <<<"${version:-0 0}"
+if ((major < 6 || major == 6 && minor < 2)); then
+  echo "Swift 6.2 or later is needed, and this is ${major}.${minor}: install a newer one from https://www.swift.org/install/linux/." >&2
+  exit 1
+fi
+if ! command -v python3 >/dev/null; then
+  echo "Python 3 is needed for the S3 server of demo and tests: apt-get install python3 python3-venv" >&2
+  exit 1
+fi
+
+# Emulated hosts need ip, tc, unshare, nsenter and setpriv.
+PATH=$PATH:/usr/sbin:/sbin
+missing=()
+for tool in ip tc; do command -v "$tool" >/dev/null || missing+=(iproute2); done
+for tool in unshare nsenter setpriv; do command -v "$tool" >/dev/null || missing+=(util-linux); done
+((${#missing[@]} == 0)) && exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  for attempt in 1 2 3; do
+    if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"; } >/dev/null; then
+      exit 0
+    fi
+    sleep 3
+  done
+fi
+echo "Without ${missing[*]} hosts are emulated as processes on loopback, unshaped: apt-get install ${missing[*]}" >&2

@@ -1,0 +1,19 @@
+public import Distributed
+public import MobulaCore
+
+/// A distributed actor that can be spawned on a worker.
+public protocol RemoteActor: DistributedActor where ActorSystem == Cluster {
+  associatedtype Configuration: Codable & Sendable
+  init(configuration: Configuration, actorSystem: Cluster) async throws
+}
+
+/// Who an actor is and where it listens; enough to call it from anywhere in the cluster.
+public struct ActorAddress: Hashable, Sendable, Codable, CustomStringConvertible {
+  public let actor: RemoteActorID
+  /// The worker it lives in.
+  public let endpoint: Endpoint
+  /// The lease it lives by; ends with it.
+  let lease: LeaseID?
+
+  public var description: String { "\(actor.short)@\(endpoint)" }
+}

@@ -1,0 +1,121 @@
+import Glibc
+public import MobulaCore
+import MobulaHost
+import MobulaWire
+import Synchronization
+
+/// How far something long has come; called now and then, from any thread.
+public typealias ProgressHandler = @Sendable (_ done: ByteCount, _ total: ByteCount?) -> Void
+
+extension Cluster {
+  /// Puts a file into this host's store as a `Blob` with a name.
+  ///
+  /// The bytes are read straight into shared memory.
+  /// - Throws: `MobulaError`: `inputOutput` when the file can't be read or shrinks meanwhile, `full` when the store has no room.
+  public func putFile(_ path: String, name: String, progress: ProgressHandler? = nil) async throws -> ObjectRef<Blob> {
+    let file = SharedDescriptor(
+      OwnedDescriptor(owning: try systemCall("\(path) can't be read") { open(path, O_RDONLY | O_CLOEXEC) }))
+    var status = stat()
+    try systemCall("\(path) can't be read") { fstat(file.rawValue, &status) }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw MobulaError(.invalidArgument, "\(path) is not a file: give the path of one.")
+    }
+    let size = Int(status.st_size)
+    let (layout, prefix) = ValueLayout.blob(size: size)
+    let object = ObjectID.random(job: job)
+    let reference = newReference(to: object)
+    try await store.make(object, size: layout.size, holds: true, contains: []) { memory in
+      memory.copyBytes(from: prefix)
+      let target = UnsafeMutableRawBufferPointer(rebasing: memory[layout.buffers[0]])
+      var done = 0
+      while done < size {
+        let count = try systemCall("\(path) can't be read") {
+          pread(file.rawValue, target.baseAddress! + done, min(8 << 20, size - done), done)
+        }
+        guard count > 0 else {
+          throw MobulaError(.inputOutput, "\(path) became shorter while it was read: put it again.")
+        }
+        done += count
+        progress?(ByteCount(done), ByteCount(size))
+      }
+    }
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: name, object: object))
+    return ObjectRef(reference)
+  }
+
+  /// Writes a blob's bytes to a file, which appears whole or not at all.
+  public func write(_ blob: Blob, to path: String, progress: ProgressHandler? = nil) async throws {
+    try await onThread(named: "write") {
+      let partial = "\(path).\(getpid()).partial"
+      let file = OwnedDescriptor(
+        owning: try systemCall("\(path) can't be written") {
+          open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        })
+      let raw = file.rawValue
+      do {
+        try blob.withUnsafeBytes { bytes in
+          var done = 0
+          while done < bytes.count {
+            done += try systemCall("\(path) can't be written") {
+              Glibc.write(raw, bytes.baseAddress! + done, min(8 << 20, bytes.count - done))
+            }
+            progress?(ByteCount(done), ByteCount(bytes.count))
+          }
+        }
+        try systemCall("\(path) can't be written") { rename(partial, path) }
+      } catch {
+        unlink(partial)
+        throw error
+      }
+    }
+  }
+
+  /// How much of an object is on this host.
+  public func progress(of object: ObjectID) async throws -> (verified: ByteCount, total: ByteCount?) {
+    let progress = try await store.host.call(HostAPI.progress, ObjectRequest(object))
+    return (progress.verified, progress.total)
+  }
+
+  /// Every object that the head knows.
+  public func list() async throws -> [ObjectListing] { try await head.call(HeadAPI.list, Empty()) }
+
+  /// Takes an object's names away and drops it, whoever holds it.
+  ///
+  /// Processes that have mapped it go on reading it until they let go.
+  public func remove(_ nameOrID: String) async throws -> ObjectListing {
+    try await head.call(HeadAPI.remove, ResolveRequest(nameOrID))
+  }
+
+  /// Brings an object of S3 into the cluster, named by its URL: the bytes of one
+  /// version leave S3 once, for whichever host asks first.
+  ///
+  /// - Parameters:
+  ///   - url: `s3://bucket/key`.
+  ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
+  /// - Throws: `MobulaError`: `notFound` for a bucket or key that is not there, `denied`, `unauthenticated` without credentials.
+  public func fetch(
+    _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
+  ) async throws -> ObjectRef<Blob> {
+    // The object is known at once, while its bytes are still arriving.
+    let reply = try await store.host.call(
+      HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
+    let reference = reference(to: reply.object)
+    try await store.holds.flush()
+    let watching = Task {
+      while !Task.isCancelled, let progress {
+        if let (verified, total) = try? await self.progress(of: reply.object) { progress(verified, total) }
+        try await Task.sleep(for: .milliseconds(200))
+      }
+    }
+    defer { watching.cancel() }
+    _ = try await store.pin(reply.object, sources: .relay, deadline: options.valueDeadline)
+    return ObjectRef(reference)
+  }
+
+  /// What lies under `s3://bucket/prefix`: URLs and sizes.
+  public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
+    let reply = try await store.host.call(
+      HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))
+    return reply.entries.map { ($0.url, $0.size) }
+  }
+}

@@ -1,0 +1,180 @@
+import Distributed
+import Logging
+import MobulaCore
+import MobulaHost
+import MobulaWire
+import Synchronization
+
+/// A process's view of a cluster: puts and gets objects, runs tasks, spawns actors.
+///
+/// It is also the `ActorSystem` of distributed actors: `typealias ActorSystem = Cluster`.
+public final class Cluster: Sendable {
+  public let options: ClusterOptions
+  let store: StoreSession
+  let head: RPCConnection
+  let token: ClusterToken
+  let hello: Hello
+  let job: JobID
+  /// What workers of this job run; `nil` for the command line, which starts no work.
+  let program: WorkerProgram?
+  let references = ReferenceTable()
+  let actors = ActorTable()
+  let workers: WorkerConnections
+  let log: Logger
+
+  init(
+    options: ClusterOptions, store: StoreSession, head: RPCConnection, token: ClusterToken, hello: Hello, job: JobID,
+    program: WorkerProgram?, workers: WorkerConnections, log: Logger
+  ) {
+    self.options = options
+    self.store = store
+    self.head = head
+    self.token = token
+    self.hello = hello
+    self.job = job
+    self.program = program
+    self.workers = workers
+    self.log = log
+  }
+
+  /// Connects through the host that runs on this machine, and starts a job, which
+  /// lasts until `close()` or the end of this process.
+  ///
+  /// - Throws: `MobulaError`: `unavailable` when no host runs here or its head can't
+  ///   be reached, `unauthenticated` for a wrong token.
+  public static func connect(_ options: ClusterOptions = ClusterOptions()) async throws -> Cluster {
+    let executable = try Executable.path()
+    let build = try await onThread(named: "build id") { try BuildID.compute(executable) }
+    let cluster = try await connect(
+      options, role: .driver, name: executable, program: WorkerProgram(executable: executable, build: build))
+    return cluster
+  }
+
+  /// Connects without starting a job: what it puts has to be named to last.
+  public static func connectTool(_ options: ClusterOptions = ClusterOptions()) async throws -> Cluster {
+    try await connect(options, role: .tool, name: "mobula", program: nil)
+  }
+
+  private static func connect(
+    _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
+  ) async throws -> Cluster {
+    let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: options.directory))
+    var hello = Hello(role: role, name: name)
+    hello.build = program?.build
+    let store = try await StoreSession.connect(directory: options.directory, token: token, hello: hello)
+    do {
+      hello.cluster = store.attached.cluster
+      hello.host = store.attached.host
+      let workers = WorkerConnections(token: token, hello: hello)
+      var control = RPCRouter()
+      control.on(DriverControlAPI.leaseRevoked) { lost, _ in
+        await workers.leaseLost(lost)
+        return Empty()
+      }
+      let head = try await RPCConnection.connect(to: store.attached.head, token: token, hello: hello, router: control)
+      let job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job
+      return Cluster(
+        options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
+        workers: workers, log: Logger(label: "mobula"))
+    } catch {
+      await store.close()
+      throw error
+    }
+  }
+
+  /// Ends the job: its work stops, and its objects go, but for those with a name.
+  public func close() async {
+    await workers.close()
+    await head.close()
+    await store.close()
+  }
+
+  // MARK: - Objects
+
+  /// Puts a value into this host's store.
+  ///
+  /// Its big buffers are copied once, into shared memory that every process of the host can map.
+  /// - Throws: `MobulaError` (`full`) when the store has no room; what `Value` throws when it is encoded.
+  public func put<Value: Codable & Sendable>(_ value: Value) async throws -> ObjectRef<Value> {
+    let object = ObjectID.random(job: job)
+    let reference = newReference(to: object)
+    try await make(object, EncodedValue(value), holds: true)
+    return ObjectRef(reference)
+  }
+
+  /// Waits until `count` of the references have their value, or until the timeout.
+  ///
+  /// - Returns: those that have one, in the order given, and the others.
+  public func wait<Value>(
+    _ references: [ObjectRef<Value>], count: Int? = nil, timeout: Duration
+  ) async throws -> (ready: [ObjectRef<Value>], pending: [ObjectRef<Value>]) {
+    let reply = try await head.call(
+      HeadAPI.waitForObjects,
+      WaitRequest(objects: references.map(\.id), count: count ?? references.count, timeout: timeout / .seconds(1)),
+      deadline: timeout + .seconds(10))
+    let ready = Set(reply.ready)
+    return (references.filter { ready.contains($0.id) }, references.filter { !ready.contains($0.id) })
+  }
+
+  /// Gives an object a name, which keeps it until the name is removed.
+  public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: name, object: reference.id))
+  }
+
+  /// The object with this name, or this text form of an `ObjectID`.
+  ///
+  /// - Throws: `MobulaError` (`notFound`).
+  public func object<Value: Codable & Sendable>(
+    named nameOrID: String, as type: Value.Type = Value.self
+  ) async throws -> ObjectRef<Value> {
+    let listing = try await head.call(HeadAPI.resolve, ResolveRequest(nameOrID))
+    let reference = reference(to: listing.object)
+    try await store.holds.flush()
+    return ObjectRef(reference)
+  }
+
+  /// What the head knows of the cluster.
+  public func status() async throws -> ClusterStatus {
+    try await head.call(HeadAPI.status, Empty())
+  }
+
+  // MARK: - Inside
+
+  /// This process's reference to an object; holds are reported with the next flush.
+  func reference(to object: ObjectID) -> AnyReference {
+    references.reference(to: object) { number in
+      store.holds.hold([object], by: number)
+      return AnyReference(object, cluster: self, number: number)
+    }
+  }
+
+  /// A reference to an object that this process is about to make: making it tells of the hold.
+  func newReference(to object: ObjectID) -> AnyReference {
+    references.reference(to: object) { number in
+      store.holds.holdSilently(object, by: number)
+      return AnyReference(object, cluster: self, number: number)
+    }
+  }
+
+  func make(_ object: ObjectID, _ value: EncodedValue, holds: Bool) async throws {
+    // What it contains must be known as held before the object can be.
+    try await store.holds.flush()
+    try await store.make(
+      object, size: value.layout.size, holds: holds, contains: Array(Set(value.references.map(\.object)))
+    ) { value.write(to: $0) }
+    // The references inside were to live at least until the object holds them.
+    withExtendedLifetime(value.references) {}
+  }
+
+  func decode<Value: Decodable>(_ type: Value.Type, from pin: PinnedObject) async throws -> Value {
+    let layout = try ValueLayout(reading: pin.bytes)
+    let header = UnsafeRawBufferPointer(rebasing: pin.bytes[layout.header])
+    let reader = ValueReader(cluster: self, pin: pin, layout: layout)
+    var decoder = CBORDecoder()
+    decoder.userInfo[.valueReader] = reader
+    if layout.isError { throw try decoder.decode(MobulaError.self, from: header) }
+    let value = try decoder.decode(Value.self, from: header)
+    if !reader.references.isEmpty { try await store.holds.flush() }
+    return value
+  }
+}

@@ -1,0 +1,98 @@
+public import MobulaCore
+import MobulaWire
+import Synchronization
+
+/// A reference of this process to an object: as long as it lives, the object is held.
+///
+/// All `ObjectRef`s of a process to the same object share one.
+final class AnyReference: Sendable {
+  let object: ObjectID
+  let cluster: Cluster
+  private let number: UInt64
+
+  init(_ object: ObjectID, cluster: Cluster, number: UInt64) {
+    self.object = object
+    self.cluster = cluster
+    self.number = number
+  }
+
+  deinit { cluster.store.holds.release([object], by: number) }
+}
+
+/// An immutable value in the stores of the cluster, there or yet to come.
+///
+/// Codable: it can be passed in the arguments and results of tasks and actors and
+/// inside other values. As long as any process has a reference, or an object that
+/// contains one is alive, the object stays; then it goes.
+public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
+  let reference: AnyReference
+
+  init(_ reference: AnyReference) { self.reference = reference }
+
+  public var id: ObjectID { reference.object }
+
+  /// The value, once it is made and every byte of it is on this host.
+  ///
+  /// Big buffers (`Blob`) in it are views of the shared memory, not copies.
+  /// - Throws: `MobulaError`: `workFailed` with the task's error, `notFound` when no replica is
+  ///   left, `deadlineExceeded` after `ClusterOptions.valueDeadline`.
+  public var value: Value {
+    get async throws { try await value() }
+  }
+
+  /// The value, with a deadline and a say in where its bytes come from.
+  ///
+  /// - Parameter sources: `.relay` takes them from any host that has some of them; `.origin` from the
+  ///   host where the object was made, however many ask it.
+  public func value(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Value {
+    try await fetched(within: deadline, sources: sources).value
+  }
+
+  /// The value and how it came.
+  public func fetched(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Fetched<Value> {
+    let cluster = reference.cluster
+    let pin = try await cluster.store.pin(id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
+    let value = try await cluster.decode(Value.self, from: pin)
+    return Fetched(value: value, digest: pin.digest, bytesCopied: pin.bytesCopied)
+  }
+
+  public static func == (a: Self, b: Self) -> Bool { a.id == b.id }
+  public func hash(into hasher: inout Hasher) { hasher.combine(id) }
+}
+
+/// A value and how it came to this process.
+public struct Fetched<Value: Sendable>: Sendable {
+  public let value: Value
+  /// What the object's bytes are.
+  public let digest: ObjectDigest
+  /// Bytes that came into this host's store for this call: 0 when the object was
+  /// on the host already, or on its way there for somebody else.
+  public let bytesCopied: Int
+}
+
+extension ObjectRef: Codable {
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let object = try container.decode(ObjectID.self)
+    guard let reader = decoder.userInfo[.valueReader] as? ValueReader else {
+      throw DecodingError.dataCorruptedError(
+        in: container,
+        debugDescription: "an ObjectRef can only be decoded by Mobula, in a value, an argument or a result")
+    }
+    reference = reader.cluster.reference(to: object)
+    reader.add(reference)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    guard let writer = encoder.userInfo[.valueWriter] as? ValueWriter else {
+      throw EncodingError.invalidValue(
+        self,
+        EncodingError.Context(
+          codingPath: encoder.codingPath,
+          debugDescription: "an ObjectRef can only be encoded by Mobula, which then keeps its object alive on the way"))
+    }
+    writer.add(reference)
+    try container.encode(id)
+  }
+}

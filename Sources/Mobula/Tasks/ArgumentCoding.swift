@@ -1,0 +1,19 @@
+import MobulaCore
+
+/// Arguments and results that travel in a call, not as objects.
+enum ArgumentCoding {
+  /// Encodes a value; its references are to be kept alive until the receiver has registered them.
+  static func encode(_ value: some Encodable) throws -> (bytes: ByteString, references: [AnyReference]) {
+    let writer = ValueWriter(placesBlobsInline: true)
+    var encoder = CBOREncoder()
+    encoder.userInfo[.valueWriter] = writer
+    return (ByteString(try encoder.encode(value)), writer.references)
+  }
+
+  static func decode<Value: Decodable>(_ type: Value.Type, from bytes: ByteString, reader: ValueReader) throws -> Value
+  {
+    var decoder = CBORDecoder()
+    decoder.userInfo[.valueReader] = reader
+    return try decoder.decode(type, from: bytes.bytes)
+  }
+}

@@ -1,0 +1,82 @@
+import Logging
+import MobulaCore
+import MobulaWire
+
+extension Cluster {
+  /// Starts a task on some worker and returns at once; the reference's `value` waits for it.
+  ///
+  /// A task whose worker is lost runs again, up to `ClusterOptions.taskRetries` times; one that throws does not.
+  public func submit<Work: RemoteTask>(
+    _ task: Work, _ request: ResourceRequest = .resources()
+  ) async throws -> ObjectRef<Work.Output> {
+    guard let type = _mangledTypeName(Work.self) else {
+      throw MobulaError(
+        .invalidArgument, "\(Work.self) has no name that a worker could find: declare it outside of functions.")
+    }
+    let arguments = try ArgumentCoding.encode(task)
+    let result = reference(to: ObjectID.random(job: job))
+    // The result must be held before it can be made, or it would go at once.
+    try await store.holds.flush()
+    let call = TaskCall(type: type, arguments: arguments.bytes, result: result.object)
+    Task {
+      await self.run(call, request)
+      // Arguments are held until the worker has registered them, the result at least until it is there.
+      withExtendedLifetime((arguments.references, result)) {}
+    }
+    return ObjectRef(result)
+  }
+
+  private func run(_ call: TaskCall, _ request: ResourceRequest) async {
+    var failure = MobulaError(.unavailable, "The task \(call.type) was not started.")
+    for attempt in 0...options.taskRetries {
+      do {
+        try await runOnce(call, request)
+        return
+      } catch let error as MobulaError {
+        failure = error
+        // Only a lost worker is worth another try: nobody else would run the task better.
+        guard error.code == .connectionClosed, attempt < options.taskRetries else { break }
+        log.warning("a worker was lost; the task runs again", metadata: ["task": "\(call.type)", "error": "\(error)"])
+      } catch {
+        failure = MobulaError(.workFailed, "\(error)")
+        break
+      }
+      try? await Task.sleep(for: .milliseconds(100 << attempt))
+    }
+    do {
+      try await make(call.result, EncodedValue(failure, isError: true), holds: false)
+    } catch {
+      log.error("a task failed, and so did telling it", metadata: ["task": "\(call.type)", "error": "\(failure)"])
+    }
+  }
+
+  private func runOnce(_ call: TaskCall, _ request: ResourceRequest) async throws {
+    let grant = try await lease(request)
+    do {
+      let worker = try await workers.connection(to: grant.endpoint)
+      _ = try await worker.call(WorkerAPI.run, call, deadline: options.workDeadline)
+      await giveBack(grant.lease, workerIsReusable: true)
+    } catch {
+      await giveBack(grant.lease, workerIsReusable: false)
+      throw error
+    }
+  }
+
+  /// The right to run work of this shape on one worker.
+  func lease(_ request: ResourceRequest) async throws -> LeaseGrant {
+    guard let program else {
+      throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
+    }
+    let lease = LeaseRequest(
+      lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
+    let grant = try await head.call(HeadAPI.requestLease, lease, deadline: options.leaseDeadline)
+    workers.leased(grant.lease, at: grant.endpoint)
+    return grant
+  }
+
+  func giveBack(_ lease: LeaseID, workerIsReusable: Bool) async {
+    workers.returned(lease)
+    // Without the head the lease ends with the job.
+    _ = try? await head.call(HeadAPI.returnLease, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))
+  }
+}

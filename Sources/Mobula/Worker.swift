@@ -1,0 +1,77 @@
+import Distributed
+import FoundationEssentials
+import Glibc
+import Logging
+import MobulaCore
+import MobulaHost
+import MobulaWire
+import Synchronization
+
+/// The driver's executable in worker mode: runs tasks and actors for whoever leases it.
+///
+/// It lives as long as its connection to the pod.
+public enum Worker {
+  /// Whether this process was started as a worker.
+  public static var isRequested: Bool { currentEnvironment()[WorkerEnvironment.variable] != nil }
+
+  /// Serves until the pod lets go. Never returns.
+  public static func main() async -> Never {
+    do {
+      try await serve()
+      exit(0)
+    } catch {
+      FileHandleOutput.write("worker: \(error)\n")
+      exit(1)
+    }
+  }
+
+  private static func serve() async throws {
+    guard let text = currentEnvironment()[WorkerEnvironment.variable] else {
+      throw MobulaError(.invalidArgument, "\(WorkerEnvironment.variable) is not set: workers are started by pods.")
+    }
+    let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
+    let options = ClusterOptions(directory: environment.directory)
+    let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: environment.directory))
+    var hello = Hello(role: .worker, name: environment.podName)
+    hello.build = environment.program.build
+
+    let store = try await StoreSession.connect(directory: environment.directory, token: token, hello: hello)
+    hello.host = store.attached.host
+    hello.cluster = store.attached.cluster
+    let head = try await RPCConnection.connect(to: store.attached.head, token: token, hello: hello)
+    let cluster = Cluster(
+      options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
+      program: environment.program, workers: WorkerConnections(token: token, hello: hello),
+      log: Logger(label: "mobula.worker"))
+    let context = TaskContext(
+      cluster: cluster, host: store.attached.host, hostName: store.attached.name, pod: environment.pod,
+      podName: environment.podName)
+
+    let service = WorkerService(context: context)
+    let server = try await RPCServer.bind(
+      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router())
+    cluster.actors.listens(at: server.endpoint)
+    let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
+    _ = try await pod.call(PodAPI.workerReady, WorkerReady(worker: environment.worker, endpoint: server.endpoint))
+    // Without its pod nobody watches it, without its host it has no store: either ends it.
+    await withTaskGroup(of: Void.self) { group in
+      group.addTask { await pod.waitUntilClosed() }
+      group.addTask { await store.host.waitUntilClosed() }
+      await group.next()
+      // The process ends here; what the other task waits for ends with it.
+      exit(0)
+    }
+  }
+}
+
+enum FileHandleOutput {
+  /// Writes to standard error, whole.
+  static func write(_ text: String) {
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
+      let count = rest.withUnsafeBytes { Glibc.write(2, $0.baseAddress, $0.count) }
+      if count <= 0 { return }
+      rest = rest.dropFirst(count)
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import Distributed
+import MobulaCore
+import MobulaWire
+import Synchronization
+
+/// What a worker does for the drivers that call it.
+final class WorkerService: Sendable {
+  private struct State {
+    var next: UInt64 = 1
+    /// References in results, kept until the caller has registered them.
+    var replies: [UInt64: (connection: UInt64, references: [AnyReference])] = [:]
+  }
+
+  private let context: TaskContext
+  private var cluster: Cluster { context.cluster }
+  private let state = Mutex(State())
+
+  init(context: TaskContext) { self.context = context }
+
+  func router() -> RPCRouter {
+    var router = RPCRouter()
+    router.on(WorkerAPI.run) { call, _ in
+      try await self.run(call)
+      return WorkReply()
+    }
+    router.on(WorkerAPI.spawn) { call, _ in try await self.spawn(call) }
+    router.on(WorkerAPI.stop) { address, _ in
+      self.cluster.actors.remove(address.actor)
+      return Empty()
+    }
+    router.on(WorkerAPI.call) { call, connection in try await self.call(call, connection) }
+    router.on(WorkerAPI.received) { received, _ in
+      _ = self.state.withLock { $0.replies.removeValue(forKey: received.reply) }
+      return Empty()
+    }
+    return router
+  }
+
+  /// Forgets what a caller that is gone never took.
+  func disconnected(_ connection: RPCConnection) {
+    state.withLock { state in state.replies = state.replies.filter { $0.value.connection != connection.id } }
+  }
+
+  // MARK: - Tasks
+
+  private func run(_ call: TaskCall) async throws {
+    guard let type = _typeByName(call.type) as? any RemoteTask.Type else {
+      throw MobulaError(
+        .mismatch, "The task \(call.type) is not in this worker's program: run the same build everywhere.")
+    }
+    do {
+      try await run(type, call)
+    } catch let error as MobulaError where error.code == .alreadyExists {
+      // An earlier run of the same task got as far as its result, but not as far as saying so.
+    }
+  }
+
+  private func run<Work: RemoteTask>(_ type: Work.Type, _ call: TaskCall) async throws {
+    let reader = ValueReader(cluster: cluster)
+    let result: EncodedValue
+    do {
+      let task = try ArgumentCoding.decode(type, from: call.arguments, reader: reader)
+      if !reader.references.isEmpty { try await cluster.store.holds.flush() }
+      result = try EncodedValue(try await task.run(in: context))
+    } catch {
+      result = try EncodedValue(Self.failure(error, of: "\(Work.self)"), isError: true)
+    }
+    // What the result contains is held by this process until the object holds it.
+    try await cluster.make(call.result, result, holds: false)
+  }
+
+  // MARK: - Actors
+
+  private func spawn(_ call: SpawnCall) async throws -> ActorAddress {
+    guard let type = _typeByName(call.type) as? any RemoteActor.Type else {
+      throw MobulaError(
+        .mismatch, "The actor \(call.type) is not in this worker's program: run the same build everywhere.")
+    }
+    return try await spawn(type, call)
+  }
+
+  private func spawn<Act: RemoteActor>(_ type: Act.Type, _ call: SpawnCall) async throws -> ActorAddress {
+    let reader = ValueReader(cluster: cluster)
+    let configuration = try ArgumentCoding.decode(Act.Configuration.self, from: call.configuration, reader: reader)
+    if !reader.references.isEmpty { try await cluster.store.holds.flush() }
+    do {
+      return try await SpawnContext.$lease.withValue(call.lease) {
+        try await Act(configuration: configuration, actorSystem: cluster).id
+      }
+    } catch {
+      throw Self.failure(error, of: "\(type)")
+    }
+  }
+
+  private func call(_ call: ActorCall, _ connection: RPCConnection) async throws -> WorkReply {
+    guard let actor = cluster.actors[call.actor] else {
+      throw MobulaError(.notFound, "The actor \(call.actor.short) has ended: spawn it again.")
+    }
+    let reader = ValueReader(cluster: cluster)
+    let handler = CallResultHandler()
+    try await execute(call, on: actor, reader: reader, handler: handler)
+    let result = handler.taken
+    guard !result.references.isEmpty else { return WorkReply(value: result.bytes) }
+    try await cluster.store.holds.flush()
+    let number = state.withLock { state in
+      defer { state.next += 1 }
+      state.replies[state.next] = (connection.id, result.references)
+      return state.next
+    }
+    return WorkReply(value: result.bytes, reply: number)
+  }
+
+  private func execute(
+    _ call: ActorCall, on actor: any DistributedActor, reader: ValueReader, handler: CallResultHandler
+  ) async throws {
+    var decoder = CallDecoder(arguments: call.arguments, substitutions: call.substitutions, reader: reader)
+    do {
+      try await cluster.executeDistributedTarget(
+        on: actor, target: RemoteCallTarget(call.target), invocationDecoder: &decoder, handler: handler)
+    } catch {
+      throw Self.failure(error, of: call.target)
+    }
+    if !reader.references.isEmpty { try await cluster.store.holds.flush() }
+  }
+
+  private static func failure(_ error: any Error, of work: String) -> MobulaError {
+    if let error = error as? MobulaError { return error }
+    return MobulaError(.workFailed, "\(work) failed: \(error)")
+  }
+}

@@ -1,0 +1,56 @@
+/// What one run of a case found.
+public struct BenchRun: Hashable, Sendable {
+  /// In the same order in every run of a case.
+  public var loaders: [BenchLoader]
+  public var s3Bytes: Int?
+  public var wireBytes: Int?
+
+  public init(loaders: [BenchLoader], s3Bytes: Int?, wireBytes: Int?) {
+    self.loaders = loaders
+    self.s3Bytes = s3Bytes
+    self.wireBytes = wireBytes
+  }
+
+  var slowest: Double { loaders.map(\.seconds).max() ?? 0 }
+}
+
+extension BenchCase {
+  /// The medians of `runs`, of which there is at least one, all with the same loaders.
+  ///
+  /// - Parameters:
+  ///   - size: bytes of the model. The limit is that of one NIC carrying it once; where one NIC has to carry
+  ///     it k times (`direct` with k loaders on one host, `origin` with k hosts), the ratio shows it as about k.
+  ///   - lineRate: bytes per second; `nil` for same-host cases and for hosts that nothing shapes: no limit then.
+  public init(id: String, sources: BenchSources?, runs: [BenchRun], size: Int, lineRate: Double?) {
+    precondition(!runs.isEmpty, "a case has at least one run")
+    let loaders = runs[0].loaders.indices.map { index in
+      let all = runs.map { $0.loaders[index] }
+      return BenchLoader(
+        host: all[0].host, pod: all[0].pod, seconds: median(all.map(\.seconds)), touched: median(all.map(\.touched)),
+        bytesCopied: lowerMedian(all.map(\.bytesCopied)))
+    }
+    self.id = id
+    self.sources = sources
+    self.loaders = loaders
+    slowest = median(runs.map(\.slowest))
+    limit = lineRate.map { Double(size) / $0 }
+    ratio = limit.map { [slowest] in slowest / $0 }
+    s3Bytes = known(runs.map(\.s3Bytes)).map(lowerMedian)
+    wireBytes = known(runs.map(\.wireBytes)).map(lowerMedian)
+  }
+}
+
+/// The middle of `values`, or the mean of the middle two.
+func median(_ values: [Double]) -> Double {
+  let sorted = values.sorted()
+  return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
+}
+
+/// The middle of `values`, or the lower of the middle two: always one that was measured.
+func lowerMedian(_ values: [Int]) -> Int { values.sorted()[(values.count - 1) / 2] }
+
+/// All of the values, or `nil` when one of them is unknown.
+private func known(_ values: [Int?]) -> [Int]? {
+  let known = values.compactMap { $0 }
+  return known.count == values.count ? known : nil
+}

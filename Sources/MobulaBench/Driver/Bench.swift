@@ -1,0 +1,187 @@
+import FoundationEssentials
+import Glibc
+public import MobulaCore
+import MobulaS3
+import MobulaWire
+import Synchronization
+
+/// What `mobula bench` was asked for.
+public struct BenchOptions: Sendable {
+  /// Bytes of the model. Default: 128 MB.
+  public var size = ByteCount.megabytes(128)
+  /// The rate of every host's interface. Default: 840 Mbit/s.
+  public var nic = LinkRate(bitsPerSecond: 840_000_000)
+  /// Cases to run; empty for all.
+  public var cases: [String] = []
+  /// How often each case runs; medians are reported. Default: 1.
+  public var runs = 1
+  /// An S3 server that runs already; `nil` for a SeaweedFS of the bench's own.
+  public var s3Endpoint: String?
+
+  public init() {}
+}
+
+/// The measured comparison: brings up hosts and an S3 server, starts a cluster on
+/// them, lets the driver run the cases, and gathers what they show.
+///
+/// Runs inside `BenchIsolation`, whose end takes every process with it.
+public final class Bench: Sendable {
+  private let options: BenchOptions
+  private let cases: [PlannedCase]
+  private let runs: Mutex<[Int: [BenchRun]]> = Mutex([:])
+  private let say: @Sendable (String) -> Void
+
+  static let bucket = "mobula-bench"
+  static let key = "model.bin"
+
+  /// - Parameter say: given a line for everything that takes long.
+  /// - Throws: `MobulaError` (`invalidArgument`) for cases that there are not.
+  public init(_ options: BenchOptions, say: @escaping @Sendable (String) -> Void) throws(MobulaError) {
+    self.options = options
+    self.cases = try BenchPlan.cases(options.cases)
+    self.say = say
+  }
+
+  /// Runs the cases.
+  ///
+  /// - Throws: `MobulaError` of the first thing that goes wrong, among them a line rate that is not the NIC's.
+  public func run() async throws -> BenchReport {
+    let emulation = try await Emulation.start(hosts: BenchPlan.hosts, nic: options.nic)
+    do {
+      let report = try await run(on: emulation)
+      await emulation.stop()
+      return report
+    } catch {
+      await emulation.stop()
+      throw error
+    }
+  }
+
+  private func run(on emulation: any HostEmulation) async throws -> BenchReport {
+    let isShaped = emulation.kind == .netns
+    say(
+      isShaped
+        ? "\(emulation.hosts.count) hosts in namespaces on one bridge, NICs of \(options.nic)"
+        : "\(emulation.hosts.count) hosts as processes on loopback addresses: no NIC shapes them, so times have no limit to be compared with"
+    )
+    let lineRate = try await LineRateProbe.measure(
+      from: emulation.hosts[0], to: emulation.hosts[1], nic: isShaped ? options.nic : nil)
+    say("\(lineRate)")
+    guard !isShaped || lineRate.isValid else {
+      throw MobulaError(.mismatch, "\(lineRate)")
+    }
+    let seaweed: SeaweedServer?
+    let s3: S3Place
+    if let endpoint = options.s3Endpoint {
+      seaweed = nil
+      s3 = S3Place(endpoint: endpoint, credentials: try S3Credentials.fromEnvironment())
+    } else {
+      say("starting SeaweedFS")
+      let server = try await SeaweedServer.start(address: emulation.serverAddress)
+      seaweed = server
+      s3 = S3Place(endpoint: server.endpoint.description, credentials: server.credentials)
+    }
+    do {
+      let report = try await run(on: emulation, s3: s3, seaweed: seaweed, lineRate: lineRate)
+      await seaweed?.stop()
+      return report
+    } catch {
+      await seaweed?.stop()
+      throw error
+    }
+  }
+
+  private struct S3Place: Sendable {
+    var endpoint: String
+    var credentials: S3Credentials
+
+    var environment: [String: String] {
+      credentials.environment.merging(["AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"]) { $1 }
+    }
+  }
+
+  private func run(
+    on emulation: any HostEmulation, s3: S3Place, seaweed: SeaweedServer?, lineRate: LineRate
+  ) async throws -> BenchReport {
+    let model = SyntheticModel(size: options.size.bytes, seed: 0x6d6f_6275_6c61)
+    say("uploading a model of \(options.size) to \(s3.endpoint)")
+    try await upload(model, to: s3)
+
+    let secret = hexadecimal((0..<32).map { _ in UInt8.random(in: .min ... .max) })
+    let token = try ClusterToken(secret)
+    let cluster = BenchCluster(
+      emulation: emulation, token: token, secret: secret, environment: s3.environment, size: options.size)
+    try await cluster.start(say: say)
+
+    var router = RPCRouter()
+    router.on(BenchControlAPI.counters) { _, _ in
+      BenchCounters(
+        received: try emulation.received(), fromS3: try await seaweed?.bytesSent(bucket: Self.bucket))
+    }
+    router.on(BenchControlAPI.finished) { run, _ in
+      self.finished(run, lineRate: emulation.kind == .netns ? lineRate : nil)
+      return Empty()
+    }
+    let control = try await RPCServer.bind(
+      to: .tcp(host: emulation.serverAddress, port: 0), token: token, hello: Hello(role: .tool, name: "bench"),
+      router: router)
+    let orders = DriverOrders(
+      control: control.endpoint, token: secret, cases: options.cases, runs: options.runs, model: model,
+      url: "s3://\(Self.bucket)/\(Self.key)", s3Endpoint: s3.endpoint)
+    let exit = try await cluster.runDriver(orders)
+    await control.close()
+    guard exit.isSuccess else {
+      throw MobulaError(.workFailed, "The bench's driver ended with \(exit): its reason is above.")
+    }
+    let rate = emulation.kind == .netns ? lineRate : nil
+    var report = BenchReport(
+      emulation: emulation.kind, size: options.size.bytes, lineRate: Int(lineRate.bytesPerSecond))
+    for (index, item) in cases.enumerated() {
+      guard let runs = runs.withLock({ $0[index] }), runs.count == options.runs else {
+        throw MobulaError(.workFailed, "The case \(item.id) was not measured \(options.runs) times.")
+      }
+      report.cases.append(result(item, runs, rate))
+    }
+    return report
+  }
+
+  private func result(_ item: PlannedCase, _ runs: [BenchRun], _ lineRate: LineRate?) -> BenchCase {
+    BenchCase(
+      id: item.id, sources: item.sources, runs: runs, size: options.size.bytes,
+      lineRate: item.crossesNetwork ? lineRate?.bytesPerSecond : nil)
+  }
+
+  private func finished(_ run: FinishedRun, lineRate: LineRate?) {
+    guard cases.indices.contains(run.index) else { return }
+    let one = BenchRun(loaders: run.loaders, s3Bytes: run.fromS3, wireBytes: run.received)
+    runs.withLock { $0[run.index, default: []].append(one) }
+    say(result(cases[run.index], [one], lineRate).text(size: options.size.bytes))
+  }
+
+  private func upload(_ model: SyntheticModel, to s3: S3Place) async throws {
+    let client = S3Client(
+      configuration: S3Configuration(endpoint: try S3Endpoint(s3.endpoint)), credentials: s3.credentials)
+    do {
+      do {
+        try await client.createBucket(Self.bucket)
+      } catch let error as MobulaError where error.code == .alreadyExists {}
+      try await client.put(bucket: Self.bucket, key: Self.key, size: model.size) { model.bytes(in: $0) }
+      await client.shutdown()
+    } catch {
+      await client.shutdown()
+      throw error
+    }
+  }
+}
+
+extension HostEmulation {
+  /// What all hosts together have received; `nil` where nobody counts.
+  func received() throws -> Int? {
+    var sum = 0
+    for host in hosts {
+      guard let counters = try host.counters() else { return nil }
+      sum += counters.received
+    }
+    return sum
+  }
+}

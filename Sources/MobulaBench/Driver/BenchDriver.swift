@@ -1,0 +1,141 @@
+import FoundationEssentials
+import Mobula
+import MobulaCore
+import MobulaWire
+
+/// The program whose tasks and actors are measured; runs on host 0, told what to do by the bench.
+public enum BenchDriver {
+  /// Whether this process was started as the driver.
+  public static var isRequested: Bool { currentEnvironment()[DriverOrders.variable] != nil }
+
+  /// - Throws: `MobulaError` of the first thing that goes wrong.
+  public static func run() async throws {
+    let text = currentEnvironment()[DriverOrders.variable] ?? ""
+    let orders = try JSONDecoder().decode(DriverOrders.self, from: Data(text.utf8))
+    var options = ClusterOptions()
+    options.workDeadline = .seconds(300)
+    options.valueDeadline = .seconds(300)
+    let cluster = try await Cluster.connect(options)
+    let control = try await RPCConnection.connect(
+      to: orders.control, token: ClusterToken(orders.token), hello: Hello(role: .driver, name: "bench"))
+    let run = DriverRun(orders: orders, cluster: cluster, control: control)
+    do {
+      try await run.all()
+    } catch {
+      await cluster.close()
+      throw error
+    }
+    await cluster.close()
+    await control.close()
+  }
+}
+
+private actor DriverRun {
+  private let orders: DriverOrders
+  private let cluster: Cluster
+  private let control: RPCConnection
+  private let expected: SyntheticModel.Digest
+  private var loaders: [LoaderPlace: [LoadModel]] = [:]
+  private var original: ObjectRef<Blob>?
+
+  init(orders: DriverOrders, cluster: Cluster, control: RPCConnection) {
+    self.orders = orders
+    self.cluster = cluster
+    self.control = control
+    expected = orders.model.digest()
+  }
+
+  func all() async throws {
+    for (index, item) in try BenchPlan.cases(orders.cases).enumerated() {
+      let actors = try await actors(for: item)
+      for _ in 0..<orders.runs {
+        var run = try await measure(item, actors)
+        run.index = index
+        _ = try await control.call(BenchControlAPI.finished, run)
+      }
+    }
+  }
+
+  /// The loaders of a case; those that an earlier case had are used again.
+  private func actors(for item: PlannedCase) async throws -> [LoadModel] {
+    var result: [LoadModel] = []
+    for (place, count) in Dictionary(grouping: item.loaders, by: { $0 }).mapValues(\.count) {
+      while loaders[place, default: []].count < count {
+        let loader = try await cluster.spawn(
+          LoadModel.self, with: place.podName, .resources([place.resource: 1], cpu: 0))
+        loaders[place, default: []].append(loader)
+      }
+    }
+    var used: [LoaderPlace: Int] = [:]
+    for place in item.loaders {
+      result.append(loaders[place]![used[place, default: 0]])
+      used[place, default: 0] += 1
+    }
+    return result
+  }
+
+  /// A model that only the maker's host has.
+  private func freshModel() async throws -> ObjectRef<Blob> {
+    let maker = ResourceRequest.resources([BenchPlan.maker.resource: 1], cpu: 0)
+    if original == nil {
+      original = try await cluster.submit(DownloadModel(url: orders.url, s3Endpoint: orders.s3Endpoint), maker)
+    }
+    let model = try await cluster.submit(RemakeModel(model: original!), maker)
+    let (ready, _) = try await cluster.wait([model], timeout: .seconds(120))
+    guard !ready.isEmpty else { throw MobulaError(.deadlineExceeded, "The model was not made within two minutes.") }
+    return model
+  }
+
+  private func measure(_ item: PlannedCase, _ actors: [LoadModel]) async throws -> FinishedRun {
+    var reference: ModelReference?
+    if case .replication = item.kind {
+      let fresh = ModelReference(model: try await freshModel())
+      for (place, actor) in zip(item.loaders, actors) where place.host != BenchPlan.maker.host {
+        let bytes = try await actor.bytesHere(fresh)
+        guard bytes == 0 else {
+          throw MobulaError(.mismatch, "Host \(place.hostName) has \(bytes) bytes of the model before the clock runs.")
+        }
+      }
+      reference = fresh
+    } else {
+      // What an earlier run fetched is not to be found again.
+      _ = try? await cluster.remove(orders.url)
+    }
+    let before = try await control.call(BenchControlAPI.counters, Empty())
+    let start = monotonicSeconds() + 0.15
+    let times = try await withThrowingTaskGroup(of: (Int, LoadTimes).self) { group in
+      for (index, actor) in actors.enumerated() {
+        let orders = orders
+        group.addTask { [reference] in
+          switch item.kind {
+          case .replication(let policy): (index, try await actor.load(reference!, from: policy, at: start))
+          case .s3Direct: (index, try await actor.download(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          case .s3Planned: (index, try await actor.fetch(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          }
+        }
+      }
+      var times: [Int: LoadTimes] = [:]
+      for try await (index, time) in group { times[index] = time }
+      return times
+    }
+    let after = try await control.call(BenchControlAPI.counters, Empty())
+    for actor in actors {
+      try await actor.verify(expected)
+      try await actor.unload()
+    }
+    withExtendedLifetime(reference) {}
+    return FinishedRun(
+      index: 0,
+      loaders: item.loaders.enumerated().map { index, place in
+        let time = times[index]!
+        return BenchLoader(
+          host: place.hostName, pod: place.podName, seconds: time.seconds, touched: time.touched,
+          bytesCopied: time.bytesCopied)
+      }, fromS3: difference(after.fromS3, before.fromS3), received: difference(after.received, before.received))
+  }
+
+  private func difference(_ after: Int?, _ before: Int?) -> Int? {
+    guard let after, let before else { return nil }
+    return after - before
+  }
+}

@@ -1,0 +1,15 @@
+/// Bytes that a CBOR encoder writes as one byte string, as it also does with `[UInt8]`.
+public struct ByteString: Hashable, Sendable, Codable {
+  public var bytes: [UInt8]
+
+  public init(_ bytes: [UInt8] = []) { self.bytes = bytes }
+
+  public init(from decoder: any Decoder) throws {
+    bytes = try decoder.singleValueContainer().decode([UInt8].self)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(bytes)
+  }
+}

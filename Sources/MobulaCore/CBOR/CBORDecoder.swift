@@ -1,0 +1,43 @@
+/// Decodes `Codable` values from CBOR (RFC 8949), whoever wrote it.
+///
+/// Accepts definite and indefinite lengths, and numbers of any width that hold the
+/// value exactly. Tags, and what else is in a map than the keys asked for, are
+/// passed over; of equal keys the first counts.
+public struct CBORDecoder: Sendable {
+  /// What values find in `decoder.userInfo`; empty unless set.
+  public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+
+  public init() {}
+
+  /// - Throws: `DecodingError` for bytes that are not one whole CBOR item, or not one of a `T`,
+  ///   or what an `init(from:)` throws.
+  public func decode<T: Decodable>(_ type: T.Type, from bytes: UnsafeRawBufferPointer) throws -> T {
+    let state = CBORDecodingState(bytes: bytes, userInfo: userInfo.mapValues { $0 })
+    // A decoder that someone kept finds no bytes, rather than those of freed memory.
+    defer { state.bytes = UnsafeRawBufferPointer(start: nil, count: 0) }
+    let root = CBORItem(state: state, parent: nil, key: nil, start: 0, depth: 0)
+    let value = try root.decode(type)
+    let end = try root.end()
+    do throws(MobulaError) { try CBORReader(bytes, at: end).finish() } catch { throw root.corrupted(error) }
+    return value
+  }
+
+  /// - Throws: as for memory.
+  public func decode<T: Decodable>(_ type: T.Type, from bytes: some Collection<UInt8>) throws -> T {
+    let value = try bytes.withContiguousStorageIfAvailable {
+      try decode(type, from: UnsafeRawBufferPointer($0))
+    }
+    return try value ?? Array(bytes).withUnsafeBytes { try decode(type, from: $0) }
+  }
+}
+
+/// The bytes that one call of `decode` reads.
+final class CBORDecodingState {
+  var bytes: UnsafeRawBufferPointer
+  let userInfo: [CodingUserInfoKey: Any]
+
+  init(bytes: UnsafeRawBufferPointer, userInfo: [CodingUserInfoKey: Any]) {
+    self.bytes = bytes
+    self.userInfo = userInfo
+  }
+}

@@ -1,0 +1,66 @@
+/// Encodes `Codable` values as CBOR (RFC 8949), in preferred serialization.
+///
+/// Structs become maps with text keys, `nil` becomes null, `[UInt8]` and `ByteString`
+/// become byte strings; enums and dictionaries take the form that Swift gives them.
+/// A value that encodes nothing becomes an empty map.
+public struct CBOREncoder: Sendable {
+  /// What values find in `encoder.userInfo`; empty unless set.
+  public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+
+  public init() {}
+
+  /// - Throws: `EncodingError`, for more than 64 levels of nesting and for containers used out of turn,
+  ///   or what a value's `encode(to:)` throws.
+  public func encode<T: Encodable>(_ value: T) throws -> [UInt8] {
+    let state = CBOREncodingState(userInfo: userInfo)
+    try state.write(value, key: nil, parent: nil)
+    if let failure = state.failure { throw failure }
+    return state.writer.bytes
+  }
+}
+
+extension CBORWriter {
+  /// Writes a value of one of the types that need no container of their own; false for any other.
+  ///
+  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says.
+  /// (A cast with `as?` would take an empty array of anything for a `[UInt8]`, and is slower.)
+  @inline(__always)
+  mutating func scalar<T>(_ value: T) -> Bool {
+    if T.self == String.self {
+      text(unsafeBitCast(value, to: String.self))
+    } else if T.self == Int.self {
+      integer(Int64(unsafeBitCast(value, to: Int.self)))
+    } else if T.self == Double.self {
+      float(unsafeBitCast(value, to: Double.self))
+    } else if T.self == Bool.self {
+      boolean(unsafeBitCast(value, to: Bool.self))
+    } else if T.self == [UInt8].self {
+      byteString(unsafeBitCast(value, to: [UInt8].self))
+    } else if T.self == ByteString.self {
+      byteString(unsafeBitCast(value, to: ByteString.self).bytes)
+    } else if T.self == Float.self {
+      float(unsafeBitCast(value, to: Float.self))
+    } else if T.self == UInt64.self {
+      unsigned(unsafeBitCast(value, to: UInt64.self))
+    } else if T.self == Int64.self {
+      integer(unsafeBitCast(value, to: Int64.self))
+    } else if T.self == UInt32.self {
+      unsigned(UInt64(unsafeBitCast(value, to: UInt32.self)))
+    } else if T.self == Int32.self {
+      integer(Int64(unsafeBitCast(value, to: Int32.self)))
+    } else if T.self == UInt.self {
+      unsigned(UInt64(unsafeBitCast(value, to: UInt.self)))
+    } else if T.self == UInt8.self {
+      unsigned(UInt64(unsafeBitCast(value, to: UInt8.self)))
+    } else if T.self == UInt16.self {
+      unsigned(UInt64(unsafeBitCast(value, to: UInt16.self)))
+    } else if T.self == Int8.self {
+      integer(Int64(unsafeBitCast(value, to: Int8.self)))
+    } else if T.self == Int16.self {
+      integer(Int64(unsafeBitCast(value, to: Int16.self)))
+    } else {
+      return false
+    }
+    return true
+  }
+}

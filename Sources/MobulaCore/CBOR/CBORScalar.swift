@@ -1,0 +1,150 @@
+/// What can be wrong with a value, before it is known where in the whole it is.
+enum CBORProblem: Error {
+  case malformed(MobulaError)
+  /// The item is of another kind: what it is.
+  case mismatch(String)
+  case null
+  /// The item is of the right kind, but does not fit: why not.
+  case range(String)
+
+  func decodingError(_ type: Any.Type, path: [any CodingKey]) -> DecodingError {
+    func context(_ text: String, _ cause: (any Error)? = nil) -> DecodingError.Context {
+      DecodingError.Context(codingPath: path, debugDescription: text, underlyingError: cause)
+    }
+    return switch self {
+    case .malformed(let error): .dataCorrupted(context(error.message, error))
+    case .mismatch(let found): .typeMismatch(type, context("There is \(found) where \(type) was expected."))
+    case .null: .valueNotFound(type, context("There is null where \(type) was expected."))
+    case .range(let what): .dataCorrupted(context("\(what) does not fit into \(type)."))
+    }
+  }
+}
+
+extension CBORReader {
+  /// Reads a value of one of the types that need no container; `nil`, and nothing read, for any other type.
+  ///
+  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says.
+  @inline(__always)
+  mutating func scalar<T>(_ type: T.Type) throws(CBORProblem) -> T? {
+    if T.self == String.self { return unsafeBitCast(try string(), to: T.self) }
+    if T.self == Int.self { return unsafeBitCast(try integer(Int.self), to: T.self) }
+    if T.self == Double.self { return unsafeBitCast(try double(), to: T.self) }
+    if T.self == Bool.self { return unsafeBitCast(try boolean(), to: T.self) }
+    if T.self == [UInt8].self { return try byteString().map { unsafeBitCast($0, to: T.self) } }
+    if T.self == ByteString.self { return try byteString().map { unsafeBitCast(ByteString($0), to: T.self) } }
+    if T.self == Float.self { return unsafeBitCast(try float(), to: T.self) }
+    if T.self == UInt64.self { return unsafeBitCast(try integer(UInt64.self), to: T.self) }
+    if T.self == Int64.self { return unsafeBitCast(try integer(Int64.self), to: T.self) }
+    if T.self == UInt32.self { return unsafeBitCast(try integer(UInt32.self), to: T.self) }
+    if T.self == Int32.self { return unsafeBitCast(try integer(Int32.self), to: T.self) }
+    if T.self == UInt.self { return unsafeBitCast(try integer(UInt.self), to: T.self) }
+    if T.self == UInt8.self { return unsafeBitCast(try integer(UInt8.self), to: T.self) }
+    if T.self == UInt16.self { return unsafeBitCast(try integer(UInt16.self), to: T.self) }
+    if T.self == Int8.self { return unsafeBitCast(try integer(Int8.self), to: T.self) }
+    if T.self == Int16.self { return unsafeBitCast(try integer(Int16.self), to: T.self) }
+    return nil
+  }
+
+  private mutating func value() throws(CBORProblem) -> Token {
+    do throws(MobulaError) { return try untagged() } catch { throw .malformed(error) }
+  }
+
+  private mutating func string() throws(CBORProblem) -> String {
+    let token = try value()
+    let text: String?
+    do throws(MobulaError) { text = try self.text(token) } catch { throw .malformed(error) }
+    guard let text else { throw mismatch(token) }
+    return text
+  }
+
+  /// `nil`, and nothing read, for an array: its elements may be numbers that are bytes.
+  private mutating func byteString() throws(CBORProblem) -> [UInt8]? {
+    let start = offset
+    let token = try value()
+    let bytes: [UInt8]?
+    do throws(MobulaError) { bytes = try byteString(token) } catch { throw .malformed(error) }
+    if let bytes { return bytes }
+    guard case .array = token else { throw mismatch(token) }
+    offset = start
+    return nil
+  }
+
+  private mutating func integer<T: FixedWidthInteger>(_ type: T.Type) throws(CBORProblem) -> T {
+    let token = try value()
+    switch token {
+    case .unsigned(let number):
+      guard let value = T(exactly: number) else { throw .range("\(number)") }
+      return value
+    case .negative(let complement):
+      guard let value = T(exactly: ~complement.asInt128) else { throw .range("\(~complement.asInt128)") }
+      return value
+    default: throw mismatch(token)
+    }
+  }
+
+  private mutating func boolean() throws(CBORProblem) -> Bool {
+    let token = try value()
+    guard case .simple(let number) = token, number == 20 || number == 21 else { throw mismatch(token) }
+    return number == 21
+  }
+
+  private mutating func double() throws(CBORProblem) -> Double {
+    let token = try value()
+    switch token {
+    case .double(let bits): return Double(bitPattern: bits)
+    case .single(let bits): return Double(bitPattern: CBORFloat.double(fromSingle: bits))
+    case .half(let bits): return Double(bitPattern: CBORFloat.double(fromSingle: CBORFloat.single(fromHalf: bits)))
+    case .unsigned(let number):
+      guard let value = Double(exactly: number) else { throw .range("\(number)") }
+      return value
+    case .negative(let complement):
+      guard let value = Double(exactly: ~complement.asInt128) else { throw .range("\(~complement.asInt128)") }
+      return value
+    default: throw mismatch(token)
+    }
+  }
+
+  /// Rounds what was written with more digits, as senders that know one kind of number only do.
+  private mutating func float() throws(CBORProblem) -> Float {
+    let start = offset
+    let token = try value()
+    switch token {
+    case .single(let bits): return Float(bitPattern: bits)
+    case .half(let bits): return Float(bitPattern: CBORFloat.single(fromHalf: bits))
+    default: offset = start
+    }
+    let wide = try double()
+    let value = Float(wide)
+    guard value.isFinite || !wide.isFinite else { throw .range("\(wide)") }
+    return value
+  }
+
+  private func mismatch(_ token: Token) -> CBORProblem {
+    switch token {
+    case .unsigned, .negative: .mismatch("an integer")
+    case .bytes, .chunkedBytes: .mismatch("a byte string")
+    case .text, .chunkedText: .mismatch("a text")
+    case .array: .mismatch("an array")
+    case .map: .mismatch("a map")
+    case .simple(20), .simple(21): .mismatch("a truth value")
+    case .simple(22), .simple(23): .null
+    case .half, .single, .double: .mismatch("a floating-point number")
+    case .tag, .simple: .mismatch("a value of no known meaning")
+    case .stop: .malformed(malformed("is the end of something that has not begun", at: offset - 1))
+    }
+  }
+
+  /// Reads the head of a map or an array.
+  mutating func head(map: Bool) throws(CBORProblem) -> Int? {
+    let token = try value()
+    switch token {
+    case .map(let count) where map: return count
+    case .array(let count) where !map: return count
+    default: throw mismatch(token)
+    }
+  }
+}
+
+extension UInt64 {
+  fileprivate var asInt128: Int128 { Int128(self) }
+}

@@ -1,0 +1,135 @@
+internal import Crypto
+
+/// How an object is cut into chunks: all of `chunkSize` bytes but the last.
+public struct ChunkGeometry: Hashable, Sendable, Codable {
+  /// Bytes of the object; at least one.
+  public let objectSize: Int
+  /// Bytes of a chunk: a power of two, from 64 KiB to 64 MiB.
+  public let chunkSize: Int
+
+  /// The smallest and the largest chunk.
+  public static let chunkSizes = 65_536...67_108_864
+  /// The most chunks, so that a size from outside makes nobody count, or reserve, without end.
+  public static let maximumCount = 1 << 24
+
+  /// - Throws: `MobulaError` (`protocolViolation`) for sizes that are not allowed, since they come from outside.
+  public init(objectSize: Int, chunkSize: Int) throws(MobulaError) {
+    guard objectSize > 0, Self.chunkSizes.contains(chunkSize), chunkSize & (chunkSize - 1) == 0,
+      objectSize <= Self.maximumCount * chunkSize
+    else {
+      throw MobulaError(
+        .protocolViolation,
+        "An object of \(objectSize) bytes in chunks of \(chunkSize) is not possible: chunks are powers of two from 64 KiB to 64 MiB, objects not empty and of at most 16,777,216 chunks."
+      )
+    }
+    self.objectSize = objectSize
+    self.chunkSize = chunkSize
+  }
+
+  /// The usual geometry: about 128 chunks, each from 256 KiB to 8 MiB, so that
+  /// a chain of receivers adds little more than one chunk's time a link.
+  public init(objectSize: Int) throws(MobulaError) {
+    var size = 262_144
+    while size < 8_388_608, size * 128 < objectSize { size *= 2 }
+    try self.init(objectSize: objectSize, chunkSize: size)
+  }
+
+  public var count: Int { (objectSize + chunkSize - 1) / chunkSize }
+
+  /// The bytes of the object that chunk `index` (from 0) holds.
+  public func range(of index: Int) -> Range<Int> {
+    precondition(index >= 0 && index < count, "chunk \(index) of \(count)")
+    return index * chunkSize..<min(objectSize, (index + 1) * chunkSize)
+  }
+
+  private enum CodingKeys: String, CodingKey { case objectSize, chunkSize }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    try self.init(
+      objectSize: container.decode(Int.self, forKey: .objectSize),
+      chunkSize: container.decode(Int.self, forKey: .chunkSize))
+  }
+}
+
+/// Which chunks of a replica are in and verified.
+public struct ChunkMap: Hashable, Sendable {
+  public let count: Int
+  public private(set) var verifiedCount = 0
+  private var words: [UInt64]
+
+  /// No chunk of `count` verified yet.
+  public init(count: Int) {
+    self.count = count
+    words = Array(repeating: 0, count: (count + 63) / 64)
+  }
+
+  public var isComplete: Bool { verifiedCount == count }
+
+  public func contains(_ index: Int) -> Bool {
+    precondition(index >= 0 && index < count, "chunk \(index) of \(count)")
+    return words[index >> 6] >> UInt64(index & 63) & 1 == 1
+  }
+
+  /// Sets the verified bit of a chunk; false when it was set before.
+  @discardableResult
+  public mutating func insert(_ index: Int) -> Bool {
+    if contains(index) { return false }
+    words[index >> 6] |= 1 << UInt64(index & 63)
+    verifiedCount += 1
+    return true
+  }
+
+  /// The lowest chunk at or after `start` that is missing.
+  public func firstMissing(from start: Int = 0) -> Int? {
+    var index = start
+    while index < count {
+      let word = ~words[index >> 6] >> UInt64(index & 63)
+      if word != 0 {
+        index += word.trailingZeroBitCount
+        return index < count ? index : nil
+      }
+      index = (index >> 6 + 1) << 6
+    }
+    return nil
+  }
+}
+
+/// What an object's bytes are: SHA-256 over its size, its chunk size and the
+/// CRC32Cs of its chunks, little-endian. Against accidents, not against forgery.
+public struct ObjectDigest: Hashable, Sendable, Codable, CustomStringConvertible {
+  /// 64 lower-case hexadecimal digits.
+  public let description: String
+
+  public init(geometry: ChunkGeometry, checksums: [UInt32]) {
+    precondition(checksums.count == geometry.count, "one checksum a chunk")
+    var hash = SHA256()
+    for word in [UInt64(geometry.objectSize), UInt64(geometry.chunkSize)] {
+      withUnsafeBytes(of: word.littleEndian) { hash.update(bufferPointer: $0) }
+    }
+    for checksum in checksums {
+      withUnsafeBytes(of: checksum.littleEndian) { hash.update(bufferPointer: $0) }
+    }
+    description = hexadecimal(hash.finalize())
+  }
+
+  public init(from decoder: any Decoder) throws {
+    description = try decoder.singleValueContainer().decode(String.self)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+public func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+  let digits = Array("0123456789abcdef".utf8)
+  var text: [UInt8] = []
+  for byte in bytes {
+    text.append(digits[Int(byte >> 4)])
+    text.append(digits[Int(byte & 15)])
+  }
+  return String(decoding: text, as: UTF8.self)
+}

@@ -1,0 +1,80 @@
+internal import CMobula
+internal import Glibc
+
+/// A file descriptor that is closed when its owner goes.
+public struct OwnedDescriptor: ~Copyable, Sendable {
+  public let rawValue: CInt
+
+  /// Takes over `rawValue`, which nobody else may close.
+  public init(owning rawValue: CInt) { self.rawValue = rawValue }
+
+  deinit { close(rawValue) }
+
+  /// Gives the descriptor away: the caller closes it.
+  public consuming func release() -> CInt {
+    let value = rawValue
+    discard self
+    return value
+  }
+
+  /// A second descriptor of the same open file, close-on-exec.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`), as when the process has no descriptors left.
+  public borrowing func duplicated() throws(MobulaError) -> OwnedDescriptor {
+    let raw = rawValue
+    return OwnedDescriptor(
+      owning: try systemCall("A descriptor can't be duplicated") { fcntl(raw, F_DUPFD_CLOEXEC, 0) })
+  }
+}
+
+/// A descriptor with several owners, closed with the last of them.
+public final class SharedDescriptor: Sendable {
+  private let owned: OwnedDescriptor
+
+  public init(_ owned: consuming OwnedDescriptor) { self.owned = owned }
+
+  public var rawValue: CInt { owned.rawValue }
+}
+
+/// Anonymous shared memory with a descriptor that can be passed to another process.
+public enum MemoryFile {
+  /// Makes a memfd of `size` bytes, every page reserved, that can neither shrink nor grow.
+  ///
+  /// Reserving first is what turns "no memory" into an error here instead of a SIGBUS later.
+  /// - Throws: `MobulaError`: `full` when the system has no memory for it, else `inputOutput`.
+  public static func create(name: String, size: Int) throws(MobulaError) -> OwnedDescriptor {
+    let raw = try systemCall("Shared memory can't be made") { mobula_memfd_create(name) }
+    let descriptor = OwnedDescriptor(owning: raw)
+    try systemCall("Shared memory of \(ByteCount(size)) can't be sized") { ftruncate(raw, size) }
+    let number = mobula_reserve(raw, Int64(size))
+    if number == ENOSPC || number == ENOMEM {
+      throw MobulaError(
+        .full,
+        "The system has no memory left for \(ByteCount(size)) more in the store: start the host with a smaller --capacity, or free some."
+      )
+    }
+    guard number == 0 else {
+      throw MobulaError.system("Shared memory of \(ByteCount(size)) can't be reserved", number: number)
+    }
+    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 1, 0) }
+    return descriptor
+  }
+
+  /// From now on nobody maps or writes the file writable; mappings that are there stay as they are.
+  public static func sealFutureWrites(_ descriptor: borrowing OwnedDescriptor) throws(MobulaError) {
+    let raw = descriptor.rawValue
+    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 0, 1) }
+  }
+
+  /// A read-only descriptor of the same memory. The file's mode becomes 0400,
+  /// so that its holder can't open it again for writing through `/proc`.
+  public static func readOnly(_ descriptor: borrowing OwnedDescriptor) throws(MobulaError) -> OwnedDescriptor {
+    let raw = descriptor.rawValue
+    let opened = try systemCall("Shared memory can't be opened read-only (is /proc mounted?)") {
+      mobula_reopen_read_only(raw)
+    }
+    let result = OwnedDescriptor(owning: opened)
+    try systemCall("Shared memory can't be made read-only") { fchmod(raw, 0o400) }
+    return result
+  }
+}

@@ -1,0 +1,89 @@
+/// Who holds which objects here, and what the next one up was told of it.
+///
+/// A process keeps one for its references and tells its host; a host keeps one
+/// for its processes and tells the head: only the first and the last hold of an
+/// object are reported. What was told is kept apart from what is so: a report is
+/// the difference of the two at the time it leaves, so that a hold that came and
+/// went is never reported the wrong way round.
+public struct HoldLedgerStateMachine: Sendable {
+  /// A process of a host, or a reference of a process.
+  public typealias Holder = UInt64
+
+  /// What should be told next.
+  public struct Report: Hashable, Sendable {
+    public var added: [ObjectID]
+    public var removed: [ObjectID]
+
+    public var isEmpty: Bool { added.isEmpty && removed.isEmpty }
+  }
+
+  private var holders: [ObjectID: Set<Holder>] = [:]
+  private var objects: [Holder: Set<ObjectID>] = [:]
+  private var reported: Set<ObjectID> = []
+  private var changed: Set<ObjectID> = []
+
+  public init() {}
+
+  /// Every object that something here holds.
+  public var held: [ObjectID] { holders.keys.sorted() }
+
+  public func isHeld(_ object: ObjectID) -> Bool { holders[object] != nil }
+
+  /// A holder took its first reference to each of `added`.
+  public mutating func hold(_ added: [ObjectID], by holder: Holder) {
+    for object in added {
+      holders[object, default: []].insert(holder)
+      objects[holder, default: []].insert(object)
+      changed.insert(object)
+    }
+  }
+
+  /// A holder let go of its last reference to each of `removed`. What it never held is passed over.
+  public mutating func release(_ removed: [ObjectID], by holder: Holder) {
+    for object in removed where objects[holder]?.remove(object) != nil { letGo(object, holder) }
+    if objects[holder]?.isEmpty == true { objects[holder] = nil }
+  }
+
+  /// A holder is gone, and with it all its holds.
+  public mutating func holderGone(_ holder: Holder) {
+    for object in objects.removeValue(forKey: holder) ?? [] { letGo(object, holder) }
+  }
+
+  private mutating func letGo(_ object: ObjectID, _ holder: Holder) {
+    holders[object]?.remove(holder)
+    if holders[object]?.isEmpty == true { holders[object] = nil }
+    changed.insert(object)
+  }
+
+  /// Takes what was not told yet; from here on it counts as told.
+  public mutating func takeReport() -> Report {
+    var report = Report(added: [], removed: [])
+    for object in changed.sorted() {
+      switch (isHeld(object), reported.contains(object)) {
+      case (true, false):
+        report.added.append(object)
+        reported.insert(object)
+      case (false, true):
+        report.removed.append(object)
+        reported.remove(object)
+      default: break
+      }
+    }
+    changed.removeAll()
+    return report
+  }
+
+  /// The report of a sealed object carries whether it is held; it need not be told again.
+  public mutating func takeHeld(with object: ObjectID) -> Bool {
+    guard isHeld(object) else { return false }
+    reported.insert(object)
+    return true
+  }
+
+  /// All is told anew, as when the connection was lost: takes everything that is held.
+  public mutating func takeRegistration() -> [ObjectID] {
+    reported = Set(holders.keys)
+    changed.removeAll()
+    return held
+  }
+}

@@ -1,0 +1,119 @@
+/// A 128-bit identifier, made at random, whose `Tag` keeps one kind from being
+/// taken for another. Its text form is 32 lower-case hexadecimal digits.
+public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringConvertible {
+  public let high: UInt64
+  public let low: UInt64
+
+  @inlinable
+  public init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+
+  /// A new identifier from the system's random numbers.
+  public static func random() -> Self {
+    var generator = SystemRandomNumberGenerator()
+    return random(using: &generator)
+  }
+
+  /// A new identifier from `generator`, so that a simulation can repeat it.
+  public static func random(using generator: inout some RandomNumberGenerator) -> Self {
+    Self(high: generator.next(), low: generator.next())
+  }
+
+  /// Reads 32 hexadecimal digits; `nil` for anything else.
+  public init?(_ description: String) {
+    guard description.utf8.count == 32,
+      description.utf8.allSatisfy({
+        UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 || UInt8(ascii: "a")...UInt8(ascii: "f") ~= $0
+      }),
+      let high = UInt64(description.prefix(16), radix: 16),
+      let low = UInt64(description.suffix(16), radix: 16)
+    else { return nil }
+    self.init(high: high, low: low)
+  }
+
+  public var description: String { hexadecimal(high) + hexadecimal(low) }
+
+  /// The first eight digits, enough for a log line.
+  public var short: String { String(description.prefix(8)) }
+
+  @inlinable
+  public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
+}
+
+extension Identifier: Codable {
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let text = try container.decode(String.self)
+    guard let value = Self(text) else {
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "an identifier has 32 hexadecimal digits, not \"\(text.prefix(40))\"")
+    }
+    self = value
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
+
+func hexadecimal(_ word: UInt64) -> String {
+  let digits = String(word, radix: 16)
+  return String(repeating: "0", count: 16 - digits.count) + digits
+}
+
+public enum HostTag {}
+public enum PodTag {}
+public enum WorkerTag {}
+public enum LeaseTag {}
+public enum ActorTag {}
+public enum ClusterTag {}
+public enum ObjectTag {}
+
+/// A compute instance. Given or made at start, never the machine's own id:
+/// two emulated hosts on one machine are two hosts.
+public typealias HostID = Identifier<HostTag>
+/// A schedulable share of a host.
+public typealias PodID = Identifier<PodTag>
+public typealias WorkerID = Identifier<WorkerTag>
+public typealias LeaseID = Identifier<LeaseTag>
+public typealias RemoteActorID = Identifier<ActorTag>
+public typealias ClusterID = Identifier<ClusterTag>
+/// Immutable bytes in the stores of a cluster. The first 32 bits are its job.
+public typealias ObjectID = Identifier<ObjectTag>
+
+/// All that one driver started. The head gives them out, from 1; 0 stands for
+/// the command line, whose objects have names.
+public struct JobID: Hashable, Sendable, Codable, Comparable, CustomStringConvertible {
+  public let number: UInt32
+
+  public init(_ number: UInt32) { self.number = number }
+
+  /// The job of what the command line puts and fetches.
+  public static let commandLine = JobID(0)
+
+  public var description: String { "\(number)" }
+  public static func < (a: Self, b: Self) -> Bool { a.number < b.number }
+
+  public init(from decoder: any Decoder) throws {
+    number = try decoder.singleValueContainer().decode(UInt32.self)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(number)
+  }
+}
+
+extension Identifier where Tag == ObjectTag {
+  /// A new object's identifier: the job's number and 96 random bits.
+  public static func random(job: JobID) -> ObjectID {
+    let random = Self.random()
+    return Self(high: UInt64(job.number) << 32 | random.high & 0xFFFF_FFFF, low: random.low)
+  }
+
+  /// The job that the object belongs to.
+  public var job: JobID { JobID(UInt32(high >> 32)) }
+}

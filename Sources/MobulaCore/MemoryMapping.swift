@@ -1,0 +1,28 @@
+internal import Glibc
+
+/// A shared mapping of a file, unmapped with its last owner.
+///
+/// `@unchecked Sendable`: base and length never change. Who may write which
+/// bytes at what time is decided by the store, chunk by chunk, not by this class.
+public final class MemoryMapping: @unchecked Sendable {
+  public enum Access: Sendable { case readOnly, readWrite }
+
+  public let bytes: UnsafeMutableRawBufferPointer
+  public let access: Access
+
+  /// Maps `count` bytes (more than zero) of `descriptor` from its start.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`), as when a read-only descriptor is to be mapped writable.
+  public init(_ descriptor: CInt, count: Int, access: Access) throws(MobulaError) {
+    precondition(count > 0, "a mapping has at least one byte")
+    let protection = access == .readOnly ? PROT_READ : PROT_READ | PROT_WRITE
+    let base = mmap(nil, count, protection, MAP_SHARED, descriptor, 0)
+    guard let base, base != MAP_FAILED else {
+      throw MobulaError.system("\(ByteCount(count)) of shared memory can't be mapped")
+    }
+    self.bytes = UnsafeMutableRawBufferPointer(start: base, count: count)
+    self.access = access
+  }
+
+  deinit { munmap(bytes.baseAddress, bytes.count) }
+}

@@ -1,0 +1,92 @@
+/// What went wrong, in a sentence that says what to do about it.
+///
+/// Travels over the wire as it is, so that a caller sees the error of the
+/// process that met it.
+public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
+  /// What kind of failure it is. Open: codes may be added, so a `switch` needs a default.
+  public struct Code: Hashable, Sendable, CustomStringConvertible {
+    private enum Value: String {
+      case invalidArgument, notFound, alreadyExists, full, unauthenticated, denied, unavailable, deadlineExceeded,
+        cancelled, connectionClosed, protocolViolation, corrupted, inputOutput, workFailed, mismatch, unknown
+    }
+    private let value: Value
+    private init(_ value: Value) { self.value = value }
+
+    /// A flag, an address, a file or a value that can't be used as it is.
+    public static let invalidArgument = Self(.invalidArgument)
+    /// An object, a name, a bucket, a host that does not exist.
+    public static let notFound = Self(.notFound)
+    public static let alreadyExists = Self(.alreadyExists)
+    /// A store or a pod that has no room.
+    public static let full = Self(.full)
+    /// No token, or a wrong one.
+    public static let unauthenticated = Self(.unauthenticated)
+    /// Known, but not allowed.
+    public static let denied = Self(.denied)
+    /// Nobody there to do it now; trying again later may help.
+    public static let unavailable = Self(.unavailable)
+    public static let deadlineExceeded = Self(.deadlineExceeded)
+    public static let cancelled = Self(.cancelled)
+    /// The peer went away before it answered.
+    public static let connectionClosed = Self(.connectionClosed)
+    /// Bytes that no well-behaved peer sends.
+    public static let protocolViolation = Self(.protocolViolation)
+    /// Bytes whose checksum is wrong.
+    public static let corrupted = Self(.corrupted)
+    /// The operating system said no; the message has its reason.
+    public static let inputOutput = Self(.inputOutput)
+    /// A task or an actor threw; the message is its error.
+    public static let workFailed = Self(.workFailed)
+    /// Two builds, versions or incarnations that don't fit together.
+    public static let mismatch = Self(.mismatch)
+    /// A code from a newer peer.
+    public static let unknown = Self(.unknown)
+
+    public var description: String { value.rawValue }
+
+    /// The code with this text form; `unknown` for one from a newer peer.
+    public init(_ description: String) { value = Value(rawValue: description) ?? .unknown }
+  }
+
+  public var code: Code
+  /// One sentence: what was wrong, where, and the remedy.
+  public var message: String
+  public var file: String
+  public var line: Int
+
+  public init(_ code: Code, _ message: String, file: String = #fileID, line: Int = #line) {
+    self.code = code
+    self.message = message
+    self.file = file
+    self.line = line
+  }
+
+  public var description: String { message }
+
+  /// An error of the operating system's, from `errno` unless `number` is given.
+  public static func system(
+    _ what: String, number: CInt = currentErrno(), file: String = #fileID, line: Int = #line
+  ) -> MobulaError {
+    MobulaError(.inputOutput, "\(what): \(errnoText(number)).", file: file, line: line)
+  }
+}
+
+extension MobulaError: Codable {
+  enum CodingKeys: String, CodingKey { case code, message, file, line }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    code = Code(try container.decode(String.self, forKey: .code))
+    message = try container.decode(String.self, forKey: .message)
+    file = try container.decode(String.self, forKey: .file)
+    line = try container.decode(Int.self, forKey: .line)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(code.description, forKey: .code)
+    try container.encode(message, forKey: .message)
+    try container.encode(file, forKey: .file)
+    try container.encode(line, forKey: .line)
+  }
+}

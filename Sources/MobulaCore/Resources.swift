@@ -1,0 +1,137 @@
+/// An amount of one resource, in ten-thousandths, so that 0.1 + 0.2 is 0.3.
+public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConvertible,
+  ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral
+{
+  /// Units of 0.0001.
+  public var tenThousandths: Int
+
+  public init(tenThousandths: Int) { self.tenThousandths = tenThousandths }
+  public init(_ value: Int) { tenThousandths = value * 10_000 }
+  /// Rounds to the nearest 0.0001.
+  public init(_ value: Double) { tenThousandths = Int((value * 10_000).rounded()) }
+  public init(integerLiteral value: Int) { self.init(value) }
+  public init(floatLiteral value: Double) { self.init(value) }
+
+  /// Reads `3` or `0.25`; `nil` for negative amounts and anything else.
+  public init?(_ description: String) {
+    guard let value = Double(description), value >= 0, value < 9e14 else { return nil }
+    self.init(value)
+  }
+
+  public static let zero = Self(tenThousandths: 0)
+
+  public var description: String {
+    let whole = tenThousandths / 10_000
+    let rest = abs(tenThousandths % 10_000)
+    guard rest != 0 else { return "\(whole)" }
+    let sign = tenThousandths < 0 && whole == 0 ? "-" : ""
+    var digits = String(rest)
+    digits = String(repeating: "0", count: 4 - digits.count) + digits
+    while digits.hasSuffix("0") { digits.removeLast() }
+    return "\(sign)\(whole).\(digits)"
+  }
+
+  public static func + (a: Self, b: Self) -> Self { Self(tenThousandths: a.tenThousandths + b.tenThousandths) }
+  public static func - (a: Self, b: Self) -> Self { Self(tenThousandths: a.tenThousandths - b.tenThousandths) }
+  public static func < (a: Self, b: Self) -> Bool { a.tenThousandths < b.tenThousandths }
+}
+
+extension ResourceAmount: Codable {
+  public init(from decoder: any Decoder) throws {
+    tenThousandths = try decoder.singleValueContainer().decode(Int.self)
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(tenThousandths)
+  }
+}
+
+/// What work needs, or what a pod has: amounts by name. `CPU` and `memory`
+/// (bytes) have fixed names; any other name is a custom resource.
+public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, ExpressibleByDictionaryLiteral {
+  /// Amounts by name; none of them zero.
+  public private(set) var amounts: [String: ResourceAmount]
+
+  public static let cpu = "CPU"
+  public static let memory = "memory"
+
+  public init(_ amounts: [String: ResourceAmount] = [:]) {
+    self.amounts = amounts.filter { $0.value != .zero }
+  }
+
+  public init(dictionaryLiteral elements: (String, ResourceAmount)...) {
+    self.init(Dictionary(elements, uniquingKeysWith: +))
+  }
+
+  private enum CodingKeys: String, CodingKey { case amounts }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    self.init(try container.decode([String: ResourceAmount].self, forKey: .amounts))
+  }
+
+  public subscript(name: String) -> ResourceAmount {
+    get { amounts[name] ?? .zero }
+    set { amounts[name] = newValue == .zero ? nil : newValue }
+  }
+
+  /// Whether all of `demand` fits into what is here.
+  public func covers(_ demand: Resources) -> Bool {
+    demand.amounts.allSatisfy { self[$0.key] >= $0.value }
+  }
+
+  public static func + (a: Self, b: Self) -> Self {
+    Self(a.amounts.merging(b.amounts, uniquingKeysWith: +))
+  }
+
+  /// What is left of `a` without `b`; amounts may become negative, which `covers` then refuses.
+  public static func - (a: Self, b: Self) -> Self {
+    var result = a
+    for (name, amount) in b.amounts { result[name] = result[name] - amount }
+    return result
+  }
+
+  /// `CPU=2,memory=4 GB,worker_pod_b=3`, by name.
+  public var description: String {
+    amounts.sorted { $0.key < $1.key }.map { name, amount in
+      name == Self.memory
+        ? "\(name)=\(ByteCount(amount.tenThousandths / 10_000))" : "\(name)=\(amount)"
+    }.joined(separator: ",")
+  }
+
+  /// Reads `worker_pod_b=3,GPU=0.5,memory=4GB`.
+  ///
+  /// - Throws: `MobulaError` (`invalidArgument`) that names the part that can't be read.
+  public init(parsing text: String) throws(MobulaError) {
+    var amounts: [String: ResourceAmount] = [:]
+    for part in text.split(separator: ",") {
+      let sides = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      let name = sides[0].trimmingSpaces()
+      guard sides.count == 2, !name.isEmpty, amounts[name] == nil else {
+        throw MobulaError(
+          .invalidArgument,
+          "\"\(part)\" is not a resource: write NAME=AMOUNT once for each, as in worker_pod_b=3,GPU=0.5.")
+      }
+      let value = sides[1].trimmingSpaces()
+      if name == Self.memory, let count = ByteCount(value), count.bytes < Int.max / 10_000 {
+        amounts[name] = ResourceAmount(count.bytes)
+      } else if let amount = ResourceAmount(value) {
+        amounts[name] = amount
+      } else {
+        throw MobulaError(
+          .invalidArgument, "The amount \"\(value)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
+      }
+    }
+    self.init(amounts)
+  }
+}
+
+extension Substring {
+  fileprivate func trimmingSpaces() -> String {
+    var text = self
+    while text.first == " " { text.removeFirst() }
+    while text.last == " " { text.removeLast() }
+    return String(text)
+  }
+}

@@ -1,0 +1,105 @@
+/// How a value lies in an object: a table, a CBOR header, then the value's big
+/// buffers, each on a 64-byte boundary so that it can be used in place.
+///
+/// | bytes | what |
+/// |---|---|
+/// | 0..<4 | `MBv1` |
+/// | 4..<8 | length of the CBOR header |
+/// | 8..<12 | number of buffers, n |
+/// | 12..<16 | flags: bit 0 says that the header is a `MobulaError` |
+/// | 16..<16+16n | offset and length of each buffer |
+/// | then | the CBOR header, zeros up to a multiple of 64, the buffers with zeros between them |
+///
+/// Numbers are little-endian; offsets count from the object's first byte.
+public struct ValueLayout: Sendable, Hashable {
+  /// Where the CBOR header lies.
+  public let header: Range<Int>
+  /// Where each buffer lies.
+  public let buffers: [Range<Int>]
+  /// Whether the header is a `MobulaError`: the task that was to make this value failed.
+  public let isError: Bool
+  /// Bytes of the whole object.
+  public let size: Int
+
+  private static let magic: [UInt8] = Array("MBv1".utf8)
+  static let maximumBuffers = 1 << 20
+
+  /// Lays out a header of `headerSize` bytes and buffers of the given sizes.
+  public init(headerSize: Int, bufferSizes: [Int], isError: Bool = false) {
+    let start = 16 + 16 * bufferSizes.count
+    header = start..<start + headerSize
+    var end = header.upperBound
+    var buffers: [Range<Int>] = []
+    for size in bufferSizes {
+      let offset = (end + 63) & ~63
+      end = offset + size
+      buffers.append(offset..<end)
+    }
+    self.buffers = buffers
+    self.isError = isError
+    size = end
+  }
+
+  /// Everything in front of the first buffer (the whole object when there is none).
+  public func prefix(header bytes: [UInt8]) -> [UInt8] {
+    precondition(bytes.count == header.count, "the header that was laid out")
+    var prefix = Self.magic
+    for word in [UInt32(header.count), UInt32(buffers.count), isError ? 1 : 0] {
+      withUnsafeBytes(of: word.littleEndian) { prefix.append(contentsOf: $0) }
+    }
+    for range in buffers {
+      withUnsafeBytes(of: UInt64(range.lowerBound).littleEndian) { prefix.append(contentsOf: $0) }
+      withUnsafeBytes(of: UInt64(range.count).littleEndian) { prefix.append(contentsOf: $0) }
+    }
+    prefix.append(contentsOf: bytes)
+    if let first = buffers.first {
+      prefix.append(contentsOf: repeatElement(0, count: first.lowerBound - prefix.count))
+    }
+    return prefix
+  }
+
+  /// Reads the layout of an object.
+  ///
+  /// - Throws: `MobulaError` (`corrupted`) when the bytes are not a value's.
+  public init(reading object: UnsafeRawBufferPointer) throws(MobulaError) {
+    func damaged(_ what: String) -> MobulaError {
+      MobulaError(.corrupted, "The object is not a value of Mobula's: \(what).")
+    }
+    guard object.count >= 16, object.prefix(4).elementsEqual(Self.magic) else {
+      throw damaged("it does not begin like one")
+    }
+    func word32(_ at: Int) -> Int {
+      Int(UInt32(littleEndian: object.loadUnaligned(fromByteOffset: at, as: UInt32.self)))
+    }
+    func word64(_ at: Int) -> UInt64 { UInt64(littleEndian: object.loadUnaligned(fromByteOffset: at, as: UInt64.self)) }
+    let headerSize = word32(4)
+    let count = word32(8)
+    guard word32(12) <= 1 else { throw damaged("unknown flags") }
+    guard count <= Self.maximumBuffers, 16 + 16 * count + headerSize <= object.count else {
+      throw damaged("its table says more than its \(object.count) bytes can hold")
+    }
+    header = 16 + 16 * count..<16 + 16 * count + headerSize
+    var end = header.upperBound
+    var buffers: [Range<Int>] = []
+    buffers.reserveCapacity(count)
+    for index in 0..<count {
+      let offset = word64(16 + 16 * index)
+      let length = word64(24 + 16 * index)
+      guard offset >= UInt64(end), offset & 63 == 0, offset <= UInt64(object.count),
+        length <= UInt64(object.count) - offset
+      else { throw damaged("buffer \(index) lies outside") }
+      end = Int(offset + length)
+      buffers.append(Int(offset)..<end)
+    }
+    self.buffers = buffers
+    isError = word32(12) & 1 == 1
+    size = end
+  }
+
+  /// The layout of one buffer and nothing else: what a file or an S3 object becomes.
+  public static func blob(size: Int) -> (layout: ValueLayout, prefix: [UInt8]) {
+    let layout = ValueLayout(headerSize: 1, bufferSizes: [size])
+    // CBOR's 0: the value is the buffer with index 0.
+    return (layout, layout.prefix(header: [0]))
+  }
+}

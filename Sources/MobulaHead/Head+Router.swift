@@ -1,0 +1,115 @@
+internal import MobulaCore
+internal import MobulaWire
+
+extension Head {
+  /// What the head answers.
+  static func router(of head: Head) -> RPCRouter {
+    var router = RPCRouter()
+    head.answerMembers(&router)
+    head.answerObjects(&router)
+    head.answerLeases(&router)
+    router.on(HeadAPI.status) { _, _ in head.status() }
+    return router
+  }
+
+  private func answerMembers(_ router: inout RPCRouter) {
+    router.on(HeadAPI.registerHost) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
+    }
+    router.on(HeadAPI.registerPod) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
+    }
+    router.on(HeadAPI.startJob) { _, connection in self.perform { $0.startJob(on: connection) } }
+  }
+
+  private func answerObjects(_ router: inout RPCRouter) {
+    router.on(HeadAPI.replicasChanged) { request, connection in
+      try self.attempt { state throws(MobulaError) in
+        try state.changed(request.host, request.changes.map { HostChange($0) }, on: connection)
+      }
+      return Empty()
+    }
+    router.on(HeadAPI.holdsChanged) { request, connection in
+      try self.attempt { state throws(MobulaError) in
+        try state.changed(
+          request.host, request.added.map { .held($0) } + request.removed.map { .released($0) }, on: connection)
+      }
+      return Empty()
+    }
+    router.on(HeadAPI.locate) { request, connection in
+      let reply: LocateReply = try await self.answer(as: { .locate(request, $0) }) { state, id throws(MobulaError) in
+        try state.check(request.host, on: connection)
+        state.apply(state.directory.locate(LocateQuestion(id, request)))
+      }
+      if Task.isCancelled {
+        self.endTransfer(TransferEnded(receiver: request.host, source: reply.source, object: request.object))
+      }
+      return reply
+    }
+    router.on(HeadAPI.transferEnded) { request, _ in
+      self.endTransfer(request)
+      return Empty()
+    }
+    router.on(HeadAPI.claim) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection) }
+    }
+    router.on(HeadAPI.setName) { request, _ in
+      try self.attempt { state throws(MobulaError) in
+        state.apply(try state.directory.named(request.name, request.object))
+      }
+      return Empty()
+    }
+    router.on(HeadAPI.resolve) { request, _ in
+      try self.attempt { state throws(MobulaError) in ObjectListing(try state.directory.resolve(request.nameOrID)) }
+    }
+    router.on(HeadAPI.list) { _, _ in self.perform { $0.directory.listed().map { ObjectListing($0) } } }
+    router.on(HeadAPI.remove) { request, _ in
+      try self.attempt { state throws(MobulaError) in
+        let entry = try state.directory.resolve(request.nameOrID)
+        state.apply(state.directory.removed(entry.object))
+        return ObjectListing(entry)
+      }
+    }
+    router.on(HeadAPI.waitForObjects) { request, _ in
+      // From outside: no number of seconds is too odd to be taken as one.
+      let seconds = request.timeout.isFinite ? min(max(request.timeout, 0), 1e7) : 1e7
+      let ready: [ObjectID] = try await self.answer(as: { .objects($0) }) { state, id in
+        state.wait(id, request, until: self.now + .seconds(seconds))
+      }
+      return WaitReply(ready: ready)
+    }
+  }
+
+  private func answerLeases(_ router: inout RPCRouter) {
+    router.on(HeadAPI.requestLease) { request, _ in
+      let grant: LeaseGrant = try await self.answer(as: { .lease($0) }) { state, id throws(MobulaError) in
+        try state.requestLease(id, request, at: self.now)
+      }
+      // Nobody is left to take it.
+      if Task.isCancelled { self.endLease(LeaseReturn(lease: request.lease, workerIsReusable: true)) }
+      return grant
+    }
+    router.on(HeadAPI.returnLease) { request, _ in
+      self.endLease(request)
+      return Empty()
+    }
+    router.on(HeadAPI.leaseLost) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.leaseLost(request, on: connection, at: self.now) }
+      return Empty()
+    }
+  }
+
+  private func endTransfer(_ request: TransferEnded) {
+    perform { state in
+      state.apply(
+        state.directory.transferEnded(receiver: request.receiver, source: request.source, object: request.object))
+    }
+  }
+
+  private func endLease(_ request: LeaseReturn) {
+    perform { state in
+      state.apply(
+        state.scheduler.returned(request.lease, workerIsReusable: request.workerIsReusable, at: self.now))
+    }
+  }
+}

@@ -1,0 +1,189 @@
+public import Logging
+public import MobulaCore
+public import MobulaWire
+internal import Synchronization
+
+/// The control plane of a cluster: which hosts and pods there are, where objects are and who
+/// holds them, and who works where.
+///
+/// It decides in state machines, under one lock, and acts after it. What it knows is rebuilt from
+/// the registrations of hosts and pods when it is restarted.
+public final class Head: Sendable {
+  let configuration: HeadConfiguration
+  private let logger: Logger
+  private let state: Mutex<HeadState>
+  private let server = Mutex<RPCServer?>(nil)
+  private let effects: AsyncStream<HeadEffect>
+  private let outbox: AsyncStream<HeadEffect>.Continuation
+  private let start = ContinuousClock.now
+
+  private init(_ configuration: HeadConfiguration, logger: Logger) {
+    self.configuration = configuration
+    self.logger = logger
+    state = Mutex(HeadState(configuration))
+    (effects, outbox) = AsyncStream.makeStream(of: HeadEffect.self)
+  }
+
+  /// A head that listens; `run` makes it act.
+  ///
+  /// - Throws: `MobulaError`: `alreadyExists` when the endpoint is taken, `invalidArgument` when it is not this machine's.
+  public static func bind(
+    _ configuration: HeadConfiguration, token: ClusterToken, logger: Logger = Logger(label: "mobula.head")
+  ) async throws -> Head {
+    let head = Head(configuration, logger: logger)
+    let hello = Hello(
+      role: .head, name: configuration.name, cluster: configuration.cluster, epoch: configuration.epoch)
+    let server = try await RPCServer.bind(
+      to: configuration.endpoint, token: token, hello: hello, router: router(of: head))
+    head.server.withLock { $0 = server }
+    return head
+  }
+
+  /// Where the head listens, with the real port.
+  public var endpoint: Endpoint { server.withLock { $0?.endpoint } ?? configuration.endpoint }
+
+  /// The cluster as it is now.
+  public func status() -> ClusterStatus {
+    let endpoint = endpoint
+    return state.withLock { $0.status(at: endpoint) }
+  }
+
+  /// Does what the head decides, until the calling task is cancelled; then closes every connection.
+  public func run() async {
+    await withDiscardingTaskGroup { group in
+      var timer = HeadTimer()
+      for await effect in effects {
+        if case .wakeAt(let instant) = effect {
+          timer.arm(instant, now: now) { [start] in
+            try? await Task.sleep(until: start + instant, clock: .continuous)
+            if !Task.isCancelled { self.perform { state in state.tick(self.now) } }
+          }
+        } else {
+          group.addTask { await self.act(effect) }
+        }
+      }
+      timer.disarm()
+      await close()
+      group.cancelAll()
+    }
+  }
+
+  /// Stops listening and closes every connection; their calls fail.
+  public func close() async {
+    let server = server.withLock { server in
+      defer { server = nil }
+      return server
+    }
+    await server?.close()
+  }
+
+  /// Since the head's start; what the state machines call an instant.
+  var now: Duration { start.duration(to: .now) }
+
+  // MARK: Deciding
+
+  /// Lets the state decide, then sees to what it decided.
+  @discardableResult
+  func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
+    let (answer, effects) = state.withLock { (body(&$0), $0.takeEffects()) }
+    for effect in effects {
+      if case .resume(let resume) = effect { resume() } else { outbox.yield(effect) }
+    }
+    return answer
+  }
+
+  /// As `perform`, for what may be refused.
+  @discardableResult
+  func attempt<Answer: Sendable>(
+    _ body: (inout HeadState) throws(MobulaError) -> Answer
+  ) throws(MobulaError) -> Answer {
+    try perform { state in Result { () throws(MobulaError) in try body(&state) } }.get()
+  }
+
+  /// Waits for an answer that an action brings. The task's cancellation ends it.
+  func answer<Answer: Sendable>(
+    as waiter: (CheckedContinuation<Answer, any Error>) -> Waiter,
+    to question: (inout HeadState, RequestID) throws(MobulaError) -> Void
+  ) async throws -> Answer {
+    let id = state.withLock { $0.newRequest() }
+    return try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { continuation in
+        do {
+          try attempt { state throws(MobulaError) in
+            state.waiters[id] = waiter(continuation)
+            try question(&state, id)
+          }
+        } catch {
+          perform { $0.waiters.removeValue(forKey: id) }?.fail(error)
+        }
+        // A cancellation from before the waiter was kept found nothing to cancel.
+        if Task.isCancelled { perform { $0.cancel(id, at: now) } }
+      }
+    } onCancel: {
+      perform { $0.cancel(id, at: now) }
+    }
+  }
+
+  // MARK: Acting
+
+  private func act(_ effect: HeadEffect) async {
+    switch effect {
+    case .watch(let connection):
+      await connection.waitUntilClosed()
+      perform { $0.disconnected(ConnectionID(connection.id), at: now) }
+    case .close(let connection): await connection.close()
+    case .drop(let objects, let connection):
+      await call(HostControlAPI.drop, DropRequest(objects: objects), at: connection)
+    case .ask(let pod, let request, let connection):
+      let answer = await grant(request, at: connection)
+      perform { $0.podAnswered(pod, request.lease, answer, at: now) }
+    case .release(let pod, let lease, let connection):
+      guard let connection, await call(PodControlAPI.releaseLease, lease, at: connection) else { return }
+      perform { state in state.apply(state.scheduler.released(pod, lease.lease, at: now)) }
+    case .revoke(let loss, let connection): await call(DriverControlAPI.leaseRevoked, loss, at: connection)
+    case .log(let level, let message): logger.log(level: level, message)
+    case .resume, .wakeAt: break
+    }
+  }
+
+  private func grant(_ request: LeaseRequest, at connection: RPCConnection?) async -> PodAnswer {
+    guard let connection else { return .unreachable }
+    do {
+      return .granted(
+        try await connection.call(PodControlAPI.grantLease, request, deadline: configuration.grantTimeout))
+    } catch let error as MobulaError where error.code != .connectionClosed && error.code != .deadlineExceeded {
+      return .refused(error)
+    } catch {
+      return .unreachable
+    }
+  }
+
+  /// Whether the peer took notice: false when its connection is gone, whose loss has its own consequences.
+  @discardableResult
+  private func call<Request>(
+    _ method: RPCMethod<Request, Empty>, _ request: Request, at connection: RPCConnection
+  ) async -> Bool {
+    do {
+      _ = try await connection.call(method, request, deadline: configuration.callTimeout)
+    } catch let error as MobulaError where error.code != .connectionClosed {
+      logger.warning("\(connection.peer.title) did not take \"\(method.name)\": \(error.message)")
+    } catch {
+      return false
+    }
+    return true
+  }
+}
+
+/// The next instant at which time itself is an event.
+private struct HeadTimer: ~Copyable {
+  private var armed: (instant: Duration, task: Task<Void, Never>)?
+
+  /// Sleeps with `body`, unless an earlier instant is still to come.
+  mutating func arm(_ instant: Duration, now: Duration, _ body: @escaping @Sendable () async -> Void) {
+    if let armed, armed.instant > now, armed.instant <= instant { return }
+    armed?.task.cancel()
+    armed = (instant, Task { await body() })
+  }
+
+  mutating func disarm() { armed?.task.cancel() }
+}

@@ -1,0 +1,116 @@
+internal import Logging
+internal import MobulaCore
+internal import MobulaWire
+
+extension HeadState {
+  mutating func register(
+    _ registration: HostRegistration, on connection: RPCConnection, at now: Duration
+  ) throws(MobulaError) -> RegistrationReply {
+    let host = registration.host
+    let description = HostDescription(
+      name: registration.name, bulk: registration.bulk, capacity: registration.capacity)
+    let actions = try membership.hostRegistered(
+      host, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
+    hostNames[host] = registration.name
+    watch(connection)
+    apply(actions, at: now)
+    let inventory = HostInventory(registration)
+    // A host that brings something to a young head knew the one before: others may hold it.
+    if !inventory.isEmpty, now < configuration.hostTimeout, settlesAt == nil {
+      directory.beginSettling()
+      settlesAt = configuration.hostTimeout
+      act(.wakeAt(configuration.hostTimeout))
+    }
+    for object in inventory.sealed.map(\.object) + inventory.holds { lastJob = max(lastJob, object.job) }
+    apply(directory.registered(host, inventory))
+    return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+  }
+
+  mutating func register(
+    _ registration: PodRegistration, on connection: RPCConnection, at now: Duration
+  ) throws(MobulaError) -> RegistrationReply {
+    guard registration.resources.arePlausible else {
+      throw MobulaError(
+        .invalidArgument,
+        "Pod \(registration.name) can't have \(registration.resources): amounts are positive, and at most 25 TB of memory."
+      )
+    }
+    let description = PodDescription(
+      name: registration.name, host: registration.host, resources: registration.resources)
+    let actions = try membership.podRegistered(
+      registration.pod, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
+    podNames[registration.pod] = registration.name
+    watch(connection)
+    apply(actions, at: now)
+    for lease in registration.leases { lastJob = max(lastJob, lease.job) }
+    apply(
+      scheduler.podRegistered(
+        registration.pod, host: registration.host, total: registration.resources,
+        leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) }, at: now))
+    return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+  }
+
+  /// Refuses what a host says on a connection that it did not register on, or no longer uses.
+  func check(_ host: HostID, on connection: RPCConnection) throws(MobulaError) {
+    guard membership.isCurrent(host, on: ConnectionID(connection.id)) else {
+      throw MobulaError(
+        .mismatch, "Host \(hostName(host)) is not registered on this connection: register it again before other calls.")
+    }
+  }
+
+  mutating func startJob(on connection: RPCConnection) -> JobReply {
+    lastJob = JobID(lastJob.number + 1)
+    jobs[lastJob] = ConnectionID(connection.id)
+    watch(connection)
+    return JobReply(job: lastJob)
+  }
+
+  mutating func apply(_ actions: [MembershipAction], at now: Duration) {
+    // Lost together, so that none of them is made the source of another's object.
+    var lostHosts: Set<HostID> = []
+    for action in actions {
+      switch action {
+      case .hostJoined(let host): act(.log(.info, "host \(hostName(host)) has joined"))
+      case .hostReturned(let host): act(.log(.info, "host \(hostName(host)) is back"))
+      case .hostSuspected(let host): act(.log(.notice, "host \(hostName(host)) is away"))
+      case .hostLost(let host):
+        act(.log(.warning, "host \(hostName(host)) is lost"))
+        lostHosts.insert(host)
+      case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))
+      case .podReturned(let pod): act(.log(.info, "pod \(podName(pod)) is back"))
+      case .podSuspected(let pod): act(.log(.notice, "pod \(podName(pod)) is away"))
+      case .podLost(let pod):
+        act(.log(.warning, "pod \(podName(pod)) is lost"))
+        apply(scheduler.podLost(pod, at: now))
+      case .close(let connection): if let connection = connections[connection] { act(.close(connection)) }
+      case .wakeAt(let instant): act(.wakeAt(instant))
+      }
+    }
+    if !lostHosts.isEmpty { apply(directory.hostsLost(lostHosts)) }
+  }
+
+  /// The cluster as `mobula status` shows it.
+  func status(at endpoint: Endpoint) -> ClusterStatus {
+    var objects: [HostID: (count: Int, bytes: Int)] = [:]
+    for record in directory.records.values {
+      for host in record.graph.complete {
+        objects[host, default: (0, 0)].count += 1
+        objects[host]?.bytes += record.geometry?.objectSize ?? 0
+      }
+    }
+    let hosts = membership.hosts.members.sorted { $0.key < $1.key }.map { host, member in
+      ClusterStatus.Host(
+        host: host, name: member.description.name, bulk: member.description.bulk,
+        capacity: member.description.capacity, objects: objects[host]?.count ?? 0,
+        bytes: ByteCount(objects[host]?.bytes ?? 0), connected: member.connection != nil)
+    }
+    let pods = scheduler.pods.sorted { $0.key < $1.key }.map { pod, book in
+      ClusterStatus.Pod(
+        pod: pod, name: podName(pod), host: book.host, resources: book.total, leased: book.leased,
+        leases: book.leases.count)
+    }
+    return ClusterStatus(
+      cluster: configuration.cluster, head: endpoint, hosts: hosts, pods: pods, jobs: jobs.keys.sorted(),
+      objects: directory.records.values.count { !$0.graph.isEmpty }, waiting: scheduler.queue.count)
+  }
+}

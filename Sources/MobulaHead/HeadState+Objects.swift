@@ -1,0 +1,75 @@
+internal import Logging
+internal import MobulaCore
+internal import MobulaWire
+
+extension HeadState {
+  mutating func changed(_ host: HostID, _ changes: [HostChange], on connection: RPCConnection) throws(MobulaError) {
+    try check(host, on: connection)
+    apply(directory.changed(host, changes))
+  }
+
+  mutating func claim(_ request: ClaimRequest, on connection: RPCConnection) throws(MobulaError) -> ClaimReply {
+    try check(request.host, on: connection)
+    let answer = try directory.claim(
+      request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine))
+    switch answer {
+    case .yours(let object): return ClaimReply(object: object, isMaker: true)
+    case .exists(let object): return ClaimReply(object: object, isMaker: false)
+    }
+  }
+
+  mutating func wait(_ id: RequestID, _ request: WaitRequest, until deadline: Duration) {
+    waitDeadlines[id] = deadline
+    act(.wakeAt(deadline))
+    apply(directory.wait(id, for: request.objects, count: request.count))
+  }
+
+  mutating func finishWait(_ id: RequestID, _ ready: [ObjectID]) {
+    waitDeadlines[id] = nil
+    guard case .objects(let continuation)? = waiters.removeValue(forKey: id) else { return }
+    act(.resume { continuation.resume(returning: ready) })
+  }
+
+  mutating func apply(_ actions: [DirectoryAction]) {
+    for action in actions {
+      switch action {
+      case .answer(let id, let answer):
+        guard case .locate(let request, let continuation)? = waiters.removeValue(forKey: id) else { continue }
+        let reply = reply(answer, to: request)
+        act(.resume { continuation.resume(returning: reply) })
+      case .refuse(let id, let object, let refusal):
+        guard let waiter = waiters.removeValue(forKey: id) else { continue }
+        let error = refusal.error(for: object, name: hostName)
+        act(.resume { waiter.fail(error) })
+      case .drop(let object, let hosts):
+        act(.log(.debug, "object \(object) is dropped"))
+        for host in hosts { drop(object, at: host) }
+      case .reportCorrupt(let host, let object):
+        act(
+          .log(.error, "the replica of object \(object) on host \(hostName(host)) has other bytes than the first one"))
+        drop(object, at: host)
+      case .ready(let id, let objects): finishWait(id, objects)
+      }
+    }
+  }
+
+  private func reply(_ answer: LocateAnswer, to request: LocateRequest) -> LocateReply {
+    let source: HostID
+    let known: (geometry: ChunkGeometry, digest: ObjectDigest?)
+    switch answer {
+    case .local(let geometry, let digest): (source, known) = (request.host, (geometry, digest))
+    case .source(let host, let geometry, let digest): (source, known) = (host, (geometry, digest))
+    }
+    guard let bulk = membership.hosts[source]?.description.bulk else {
+      preconditionFailure("a source has registered, and its replicas go when it is lost")
+    }
+    return LocateReply(source: source, bulk: bulk, geometry: known.geometry, digest: known.digest)
+  }
+
+  /// A host that is away drops it when it registers again, since the object is still not live then.
+  private mutating func drop(_ object: ObjectID, at host: HostID) {
+    if let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) {
+      act(.drop([object], at: connection))
+    }
+  }
+}

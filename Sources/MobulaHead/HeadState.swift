@@ -1,0 +1,104 @@
+internal import Logging
+internal import MobulaCore
+internal import MobulaWire
+
+/// The state machines of a head, with what connects them to callers: which connection is
+/// whose, and who waits for which answer.
+///
+/// Its methods decide, and leave what is to be done in `effects`.
+struct HeadState: Sendable {
+  let configuration: HeadConfiguration
+  var directory = ObjectDirectoryStateMachine()
+  var membership: MembershipStateMachine
+  var scheduler: SchedulerStateMachine
+  /// Connections of hosts, pods and drivers.
+  var connections: [ConnectionID: RPCConnection] = [:]
+  /// The connection that each job lasts as long as.
+  var jobs: [JobID: ConnectionID] = [:]
+  var lastJob = JobID.commandLine
+  var waiters: [RequestID: Waiter] = [:]
+  /// When a wait for objects ends with what is there.
+  var waitDeadlines: [RequestID: Duration] = [:]
+  /// What drivers asked for, to be passed on to pods.
+  var leaseRequests: [RequestID: LeaseRequest] = [:]
+  /// What pods have granted, until the driver has it.
+  var grants: [LeaseID: LeaseGrant] = [:]
+  /// What people call hosts and pods, also those that are lost: errors name them.
+  var hostNames: [HostID: String] = [:]
+  var podNames: [PodID: String] = [:]
+  /// When hosts that knew a former head have had their time to register.
+  var settlesAt: Duration?
+  private var effects: [HeadEffect] = []
+  private var lastRequest: UInt64 = 0
+
+  init(_ configuration: HeadConfiguration) {
+    self.configuration = configuration
+    membership = MembershipStateMachine(hostTimeout: configuration.hostTimeout)
+    scheduler = SchedulerStateMachine(infeasibleTimeout: configuration.infeasibleTimeout)
+  }
+
+  mutating func newRequest() -> RequestID {
+    lastRequest += 1
+    return RequestID(lastRequest)
+  }
+
+  mutating func takeEffects() -> [HeadEffect] {
+    defer { effects = [] }
+    return effects
+  }
+
+  mutating func act(_ effect: HeadEffect) { effects.append(effect) }
+
+  mutating func watch(_ connection: RPCConnection) {
+    if connections.updateValue(connection, forKey: ConnectionID(connection.id)) == nil { act(.watch(connection)) }
+  }
+
+  func hostName(_ host: HostID) -> String { hostNames[host] ?? host.short }
+  func podName(_ pod: PodID) -> String { podNames[pod] ?? pod.short }
+
+  // MARK: Time
+
+  mutating func tick(_ now: Duration) {
+    apply(membership.tick(now), at: now)
+    apply(scheduler.tick(now))
+    for (request, _) in waitDeadlines.filter({ $0.value <= now }) {
+      finishWait(request, directory.endWait(request))
+    }
+    if let next = waitDeadlines.values.min() { act(.wakeAt(next)) }
+    if let instant = settlesAt {
+      if instant <= now {
+        settlesAt = nil
+        apply(directory.settled())
+      } else {
+        act(.wakeAt(instant))
+      }
+    }
+  }
+
+  /// Whoever was on the connection is away.
+  mutating func disconnected(_ connection: ConnectionID, at now: Duration) {
+    guard connections.removeValue(forKey: connection) != nil else { return }
+    apply(membership.connectionLost(connection, at: now), at: now)
+    for job in jobs.filter({ $0.value == connection }).keys.sorted() {
+      jobs[job] = nil
+      act(.log(.info, "job \(job) has ended with its driver's connection"))
+      apply(directory.jobEnded(job))
+      apply(scheduler.jobEnded(job, at: now))
+    }
+  }
+
+  /// The caller of a waiting request has gone.
+  mutating func cancel(_ request: RequestID, at now: Duration) {
+    guard let waiter = waiters.removeValue(forKey: request) else { return }
+    switch waiter {
+    case .locate: apply(directory.cancelLocate(request))
+    case .lease:
+      leaseRequests[request] = nil
+      apply(scheduler.cancel(request, at: now))
+    case .objects:
+      waitDeadlines[request] = nil
+      _ = directory.endWait(request)
+    }
+    act(.resume { waiter.fail(CancellationError()) })
+  }
+}

@@ -1,0 +1,53 @@
+import MobulaCore
+
+extension ObjectDirectoryStateMachine {
+  /// Whether the object is live by itself, not through an object that contains it.
+  func isRoot(_ object: ObjectID, _ record: ObjectRecord) -> Bool {
+    !record.names.isEmpty || (!record.holders.isEmpty && !endedJobs.contains(object.job))
+  }
+
+  func isLive(_ object: ObjectID, _ record: ObjectRecord) -> Bool {
+    isRoot(object, record) || !record.containers.isEmpty
+  }
+
+  /// Drops what is no longer live among `objects` and inside it, and serves who waits for the rest.
+  mutating func settle(_ objects: [ObjectID]) -> [DirectoryAction] {
+    var actions: [DirectoryAction] = []
+    var queue = objects
+    var position = 0
+    var seen: Set<ObjectID> = []
+    while position < queue.count {
+      let object = queue[position]
+      position += 1
+      guard let record = records[object] else { continue }
+      if isSettling || isLive(object, record) || !(record.hasExisted || endedJobs.contains(object.job)) {
+        if record.isBlank {
+          records[object] = nil
+        } else if seen.insert(object).inserted {
+          actions += serve(object)
+          if !record.graph.complete.isEmpty { actions += record.watchers.sorted().compactMap { check($0) } }
+        }
+      } else {
+        actions += bury(object, record)
+        queue += record.contents
+      }
+    }
+    return actions
+  }
+
+  /// Takes an object that is not live out of the books.
+  mutating func bury(_ object: ObjectID, _ record: ObjectRecord) -> [DirectoryAction] {
+    var actions: [DirectoryAction] = []
+    records[object] = nil
+    tombstones.insert(object)
+    let hosts = record.graph.replicas
+    if !hosts.isEmpty { actions.append(.drop(object, hosts: hosts)) }
+    for request in record.waiting {
+      requests[request] = nil
+      actions.append(.refuse(request, object, endedJobs.contains(object.job) ? .jobEnded : .deleted))
+    }
+    for watcher in record.watchers { waits[watcher]?.objects.removeAll { $0 == object } }
+    for content in record.contents { records[content]?.containers.remove(object) }
+    return actions
+  }
+}

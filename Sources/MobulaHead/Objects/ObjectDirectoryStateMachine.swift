@@ -1,0 +1,154 @@
+import MobulaCore
+
+/// Which objects there are, who has and who holds them, and which source a receiver shall use.
+///
+/// An object is **live** if a host holds it (and its job has not ended), a name points to
+/// it, or a live object contains it. A replica of an object that is not live is dropped:
+/// when the last of these goes, or when the replica is reported later. That leaves no race,
+/// because a seal's report carries the maker's hold, the changes of one report are judged
+/// together, and a sender keeps its hold until the receiver's is registered.
+struct ObjectDirectoryStateMachine: Sendable {
+  var records: [ObjectID: ObjectRecord] = [:]
+  var names: [String: ObjectID] = [:]
+  var requests: [RequestID: LocateQuestion] = [:]
+  var waits: [RequestID: ObjectWait] = [:]
+  var endedJobs: Set<JobID> = []
+  var tombstones: Tombstones
+  /// While hosts still register at a restarted head, nothing counts as lost or unheld.
+  private(set) var isSettling = false
+
+  init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
+
+  // MARK: What hosts report
+
+  /// A host's changes, in their order; what they leave unheld is dropped after the last.
+  mutating func changed(_ host: HostID, _ changes: [HostChange]) -> [DirectoryAction] {
+    var actions: [DirectoryAction] = []
+    var touched: [ObjectID] = []
+    for change in changes { actions += apply(change, of: host, touching: &touched) }
+    return actions + settle(touched)
+  }
+
+  /// A host has registered, again or for the first time: what it has replaces what was known of it.
+  mutating func registered(_ host: HostID, _ inventory: HostInventory) -> [DirectoryAction] {
+    let replicas = Set(inventory.sealed.map(\.object)).union(inventory.partial.keys)
+    let holds = inventory.holds.union(inventory.sealed.filter(\.isHeld).map(\.object))
+    var changes: [HostChange] = holds.sorted().map { .held($0) }
+    changes += inventory.sealed.map { .sealed($0) }
+    changes += inventory.partial.sorted { $0.key < $1.key }.map { .partial($0.key, $0.value) }
+    for (object, record) in records.sorted(by: { $0.key < $1.key }) {
+      // Also where it only has a source: that answer was lost with the connection. What it
+      // fetches from outside goes on meanwhile.
+      let isKnown = record.graph.replicas.contains(host) || record.graph.sources[host] != nil
+      if isKnown, !replicas.contains(object), record.graph.filler != host { changes.append(.gone(object)) }
+      if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
+    }
+    for (name, object) in inventory.names where names[name] == nil && !tombstones.contains(object) {
+      names[name] = object
+      records[object, default: ObjectRecord()].names.insert(name)
+    }
+    return changed(host, changes)
+  }
+
+  /// Hosts are gone, with their replicas, their holds and what they were fetching.
+  mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
+    var actions: [DirectoryAction] = []
+    for request in requests.values.filter({ hosts.contains($0.host) }).sorted(by: { $0.id < $1.id }) {
+      forget(request)
+      actions.append(.refuse(request.id, request.object, .receiverLost))
+    }
+    let objects = records.keys.sorted()
+    for object in objects {
+      for host in hosts { records[object]?.removeReplica(of: host) }
+      records[object]?.holders.subtract(hosts)
+      forgetClaim(of: object)
+    }
+    return actions + settle(objects)
+  }
+
+  /// A receiver stopped taking an object from a source, whether it is complete or not.
+  mutating func transferEnded(receiver: HostID, source: HostID, object: ObjectID) -> [DirectoryAction] {
+    records[object]?.graph.detach(receiver, from: source)
+    return settle([object])
+  }
+
+  // MARK: Restart
+
+  /// The head has restarted: until `settled`, hosts bring back what they have and hold.
+  mutating func beginSettling() { isSettling = true }
+
+  /// Whoever has not registered by now is not coming: from here on, what is not there is lost.
+  mutating func settled() -> [DirectoryAction] {
+    isSettling = false
+    return settle(records.keys.sorted())
+  }
+
+  // MARK: Jobs
+
+  /// A job has ended: its objects go, held or not, but for those that are named or inside a live one.
+  mutating func jobEnded(_ job: JobID) -> [DirectoryAction] {
+    guard job != .commandLine, endedJobs.insert(job).inserted else { return [] }
+    // Objects that contain each other would keep each other alive: only what a root reaches stays.
+    var reached: Set<ObjectID> = []
+    var pending = records.filter { isRoot($0.key, $0.value) }.map(\.key)
+    while let object = pending.popLast() {
+      if reached.insert(object).inserted { pending += records[object]?.contents ?? [] }
+    }
+    let ended = records.keys.filter { $0.job == job && !reached.contains($0) }.sorted()
+    for object in ended { records[object]?.containers = [] }
+    return settle(ended)
+  }
+
+  // MARK: Applying a change
+
+  private mutating func apply(
+    _ change: HostChange, of host: HostID, touching touched: inout [ObjectID]
+  ) -> [DirectoryAction] {
+    switch change {
+    case .sealed(let report):
+      touched.append(report.object)
+      return seal(report, at: host)
+    case .partial(let object, let geometry):
+      touched.append(object)
+      if tombstones.contains(object) { return [.drop(object, hosts: [host])] }
+      var record = records[object] ?? ObjectRecord()
+      if record.contradicts(geometry) { return [.reportCorrupt(host, object)] }
+      record.geometry = geometry
+      record.graph.started(host)
+      records[object] = record
+    case .gone(let object):
+      touched.append(object)
+      records[object]?.removeReplica(of: host)
+      forgetClaim(of: object)
+    case .held(let object):
+      touched.append(object)
+      if !tombstones.contains(object) { records[object, default: ObjectRecord()].holders.insert(host) }
+    case .released(let object):
+      touched.append(object)
+      records[object]?.holders.remove(host)
+    }
+    return []
+  }
+
+  private mutating func seal(_ report: SealedReplica, at host: HostID) -> [DirectoryAction] {
+    let object = report.object
+    if tombstones.contains(object) { return [.drop(object, hosts: [host])] }
+    var record = records[object] ?? ObjectRecord()
+    if record.contradicts(report.geometry, digest: report.digest) {
+      record.removeReplica(of: host)
+      records[object] = record
+      return [.reportCorrupt(host, object)]
+    }
+    record.geometry = report.geometry
+    record.digest = report.digest
+    record.graph.completed(host)
+    record.lastHost = nil
+    if report.isHeld { record.holders.insert(host) }
+    if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }
+    records[object] = record
+    for content in record.contents where !tombstones.contains(content) {
+      records[content, default: ObjectRecord()].containers.insert(object)
+    }
+    return []
+  }
+}

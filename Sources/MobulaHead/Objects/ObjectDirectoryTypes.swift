@@ -1,0 +1,132 @@
+import MobulaCore
+
+/// A sealed replica, as its host reports it.
+struct SealedReplica: Hashable, Sendable {
+  var object: ObjectID
+  var geometry: ChunkGeometry
+  var digest: ObjectDigest
+  /// The objects whose references lie inside; they live as long as this one does.
+  var contains: [ObjectID] = []
+  /// Whether a process of the host holds the object. Counts as the host's hold from the
+  /// moment of the seal, so that nothing can come between the two.
+  var isHeld = false
+}
+
+/// What changed at a host. A host reports its changes in their order, several at a time.
+enum HostChange: Hashable, Sendable {
+  case sealed(SealedReplica)
+  /// The host has begun to receive the object and can serve what it has.
+  case partial(ObjectID, ChunkGeometry)
+  /// The host has no replica any more: evicted, abandoned or deleted.
+  case gone(ObjectID)
+  /// A first process of the host holds the object.
+  case held(ObjectID)
+  /// No process of the host holds the object any more.
+  case released(ObjectID)
+}
+
+/// All that a host has, as it reports it when it registers.
+struct HostInventory: Hashable, Sendable {
+  var sealed: [SealedReplica] = []
+  var partial: [ObjectID: ChunkGeometry] = [:]
+  var holds: Set<ObjectID> = []
+  /// The names that it knows; what a restarted head learns them from.
+  var names: [String: ObjectID] = [:]
+
+  var isEmpty: Bool { sealed.isEmpty && partial.isEmpty && holds.isEmpty && names.isEmpty }
+}
+
+/// A host asks where to take an object from. It asks once at a time for each object.
+struct LocateQuestion: Hashable, Sendable {
+  var id: RequestID
+  /// The host that wants a replica.
+  var host: HostID
+  var object: ObjectID
+  /// The hosts that failed it.
+  var excluded: Set<HostID> = []
+  var plan = SourcePlan.relay
+}
+
+enum LocateAnswer: Hashable, Sendable {
+  /// The asking host itself has every chunk.
+  case local(ChunkGeometry, ObjectDigest?)
+  /// Take missing chunks from `host`. The receiver reports `partial` as soon as it can serve
+  /// them on, and the end of the transfer if it ends before the object is complete.
+  case source(HostID, ChunkGeometry, ObjectDigest?)
+}
+
+enum ClaimAnswer: Hashable, Sendable {
+  /// The asking host is the one that fetches it.
+  case yours(ObjectID)
+  /// The object is there or on its way: locate it.
+  case exists(ObjectID)
+}
+
+enum DirectoryAction: Hashable, Sendable {
+  case answer(RequestID, LocateAnswer)
+  case refuse(RequestID, ObjectID, LocateRefusal)
+  /// Nothing holds the object any more: these hosts free their replicas.
+  case drop(ObjectID, hosts: [HostID])
+  /// The host's replica has other bytes than the first one: it is not used, and shall be freed.
+  case reportCorrupt(HostID, ObjectID)
+  /// Enough of the objects that somebody waits for are complete.
+  case ready(RequestID, [ObjectID])
+}
+
+/// Why an object can't be had.
+enum LocateRefusal: Hashable, Sendable {
+  case deleted
+  case jobEnded
+  /// Every replica is lost; the last one was at this host.
+  case lost(HostID)
+  /// Hosts that have it failed the receiver, and there are no others.
+  case sourcesFailed([HostID])
+  /// It was fetched under this name, and no host has it or fetches it now: claim it again.
+  case unclaimed(name: String)
+  /// The host that asked was itself declared lost.
+  case receiverLost
+
+  /// The sentence for the caller; `name` turns a host into what people call it.
+  func error(for object: ObjectID, name: (HostID) -> String) -> MobulaError {
+    switch self {
+    case .deleted:
+      MobulaError(
+        .notFound,
+        "Object \(object) was deleted when nothing held it any more; put it again, and keep a reference or a name as long as you need it."
+      )
+    case .jobEnded:
+      MobulaError(
+        .notFound,
+        "Object \(object) went with job \(object.job), which has ended; give an object a name to keep it after its job."
+      )
+    case .lost(let host):
+      MobulaError(
+        .notFound,
+        "Object \(object) is gone: its last replica was on host \(name(host)), which no longer has it; put it again, or run the task that made it again."
+      )
+    case .sourcesFailed(let hosts):
+      MobulaError(
+        .unavailable,
+        "No host could send object \(object): \(hosts.map(name).joined(separator: ", ")) failed; check that hosts can reach each other, and try again."
+      )
+    case .unclaimed(let name):
+      MobulaError(
+        .unavailable, "No host has \(name), or fetches it, any more; fetch it again.")
+    case .receiverLost:
+      MobulaError(
+        .unavailable, "The host that asked for object \(object) was declared lost; try again once it has registered.")
+    }
+  }
+}
+
+/// An object as `mobula ls` shows it.
+struct DirectoryEntry: Hashable, Sendable {
+  var object: ObjectID
+  var geometry: ChunkGeometry?
+  var digest: ObjectDigest?
+  var names: [String]
+  /// Hosts with every chunk, the origin first.
+  var complete: [HostID]
+  var partial: [HostID]
+  var holders: [HostID]
+}

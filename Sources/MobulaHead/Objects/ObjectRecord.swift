@@ -1,0 +1,72 @@
+import MobulaCore
+
+/// What the head knows of one object.
+struct ObjectRecord: Sendable {
+  /// Known from the first replica on; kept after the last, for messages.
+  var geometry: ChunkGeometry?
+  /// What the first complete replica's bytes are; every other must agree with it.
+  var digest: ObjectDigest?
+  var graph = SourceGraph()
+  /// Hosts with a process that holds the object.
+  var holders: Set<HostID> = []
+  var names: Set<String> = []
+  /// Objects inside this one, once it is sealed.
+  var contents: [ObjectID] = []
+  /// Objects that have this one inside.
+  var containers: Set<ObjectID> = []
+  /// The name under which it was claimed: what can give it again, as `s3://bucket/key#etag`.
+  var claimedName: String?
+  /// The host that had the last complete replica, once there is none.
+  var lastHost: HostID?
+  /// Who waits for it, in the order of asking.
+  var waiting: [RequestID] = []
+  /// Who waits for it among others.
+  var watchers: Set<RequestID> = []
+
+  /// Whether anybody ever had chunks of it.
+  var hasExisted: Bool { !graph.isEmpty || lastHost != nil }
+
+  /// Whether there is nothing to remember.
+  var isBlank: Bool {
+    !hasExisted && holders.isEmpty && names.isEmpty && containers.isEmpty && waiting.isEmpty
+      && watchers.isEmpty && graph.sources.isEmpty
+  }
+
+  /// Whether a replica of these bytes can't be one of this object. Once no replica is left, any may be.
+  func contradicts(_ geometry: ChunkGeometry, digest: ObjectDigest? = nil) -> Bool {
+    if !graph.isEmpty, self.geometry != geometry { return true }
+    guard let digest, let known = self.digest, !graph.complete.isEmpty else { return false }
+    return known != digest
+  }
+
+  mutating func removeReplica(of host: HostID) {
+    let wasLast = graph.complete == [host]
+    graph.removeReplica(of: host)
+    graph.detach(host)
+    if graph.filler == host { graph.fill(by: nil) }
+    if wasLast { lastHost = host }
+  }
+}
+
+/// The objects deleted last: enough of them to tell a late caller what happened.
+struct Tombstones: Sendable {
+  private var members: Set<ObjectID> = []
+  private var order: [ObjectID] = []
+  private var oldest = 0
+  let capacity: Int
+
+  init(capacity: Int) { self.capacity = capacity }
+
+  func contains(_ object: ObjectID) -> Bool { members.contains(object) }
+
+  mutating func insert(_ object: ObjectID) {
+    guard members.insert(object).inserted else { return }
+    if order.count < capacity {
+      order.append(object)
+    } else {
+      members.remove(order[oldest])
+      order[oldest] = object
+      oldest = (oldest + 1) % capacity
+    }
+  }
+}

@@ -1,0 +1,253 @@
+import MobulaCore
+
+/// Who gets leases of which pod.
+///
+/// The pods' own books decide: this one picks a pod and asks, and picks another when the
+/// pod refuses. What fits nowhere now waits in order of arrival. A later request may pass
+/// an earlier one, but only with what the earlier one would not need: each of the first
+/// that wait has its demand reserved at one pod. Instants are durations since the head's start.
+struct SchedulerStateMachine: Sendable {
+  struct Booking: Sendable {
+    enum State: Hashable, Sendable {
+      /// The pod has been asked, for a request or, once that was cancelled, for nobody.
+      /// Can transition to: held, releasing.
+      case asked(RequestID?)
+      /// A driver has it. Can transition to: releasing.
+      case held
+      /// The pod has been told to give it up; its resources are not free before it has.
+      case releasing
+    }
+
+    var job: JobID
+    var resources: Resources
+    var state: State
+  }
+
+  struct PodBook: Sendable {
+    var host: HostID
+    var total: Resources
+    var leases: [LeaseID: Booking] = [:]
+
+    var leased: Resources { leases.values.reduce(Resources()) { $0 + $1.resources } }
+  }
+
+  struct Waiting: Sendable {
+    var demand: LeaseDemand
+    /// Its place in the queue, also after a pod has refused it.
+    let arrival: UInt64
+    /// Pods that have no room, and when to ask them again.
+    var pausedPods: [PodID: Duration] = [:]
+    /// Pods that can't hold it, whenever they are asked, and why.
+    var unfitPods: [PodID: MobulaError] = [:]
+    var lastRefusal: String?
+    /// Since when no pod could hold it even if it were idle.
+    var infeasibleSince: Duration?
+    var reservedPod: PodID?
+  }
+
+  private(set) var pods: [PodID: PodBook] = [:]
+  /// In order of arrival.
+  var queue: [Waiting] = []
+  var asking: [RequestID: Waiting] = [:]
+  /// Where the leases are that drivers have.
+  private(set) var places: [LeaseID: PodID] = [:]
+  private var endedJobs: Set<JobID> = []
+  private var arrivals: UInt64 = 0
+  var nextWake: Duration?
+  /// How long a request may wait while no pod could ever hold it.
+  let infeasibleTimeout: Duration
+  /// How long a pod that refused a request is not asked for it again.
+  let refusalPause: Duration
+
+  init(infeasibleTimeout: Duration = .seconds(20), refusalPause: Duration = .seconds(1)) {
+    self.infeasibleTimeout = infeasibleTimeout
+    self.refusalPause = refusalPause
+  }
+
+  // MARK: Drivers
+
+  /// A driver asks for a lease: granted, refused, or waiting until its deadline.
+  mutating func request(_ demand: LeaseDemand, at now: Duration) -> [SchedulerAction] {
+    if endedJobs.contains(demand.job) { return [.refuse(demand.id, .jobEnded(demand.job))] }
+    guard demand.resources.arePlausible else {
+      let error = MobulaError(
+        .invalidArgument, "A lease can't be of \(demand.resources): amounts are positive, and at most 25 TB of memory.")
+      return [.refuse(demand.id, .impossible(error))]
+    }
+    let isKnown =
+      places[demand.lease] != nil || queue.contains { $0.demand.lease == demand.lease }
+      || asking.values.contains { $0.demand.lease == demand.lease }
+    guard !isKnown else {
+      let error = MobulaError(.alreadyExists, "Lease \(demand.lease) was requested before: take a new identifier.")
+      return [.refuse(demand.id, .impossible(error))]
+    }
+    arrivals += 1
+    queue.append(Waiting(demand: demand, arrival: arrivals))
+    return place(at: now)
+  }
+
+  /// The driver no longer wants what it asked for.
+  mutating func cancel(_ request: RequestID, at now: Duration) -> [SchedulerAction] {
+    queue.removeAll { $0.demand.id == request }
+    abandonAsk(request)
+    return place(at: now)
+  }
+
+  /// The driver gives a lease back.
+  mutating func returned(_ lease: LeaseID, workerIsReusable: Bool = true, at now: Duration) -> [SchedulerAction] {
+    guard let pod = places[lease] else { return [] }
+    return release(lease, at: pod, workerIsReusable: workerIsReusable)
+  }
+
+  /// A job has ended: its requests fail, its leases are given up.
+  mutating func jobEnded(_ job: JobID, at now: Duration) -> [SchedulerAction] {
+    endedJobs.insert(job)
+    var actions: [SchedulerAction] = []
+    for waiting in (queue + asking.values).filter({ $0.demand.job == job }).sorted(by: { $0.arrival < $1.arrival }) {
+      actions.append(.refuse(waiting.demand.id, .jobEnded(job)))
+      abandonAsk(waiting.demand.id)
+    }
+    queue.removeAll { $0.demand.job == job }
+    for (lease, pod) in places.sorted(by: { $0.key < $1.key }) where pods[pod]?.leases[lease]?.job == job {
+      actions += release(lease, at: pod, workerIsReusable: false)
+    }
+    return actions + place(at: now)
+  }
+
+  // MARK: Pods
+
+  /// A pod is there, for the first time or again, with the leases in its books.
+  mutating func podRegistered(
+    _ pod: PodID, host: HostID, total: Resources, leases: [BookedLease], at now: Duration
+  ) -> [SchedulerAction] {
+    var actions: [SchedulerAction] = []
+    var book = pods[pod] ?? PodBook(host: host, total: total)
+    book.total = total.arePlausible ? total : Resources()
+    pods[pod] = book
+    let listed = Set(leases.map(\.lease))
+    for (lease, booking) in book.leases.sorted(by: { $0.key < $1.key }) where !listed.contains(lease) {
+      switch booking.state {
+      // The answer to that question is still to come, from the former connection.
+      case .asked: continue
+      case .held: actions += drop(lease, at: pod, .workerEnded("the pod no longer has it in its books"))
+      case .releasing: _ = drop(lease, at: pod, nil)
+      }
+    }
+    for entry in leases where entry.resources.arePlausible {
+      let isElsewhere = places[entry.lease].map { $0 != pod } ?? false
+      switch book.leases[entry.lease]?.state {
+      case .asked, .held: continue
+      case .releasing: actions.append(.release(pod, entry.lease, workerIsReusable: false))
+      case nil:
+        pods[pod]?.leases[entry.lease] = Booking(job: entry.job, resources: entry.resources, state: .held)
+        if isElsewhere || endedJobs.contains(entry.job) {
+          actions += release(entry.lease, at: pod, workerIsReusable: false)
+        } else {
+          places[entry.lease] = pod
+        }
+      }
+    }
+    return actions + place(at: now)
+  }
+
+  /// A pod is gone, and with it its leases.
+  mutating func podLost(_ pod: PodID, at now: Duration) -> [SchedulerAction] {
+    var actions: [SchedulerAction] = []
+    for (lease, booking) in (pods[pod]?.leases ?? [:]).sorted(by: { $0.key < $1.key }) {
+      if case .asked(let request?) = booking.state { requeue(request) { _ in } }
+      actions += drop(lease, at: pod, .podLost(pod))
+    }
+    pods[pod] = nil
+    return actions + place(at: now)
+  }
+
+  /// The pod has taken the lease into its books.
+  mutating func podGranted(_ pod: PodID, _ lease: LeaseID, at now: Duration) -> [SchedulerAction] {
+    if case .asked(let request?) = pods[pod]?.leases[lease]?.state {
+      asking[request] = nil
+      pods[pod]?.leases[lease]?.state = .held
+      places[lease] = pod
+      return [.grant(request, lease, pod)]
+    }
+    // Nobody wants it any more.
+    return release(lease, at: pod, workerIsReusable: true)
+  }
+
+  /// The pod has no room for the lease, or can't serve it at all: then the error's code is another than `full`.
+  mutating func podRefused(_ pod: PodID, _ lease: LeaseID, _ error: MobulaError, at now: Duration) -> [SchedulerAction]
+  {
+    guard let booking = pods[pod]?.leases[lease], case .asked(let request) = booking.state else { return [] }
+    _ = drop(lease, at: pod, nil)
+    let pause = now + refusalPause
+    if let request {
+      requeue(request) { waiting in
+        waiting.lastRefusal = error.message
+        if error.code == .full || error.code == .unavailable {
+          waiting.pausedPods[pod] = pause
+        } else {
+          waiting.unfitPods[pod] = error
+        }
+      }
+    }
+    return place(at: now)
+  }
+
+  /// The pod did not answer: whether it has the lease is not known, so that it must give it up.
+  mutating func podUnreachable(_ pod: PodID, _ lease: LeaseID, at now: Duration) -> [SchedulerAction] {
+    guard case .asked(let request) = pods[pod]?.leases[lease]?.state else { return [] }
+    let pause = now + refusalPause
+    if let request { requeue(request) { $0.pausedPods[pod] = pause } }
+    return release(lease, at: pod, workerIsReusable: false) + place(at: now)
+  }
+
+  /// The pod has given the lease up.
+  mutating func released(_ pod: PodID, _ lease: LeaseID, at now: Duration) -> [SchedulerAction] {
+    guard pods[pod]?.leases[lease]?.state == .releasing else { return [] }
+    return drop(lease, at: pod, nil) + place(at: now)
+  }
+
+  /// The worker of a lease has ended.
+  mutating func workerEnded(_ pod: PodID, _ lease: LeaseID, _ reason: String, at now: Duration) -> [SchedulerAction] {
+    guard let booking = pods[pod]?.leases[lease] else { return [] }
+    // The answer to the question will say so, too.
+    if case .asked = booking.state { return [] }
+    return drop(lease, at: pod, .workerEnded(reason)) + place(at: now)
+  }
+
+  // MARK: Books
+
+  mutating func book(_ waiting: Waiting, at pod: PodID) {
+    let demand = waiting.demand
+    asking[demand.id] = waiting
+    pods[pod]?.leases[demand.lease] = Booking(
+      job: demand.job, resources: demand.resources, state: .asked(demand.id))
+  }
+
+  private mutating func release(_ lease: LeaseID, at pod: PodID, workerIsReusable: Bool) -> [SchedulerAction] {
+    if places[lease] == pod { places[lease] = nil }
+    pods[pod]?.leases[lease]?.state = .releasing
+    return [.release(pod, lease, workerIsReusable: workerIsReusable)]
+  }
+
+  /// The lease is out of the pod's books; a driver that had it learns of its loss.
+  private mutating func drop(_ lease: LeaseID, at pod: PodID, _ loss: LeaseLoss?) -> [SchedulerAction] {
+    let booking = pods[pod]?.leases.removeValue(forKey: lease)
+    if places[lease] == pod { places[lease] = nil }
+    guard let booking, booking.state == .held, let loss else { return [] }
+    return [.revoke(lease, booking.job, loss)]
+  }
+
+  private mutating func abandonAsk(_ request: RequestID) {
+    guard let waiting = asking.removeValue(forKey: request) else { return }
+    for pod in pods.keys where pods[pod]?.leases[waiting.demand.lease]?.state == .asked(request) {
+      pods[pod]?.leases[waiting.demand.lease]?.state = .asked(nil)
+    }
+  }
+
+  private mutating func requeue(_ request: RequestID, _ change: (inout Waiting) -> Void) {
+    guard var waiting = asking.removeValue(forKey: request) else { return }
+    change(&waiting)
+    let index = queue.firstIndex { $0.arrival > waiting.arrival } ?? queue.count
+    queue.insert(waiting, at: index)
+  }
+}

@@ -1,0 +1,39 @@
+public import MobulaCore
+public import MobulaWire
+
+/// What a host needs to know to start.
+public struct HostConfiguration: Sendable {
+  /// Who this host is: given, or made at random at the first start. Never the machine's id.
+  public var host: HostID
+  /// A name for people; the machine's, unless told otherwise.
+  public var name: String
+  /// Grows with every start of the same host.
+  public var incarnation: UInt64
+  public var head: Endpoint
+  public var token: ClusterToken
+  /// Where its sockets are; must exist.
+  public var directory: String
+  /// The address that other hosts reach it at. Default: `127.0.0.1`.
+  public var address: String
+  /// The most that its store may hold.
+  public var capacity: ByteCount
+
+  public init(
+    host: HostID, name: String, incarnation: UInt64, head: Endpoint, token: ClusterToken, directory: String,
+    address: String = "127.0.0.1", capacity: ByteCount
+  ) {
+    self.host = host
+    self.name = name
+    self.incarnation = incarnation
+    self.head = head
+    self.token = token
+    self.directory = directory
+    self.address = address
+    self.capacity = capacity
+  }
+
+  /// The socket that processes of this host connect to.
+  public static func socket(in directory: String) -> String { directory + "/host.sock" }
+  /// The socket that hands out descriptors.
+  public static func descriptorSocket(in directory: String) -> String { directory + "/store.sock" }
+}

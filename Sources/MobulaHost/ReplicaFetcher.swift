@@ -1,0 +1,189 @@
+import Logging
+import MobulaCore
+import MobulaStore
+import MobulaTransfer
+import MobulaWire
+import Synchronization
+
+/// Brings objects from other hosts into this host's store, each of them once
+/// however many processes wait for it.
+final class ReplicaFetcher: Sendable {
+  struct Fetched: Sendable {
+    var digest: ObjectDigest
+    /// Bytes that came in; 0 when the object was here.
+    var bytesCopied: Int
+  }
+
+  private struct Fetch {
+    var task: Task<Fetched, any Error>
+    /// A fetch that nobody waits for any more is given up; one from S3 is not, it has a name.
+    var waiters: Int
+    /// Whether somebody has been told of the bytes that it copied.
+    var isAccounted = false
+  }
+
+  private let configuration: HostConfiguration
+  private let hello: Hello
+  private let store: Store
+  private let head: HeadLink
+  private let reporter: HoldReporter
+  private let log: Logger
+  private let fetches = Mutex<[ObjectID: Fetch]>([:])
+
+  init(
+    configuration: HostConfiguration, hello: Hello, store: Store, head: HeadLink, reporter: HoldReporter, log: Logger
+  ) {
+    self.configuration = configuration
+    self.hello = hello
+    self.store = store
+    self.head = head
+    self.reporter = reporter
+    self.log = log
+  }
+
+  /// Waits until the object is complete in this host's store. The fetch is given up when nobody waits for it any more.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when no replica is left anywhere, `full`, `corrupted`, or `cancelled`.
+  func ensureLocal(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
+    if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
+    let (task, isFirst) = fetches.withLock { fetches in
+      if var fetch = fetches[object] {
+        let isFirst = !fetch.isAccounted
+        fetch.waiters += 1
+        fetch.isAccounted = true
+        fetches[object] = fetch
+        return (fetch.task, isFirst)
+      }
+      let task = Task {
+        defer { self.fetches.withLock { $0[object] = nil } }
+        return try await self.fetch(object, policy: policy)
+      }
+      fetches[object] = Fetch(task: task, waiters: 1, isAccounted: true)
+      return (task, true)
+    }
+    let fetched = try await withTaskCancellationHandler {
+      try await task.value
+    } onCancel: {
+      fetches.withLock { fetches in
+        guard var fetch = fetches[object], fetch.task == task else { return }
+        fetch.waiters -= 1
+        fetches[object] = fetch
+        if fetch.waiters == 0 { task.cancel() }
+      }
+    }
+    return Fetched(digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : 0)
+  }
+
+  /// Fills a replica from elsewhere than another host: `ensureLocal` waits for it as for any other.
+  ///
+  /// - Parameter fill: fills every chunk of the writer.
+  func start(
+    _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (any ReplicaWriter) async throws -> Void
+  ) async throws {
+    let writer = try store.receive(object, geometry: geometry)
+    let task = Task {
+      defer { self.fetches.withLock { $0[object] = nil } }
+      do {
+        try await fill(writer)
+        let digest = try await self.complete(writer, object: object, expected: nil)
+        return Fetched(digest: digest, bytesCopied: geometry.objectSize)
+      } catch {
+        await self.giveUp(writer, object, error)
+        throw error
+      }
+    }
+    fetches.withLock { $0[object] = Fetch(task: task, waiters: 1) }
+    try await reporter.report(.partial(object: object, geometry: geometry))
+  }
+
+  private func giveUp(_ writer: any ReplicaWriter, _ object: ObjectID, _ error: any Error) async {
+    writer.abandonReplica(
+      error as? MobulaError
+        ?? MobulaError(.unavailable, "Host \(configuration.name) gave up receiving object \(object)."))
+    try? await reporter.report(.gone(object: object))
+  }
+
+  private func fetch(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
+    var excluded: [HostID] = []
+    var writer: (any ReplicaWriter)?
+    var bytesCopied = 0
+    var lastFailure: MobulaError?
+    do {
+      while true {
+        let located: LocateReply
+        do {
+          located = try await head.call(
+            HeadAPI.locate,
+            LocateRequest(host: configuration.host, object: object, excluding: excluded, policy: policy),
+            deadline: .seconds(3600))
+        } catch let error as MobulaError where error.code == .notFound && lastFailure != nil {
+          throw MobulaError(error.code, "\(error.message) The last source failed so: \(lastFailure!.message)")
+        }
+        if located.source == configuration.host {
+          // Sealed here while the head was asked.
+          guard let info = store.info(of: object) else {
+            throw MobulaError(
+              .notFound, "The head says that object \(object) is on this host, but it is not: fetch it again.")
+          }
+          return Fetched(digest: info.digest, bytesCopied: bytesCopied)
+        }
+        let sink: any ReplicaWriter
+        if let writer {
+          sink = writer
+        } else {
+          sink = try store.receive(object, geometry: located.geometry)
+          writer = sink
+          try await reporter.report(.partial(object: object, geometry: located.geometry))
+        }
+        var failure: (any Error)?
+        do {
+          let report = try await fetchChunks(
+            into: sink, from: located.bulk, token: configuration.token, hello: hello, expecting: located.source)
+          bytesCopied += report.bytes
+        } catch {
+          failure = error
+        }
+        try Task.checkCancellation()
+        _ = try? await head.call(
+          HeadAPI.transferEnded,
+          TransferEnded(receiver: configuration.host, source: located.source, object: object))
+        if sink.chunkMap.isComplete {
+          let digest = try await complete(sink, object: object, expected: located.digest)
+          return Fetched(digest: digest, bytesCopied: bytesCopied)
+        }
+        lastFailure =
+          failure as? MobulaError
+          ?? MobulaError(
+            .unavailable,
+            "Host \(located.source.short) stopped sending: \(failure.map { "\($0)" } ?? "no reason given").")
+        log.warning(
+          "a source failed; going on with another",
+          metadata: [
+            "object": "\(object)", "source": "\(located.source.short)", "reason": "\(lastFailure!.message)",
+            "verified": "\(sink.chunkMap.verifiedCount)/\(sink.chunkMap.count)",
+          ])
+        excluded.append(located.source)
+      }
+    } catch {
+      if let writer { await giveUp(writer, object, error) }
+      if error is CancellationError {
+        throw MobulaError(.cancelled, "Receiving object \(object) was cancelled: nobody waits for it any more.")
+      }
+      throw error
+    }
+  }
+
+  /// Seals what was received, once its digest is the maker's.
+  private func complete(_ sink: any ReplicaWriter, object: ObjectID, expected: ObjectDigest?) async throws
+    -> ObjectDigest
+  {
+    let digest = try sink.complete()
+    if let expected, expected != digest {
+      store.delete(object)
+      throw MobulaError(.corrupted, "Object \(object) arrived with digest \(digest), not \(expected): fetch it again.")
+    }
+    try await reporter.report(
+      .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest), held: false))
+    return digest
+  }
+}

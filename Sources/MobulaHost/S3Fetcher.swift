@@ -1,0 +1,84 @@
+import Logging
+import MobulaCore
+import MobulaS3
+import MobulaWire
+import Synchronization
+
+/// Brings objects of S3 into the cluster. The head lets one host be the maker of
+/// each version; the others take it from there while it is still arriving.
+final class S3Fetcher: Sendable {
+  private let host: HostID
+  private let head: HeadLink
+  private let fetcher: ReplicaFetcher
+  private let log: Logger
+  /// One client an endpoint, with its connections.
+  private let clients = Mutex<[String: S3Client]>([:])
+
+  init(host: HostID, head: HeadLink, fetcher: ReplicaFetcher, log: Logger) {
+    self.host = host
+    self.head = head
+    self.fetcher = fetcher
+    self.log = log
+  }
+
+  func close() async {
+    let open = clients.withLock { clients in
+      defer { clients.removeAll() }
+      return Array(clients.values)
+    }
+    for client in open { await client.shutdown() }
+  }
+
+  private func client(_ endpoint: String?) throws -> S3Client {
+    if let client = clients.withLock({ $0[endpoint ?? ""] }) { return client }
+    let client = try S3Client.fromEnvironment(endpoint: endpoint)
+    let (kept, spare) = clients.withLock { clients -> (S3Client, S3Client?) in
+      if let other = clients[endpoint ?? ""] { return (other, client) }
+      clients[endpoint ?? ""] = client
+      return (client, nil)
+    }
+    if let spare { Task { await spare.shutdown() } }
+    return kept
+  }
+
+  func list(_ request: ListS3Request) async throws -> ListS3Reply {
+    let url = try S3URL(request.url)
+    let objects = try await client(request.endpoint).objects(at: url)
+    return ListS3Reply(
+      entries: objects.map { .init(url: "s3://\(url.bucket)/\($0.key)", size: ByteCount($0.size)) })
+  }
+
+  /// Names the object that this version of the S3 object is, and starts to download it if nobody has.
+  ///
+  /// Returns while the bytes are still arriving: a pin waits for them.
+  func fetch(_ request: FetchRequest) async throws -> FetchReply {
+    let url = try S3URL(request.url)
+    let client = try client(request.endpoint)
+    let info = try await client.head(bucket: url.bucket, key: url.key)
+    let (layout, header) = ValueLayout.blob(size: info.size)
+    let geometry = try ChunkGeometry(objectSize: layout.size)
+    // Whose S3 it is belongs to the version's name: two servers may have the same bucket.
+    let version = "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)"
+    let claim = try await head.call(
+      HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry))
+    if claim.isMaker {
+      log.info("downloading from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))"])
+      do {
+        // A small window, so that chunks come nearly in order and can be relayed at once.
+        try await fetcher.start(claim.object, geometry: geometry) { writer in
+          try await client.download(
+            bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 4,
+            partSize: ByteCount(2 * 1_048_576))
+        }
+      } catch {
+        // Another host may have more room: it is to be the next one's turn.
+        let gone = ReplicaChanges(host: host, changes: [.gone(object: claim.object)])
+        _ = try? await head.call(HeadAPI.replicasChanged, gone)
+        throw error
+      }
+    }
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object))
+    return FetchReply(
+      object: claim.object, name: "\(url)", size: ByteCount(info.size), bytesFromS3: claim.isMaker ? info.size : 0)
+  }
+}

@@ -1,0 +1,208 @@
+public import Logging
+public import MobulaCore
+public import MobulaWire
+import Synchronization
+
+/// What a pod needs to know to start.
+public struct PodConfiguration: Sendable {
+  public var pod: PodID
+  public var name: String
+  public var host: HostID
+  public var incarnation: UInt64
+  public var head: Endpoint
+  public var token: ClusterToken
+  /// The host's directory, where the pod's socket and its workers' logs go too.
+  public var directory: String
+  /// The address that workers listen at.
+  public var address: String
+  public var resources: Resources
+
+  public init(
+    pod: PodID, name: String, host: HostID, incarnation: UInt64, head: Endpoint, token: ClusterToken,
+    directory: String, address: String, resources: Resources
+  ) {
+    self.pod = pod
+    self.name = name
+    self.host = host
+    self.incarnation = incarnation
+    self.head = head
+    self.token = token
+    self.directory = directory
+    self.address = address
+    self.resources = resources
+  }
+
+  /// The socket that the pod's workers connect to.
+  public var socket: String { "\(directory)/pod-\(pod.short).sock" }
+}
+
+/// A pod: confirms leases by its own books, starts the workers for them, and watches those.
+public final class Pod: Sendable {
+  private struct State {
+    var books: PodBooksStateMachine
+    var processes: [WorkerID: ChildProcess] = [:]
+    /// Grants that wait for their worker to listen.
+    var starting: [WorkerID: CheckedContinuation<Endpoint, any Error>] = [:]
+    /// Counts uses of a worker, so that an old idle timer does nothing.
+    var uses: [WorkerID: Int] = [:]
+  }
+
+  /// How long a worker may take to listen.
+  static let startTimeout = Duration.seconds(20)
+  /// How long a worker without a lease is kept.
+  static let idleTimeout = Duration.seconds(10)
+
+  public let configuration: PodConfiguration
+  private let state: Mutex<State>
+  private let programs = ProgramCheck()
+  private let log: Logger
+
+  public init(_ configuration: PodConfiguration, log: Logger) {
+    self.configuration = configuration
+    self.log = log
+    state = Mutex(State(books: PodBooksStateMachine(total: configuration.resources)))
+  }
+
+  /// Serves until cancelled; then its workers are gone.
+  ///
+  /// - Throws: `MobulaError` when the head refuses this pod, or its socket can't be bound.
+  public func run() async throws {
+    var hello = Hello(role: .pod, name: configuration.name)
+    hello.host = configuration.host
+    hello.incarnation = configuration.incarnation
+    var workers = RPCRouter()
+    workers.on(PodAPI.workerReady) { ready, _ in
+      let continuation: CheckedContinuation<Endpoint, any Error>? = try self.state.withLock { state in
+        guard state.books.ready(ready.worker, at: ready.endpoint) else {
+          throw MobulaError(.notFound, "Worker \(ready.worker.short) is not expected here: it came too late.")
+        }
+        return state.starting.removeValue(forKey: ready.worker)
+      }
+      continuation?.resume(returning: ready.endpoint)
+      return Empty()
+    }
+    let server = try await RPCServer.bind(
+      to: .unix(path: configuration.socket), token: configuration.token, hello: hello, router: workers)
+
+    let box = Mutex<HeadLink?>(nil)
+    var control = RPCRouter()
+    control.on(PodControlAPI.grantLease) { request, _ in
+      guard let head = box.withLock({ $0 }) else { throw MobulaError(.unavailable, "The pod is starting.") }
+      return try await self.grant(request, head: head)
+    }
+    control.on(PodControlAPI.releaseLease) { request, _ in
+      self.release(request)
+      return Empty()
+    }
+    let head = HeadLink(
+      head: configuration.head, token: configuration.token, hello: hello, router: control, log: log
+    ) { connection in
+      let configuration = self.configuration
+      _ = try await connection.call(
+        HeadAPI.registerPod,
+        PodRegistration(
+          pod: configuration.pod, name: configuration.name, host: configuration.host,
+          incarnation: configuration.incarnation, resources: configuration.resources,
+          leases: self.state.withLock { $0.books.leases.values.sorted { $0.lease < $1.lease } }))
+      self.log.notice(
+        "pod ready", metadata: ["pod": "\(configuration.name)", "resources": "\(configuration.resources)"])
+    }
+    box.withLock { $0 = head }
+    defer { stopAll() }
+    do {
+      try await head.run()
+    } catch {
+      await server.close()
+      throw error
+    }
+    await server.close()
+  }
+
+  private func grant(_ request: LeaseRequest, head: HeadLink) async throws -> LeaseGrant {
+    try await programs.check(request.program)
+    let worker = WorkerID.random()
+    let action = state.withLock { $0.books.offered(request, newWorker: worker) }
+    switch action {
+    case .refuse(let error): throw error
+    case .use(let worker, let endpoint):
+      state.withLock { $0.uses[worker, default: 0] += 1 }
+      return grant(request, worker, endpoint)
+    case .start(let worker):
+      do {
+        return grant(request, worker, try await start(worker, for: request, head: head))
+      } catch {
+        _ = state.withLock { $0.books.workerGone(worker) }
+        throw error
+      }
+    }
+  }
+
+  private func grant(_ request: LeaseRequest, _ worker: WorkerID, _ endpoint: Endpoint) -> LeaseGrant {
+    LeaseGrant(
+      lease: request.lease, host: configuration.host, pod: configuration.pod, podName: configuration.name,
+      worker: worker, endpoint: endpoint)
+  }
+
+  private func start(_ worker: WorkerID, for request: LeaseRequest, head: HeadLink) async throws -> Endpoint {
+    let process = try WorkerLauncher.launch(worker, for: request, in: configuration)
+    state.withLock { $0.processes[worker] = process }
+    Task { await self.watch(worker, process, head: head) }
+    let timer = Task {
+      try await Task.sleep(for: Self.startTimeout)
+      process.signal(9)
+    }
+    defer { timer.cancel() }
+    return try await withCheckedThrowingContinuation { continuation in
+      state.withLock { $0.starting[worker] = continuation }
+      // It may have ended before the continuation was there for `watch` to find.
+      if process.exit != nil { failStart(worker, process) }
+    }
+  }
+
+  private func failStart(_ worker: WorkerID, _ process: ChildProcess) {
+    let continuation = state.withLock { $0.starting.removeValue(forKey: worker) }
+    continuation?.resume(
+      throwing: MobulaError(
+        .unavailable,
+        "A worker of pod \(configuration.name) did not start (\(process.exit.map { "\($0)" } ?? "no exit")): see \(WorkerLauncher.logFile(worker, in: configuration))."
+      ))
+  }
+
+  private func watch(_ worker: WorkerID, _ process: ChildProcess, head: HeadLink) async {
+    let exit = await process.waitForExit()
+    failStart(worker, process)
+    let lease = state.withLock { state in
+      state.processes[worker] = nil
+      state.uses[worker] = nil
+      return state.books.workerGone(worker)
+    }
+    guard let lease else { return }
+    let reason = "The worker \(worker.short) of pod \(configuration.name) ended with \(exit)."
+    log.warning("a worker ended under its lease", metadata: ["worker": "\(worker.short)", "exit": "\(exit)"])
+    _ = try? await head.call(HeadAPI.leaseLost, LeaseLost(lease: lease, reason: reason))
+  }
+
+  private func release(_ request: LeaseReturn) {
+    let action = state.withLock {
+      $0.books.released(request.lease, workerIsReusable: request.workerIsReusable)
+    }
+    switch action {
+    case .nothing: break
+    case .stop(let worker): state.withLock { $0.processes[worker] }?.signal(9)
+    case .keep(let worker):
+      let use = state.withLock { $0.uses[worker, default: 0] }
+      Task {
+        try await Task.sleep(for: Self.idleTimeout)
+        let process = self.state.withLock { state -> ChildProcess? in
+          guard state.uses[worker, default: 0] == use, state.books.idleTooLong(worker) else { return nil }
+          return state.processes[worker]
+        }
+        process?.signal(9)
+      }
+    }
+  }
+
+  private func stopAll() {
+    for process in state.withLock({ Array($0.processes.values) }) { process.signal(9) }
+  }
+}

@@ -1,0 +1,33 @@
+import FoundationEssentials
+import Glibc
+import MobulaCore
+import MobulaWire
+
+/// Starts the driver's executable in worker mode.
+enum WorkerLauncher {
+  static func logFile(_ worker: WorkerID, in configuration: PodConfiguration) -> String {
+    "\(configuration.directory)/logs/worker-\(worker.short).log"
+  }
+
+  static func launch(_ worker: WorkerID, for request: LeaseRequest, in configuration: PodConfiguration) throws
+    -> ChildProcess
+  {
+    let environment = WorkerEnvironment(
+      worker: worker, pod: configuration.pod, podName: configuration.name, podSocket: configuration.socket,
+      directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
+    var variables = currentEnvironment()
+    variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)
+    let directory = configuration.directory + "/logs"
+    if mkdir(directory, 0o700) != 0, currentErrno() != EEXIST {
+      throw MobulaError.system("The workers' logs can't be kept in \(directory)")
+    }
+    let path = logFile(worker, in: configuration)
+    let file = OwnedDescriptor(
+      owning: try systemCall("The worker's log \(path) can't be made") {
+        open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
+      })
+    return try ChildProcess.spawn(
+      request.program.executable, [], environment: variables, output: .descriptor(file.rawValue),
+      errors: .descriptor(file.rawValue))
+  }
+}

@@ -1,0 +1,46 @@
+public import MobulaCore
+
+/// Who asks. Its description never shows the secrets.
+public struct S3Credentials: Sendable, CustomStringConvertible, CustomReflectable {
+  public let accessKey: String
+  let secretKey: String
+  let sessionToken: String?
+
+  /// `sessionToken` comes with temporary credentials only.
+  public init(accessKey: String, secretKey: String, sessionToken: String? = nil) {
+    self.accessKey = accessKey
+    self.secretKey = secretKey
+    self.sessionToken = sessionToken
+  }
+
+  /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is set, `AWS_SESSION_TOKEN`.
+  ///
+  /// - Throws: `MobulaError` (`unauthenticated`) that names the variables to set.
+  public static func fromEnvironment(
+    _ environment: [String: String] = currentEnvironment()
+  ) throws(MobulaError) -> S3Credentials {
+    func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
+    let accessKey = value("AWS_ACCESS_KEY_ID")
+    let secretKey = value("AWS_SECRET_ACCESS_KEY")
+    guard let accessKey, let secretKey else {
+      let missing = [accessKey == nil ? "AWS_ACCESS_KEY_ID" : nil, secretKey == nil ? "AWS_SECRET_ACCESS_KEY" : nil]
+      throw MobulaError(
+        .unauthenticated,
+        "There are no credentials for S3: set \(missing.compactMap(\.self).joined(separator: " and ")) (and AWS_SESSION_TOKEN for temporary ones)."
+      )
+    }
+    return S3Credentials(accessKey: accessKey, secretKey: secretKey, sessionToken: value("AWS_SESSION_TOKEN"))
+  }
+
+  /// The variables that hand these credentials to a process of one's own.
+  public var environment: [String: String] {
+    var variables = ["AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey]
+    variables["AWS_SESSION_TOKEN"] = sessionToken
+    return variables
+  }
+
+  public var description: String { "S3 credentials of \(accessKey)" }
+
+  /// Empty, so that `dump` and debuggers' summaries show no secret either.
+  public var customMirror: Mirror { Mirror(self, children: [:]) }
+}

@@ -1,0 +1,89 @@
+internal import AsyncHTTPClient
+internal import Glibc
+internal import MobulaCore
+internal import NIOCore
+internal import NIOHTTP1
+internal import NIOPosix
+
+/// Sends one request once; every answer that is no success becomes an `S3Error`.
+struct S3Transport: Sendable {
+  /// What an error's or a listing's XML may take: a page of 1000 keys of 1024 bytes, escaped, fits.
+  static let maximumDocument = 16 * 1_048_576
+
+  let configuration: S3Configuration
+  let credentials: S3Credentials
+  let http: HTTPClient
+
+  init(configuration: S3Configuration, credentials: S3Credentials) {
+    self.configuration = configuration
+    self.credentials = credentials
+    var settings = HTTPClient.Configuration(
+      redirectConfiguration: .disallow,
+      timeout: .init(connect: .init(configuration.connectTimeout), read: .init(configuration.idleTimeout)))
+    settings.httpVersion = .http1Only
+    settings.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
+    // Retrying is decided in one place, by `S3RetryPolicy`.
+    settings.connectionPool.retryConnectionEstablishment = false
+    http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
+  }
+
+  /// - Throws: `S3Error`, `CancellationError`, or what a payload's producer threw.
+  func send(_ request: S3Request) async throws -> S3Body {
+    let allowed = configuration.deadline(payload: request.payloadBytes)
+    let deadline = ContinuousClock.now + allowed
+    let response: HTTPClientResponse
+    do {
+      response = try await http.execute(
+        request.httpRequest(credentials: credentials, configuration: configuration), timeout: TimeAmount(allowed))
+    } catch {
+      throw failure(error, of: request)
+    }
+    let body = S3Body(
+      status: Int(response.status.code), headers: response.headers, body: response.body, deadline: deadline,
+      failure: { failure($0, of: request) })
+    if 200...299 ~= body.status { return body }
+    // An error without its text is still an error; HEAD has none.
+    let text = request.method == .head ? [] : (try? await body.collect(upTo: Self.maximumDocument)) ?? []
+    try Task.checkCancellation()
+    throw S3Error.answer(
+      status: body.status, body: text, requestID: body.header("x-amz-request-id"),
+      region: body.header("x-amz-bucket-region"), endpoint: configuration.baseEndpoint, bucket: request.bucket,
+      key: request.key)
+  }
+
+  /// What went wrong below HTTP, as an `S3Error`; errors that say it themselves stay as they are.
+  private func failure(_ error: any Error, of request: S3Request) -> any Error {
+    func failed(_ code: String, _ message: String) -> S3Error {
+      S3Error(
+        code: code, message: message, endpoint: configuration.baseEndpoint, bucket: request.bucket, key: request.key)
+    }
+    switch error {
+    case is CancellationError, is MobulaError, is S3Error: return error
+    case let error as NIOConnectionError:
+      return failed(S3Error.unreachable, Self.reason(of: error))
+    case let error as HTTPClientError:
+      switch error {
+      case .cancelled: return CancellationError()
+      case .deadlineExceeded, .readTimeout, .writeTimeout: return failed(S3Error.timedOut, error.shortDescription)
+      case .connectTimeout: return failed(S3Error.unreachable, "no connection within the time allowed")
+      default: return failed(S3Error.interrupted, error.shortDescription)
+      }
+    case let error as IOError:
+      let code = Self.connectFailures.contains(error.errnoCode) ? S3Error.unreachable : S3Error.interrupted
+      return failed(code, errnoText(error.errnoCode))
+    default: return failed(S3Error.interrupted, "\(error)")
+    }
+  }
+
+  /// What `connect` fails with; an established connection meets other errors.
+  private static let connectFailures: Set<CInt> = [
+    ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EADDRNOTAVAIL, ETIMEDOUT,
+  ]
+
+  private static func reason(of error: NIOConnectionError) -> String {
+    if let failure = error.connectionErrors.first?.error {
+      return (failure as? IOError).map { errnoText($0.errnoCode) } ?? "\(failure)"
+    }
+    return "the name \(error.host) can't be resolved"
+  }
+}

@@ -1,0 +1,20 @@
+/// The right to fetch one descriptor, once, within 30 seconds: 128 random bits.
+///
+/// Whoever presents it at the store's descriptor socket gets the descriptor, so
+/// it travels over authenticated connections only, and no log shows it.
+public struct DescriptorTicket: Codable, Sendable, Hashable, CustomStringConvertible {
+  let high: UInt64
+  let low: UInt64
+
+  init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+
+  init(using generator: inout some RandomNumberGenerator) {
+    self.init(high: generator.next(), low: generator.next())
+  }
+
+  /// Never the secret.
+  public var description: String { "descriptor ticket" }
+}

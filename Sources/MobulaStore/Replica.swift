@@ -1,0 +1,136 @@
+internal import MobulaCore
+
+/// One object's bytes with what is known of its chunks. Keeps the memory mapped
+/// as long as anybody has hold of it, so that no late reader or writer crashes.
+final class Replica: Sendable {
+  private enum Phase: Sendable {
+    /// Chunks are missing. Can transition to: `complete`, `abandoned`.
+    case arriving
+    /// Every chunk is verified; for good.
+    case complete(ObjectDigest)
+    /// The missing chunks won't come; for good.
+    case abandoned(MobulaError)
+  }
+
+  private struct State: Sendable {
+    var phase = Phase.arriving
+    var verified: ChunkMap
+    var claimed: Set<Int> = []
+    /// One a chunk; of no meaning until the chunk is verified.
+    var checksums: [UInt32]
+  }
+
+  let object: ObjectID
+  let geometry: ChunkGeometry
+  let memory: SegmentMemory
+  /// Where the object begins in the segment.
+  let offset: Int
+  private let state: Monitor<State>
+
+  /// An object of which no chunk is there yet.
+  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int) {
+    self.object = object
+    self.geometry = geometry
+    self.memory = memory
+    self.offset = offset
+    state = Monitor(
+      State(verified: ChunkMap(count: geometry.count), checksums: Array(repeating: 0, count: geometry.count)))
+  }
+
+  /// An object that its maker has sealed.
+  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, checksums: [UInt32]) {
+    self.object = object
+    self.geometry = geometry
+    self.memory = memory
+    self.offset = offset
+    var verified = ChunkMap(count: geometry.count)
+    for index in 0..<geometry.count { verified.insert(index) }
+    let digest = ObjectDigest(geometry: geometry, checksums: checksums)
+    state = Monitor(State(phase: .complete(digest), verified: verified, checksums: checksums))
+  }
+
+  var digest: ObjectDigest? {
+    state.read { if case .complete(let digest) = $0.phase { digest } else { nil } }
+  }
+
+  var chunkMap: ChunkMap { state.read { $0.verified } }
+
+  /// Given up, and no thread is writing into a chunk any more.
+  var isAbandonedAndIdle: Bool {
+    state.read { if case .abandoned = $0.phase { $0.claimed.isEmpty } else { false } }
+  }
+
+  /// Blocks until chunk `index` is verified, and returns its CRC32C.
+  ///
+  /// - Throws: `MobulaError`: `deadlineExceeded`, or what the replica was abandoned with.
+  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
+    let checksum = try state.wait(until: deadline) { state throws(MobulaError) in
+      if state.verified.contains(index) { return state.checksums[index] }
+      if case .abandoned(let error) = state.phase { throw error }
+      return UInt32?.none
+    }
+    guard let checksum else {
+      throw MobulaError(
+        .deadlineExceeded, "Chunk \(index) of object \(object) did not arrive in time: try another source.")
+    }
+    return checksum
+  }
+
+  func claimChunk(from start: Int) -> Int? {
+    state.update { state in
+      guard case .arriving = state.phase else { return nil }
+      var candidate = state.verified.firstMissing(from: start)
+      while let index = candidate, !state.claimed.insert(index).inserted {
+        candidate = state.verified.firstMissing(from: index + 1)
+      }
+      return candidate
+    }
+  }
+
+  /// The bytes of a claimed chunk.
+  func bytes(ofClaimed index: Int) -> UnsafeMutableRawBufferPointer {
+    precondition(state.read { $0.claimed.contains(index) }, "chunk \(index) is written by who claimed it")
+    let range = geometry.range(of: index)
+    return UnsafeMutableRawBufferPointer(
+      rebasing: memory.mapping.bytes[offset + range.lowerBound..<offset + range.upperBound])
+  }
+
+  func commit(_ index: Int, checksum: UInt32) {
+    state.update { state in
+      precondition(state.claimed.remove(index) != nil, "chunk \(index) is committed by who claimed it, once")
+      // A chunk that comes after the replica was given up is right, but nobody waits for it.
+      guard case .arriving = state.phase else { return }
+      state.checksums[index] = checksum
+      state.verified.insert(index)
+      if state.verified.isComplete {
+        state.phase = .complete(ObjectDigest(geometry: geometry, checksums: state.checksums))
+      }
+    }
+  }
+
+  func returnClaim(_ index: Int) {
+    state.update { state in
+      precondition(state.claimed.remove(index) != nil, "chunk \(index) is given back by who claimed it, once")
+    }
+  }
+
+  /// The missing chunks won't come: whoever waits for one gets `error`. Nothing when none is missing.
+  func abandon(_ error: MobulaError) {
+    state.update { if case .arriving = $0.phase { $0.phase = .abandoned(error) } }
+  }
+
+  /// The digest of a complete replica.
+  ///
+  /// - Throws: `MobulaError`: `unavailable` while chunks are missing, or what it was abandoned with.
+  func completedDigest() throws(MobulaError) -> ObjectDigest {
+    let (phase, missing) = state.read { ($0.phase, $0.verified.count - $0.verified.verifiedCount) }
+    switch phase {
+    case .complete(let digest): return digest
+    case .abandoned(let error): throw error
+    case .arriving:
+      throw MobulaError(
+        .unavailable,
+        "Object \(object) misses \(missing) of \(geometry.count) chunks: go on with another source.")
+    }
+  }
+}

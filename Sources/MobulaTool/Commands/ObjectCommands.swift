@@ -1,0 +1,175 @@
+import ArgumentParser
+import Mobula
+import MobulaBench
+import MobulaCore
+
+struct PutCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "put", abstract: "Put a file into the store of this host, under a name.",
+    discussion: "Examples:\n  mobula put model.safetensors\n  mobula put weights.bin --name whisper/weights")
+
+  @Argument(help: "The file.") var file: String
+  @Option(help: "The object's name. Default: the file's.") var name: String?
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    let name = name ?? String(file.split(separator: "/").last ?? "")
+    guard !name.isEmpty else { throw MobulaError(.invalidArgument, "The object needs a name: give one with --name.") }
+    try await withCluster(directory.options) { cluster in
+      let progress = Progress(file, total: nil)
+      defer { progress.finish(succeeded: false) }
+      let reference = try await cluster.putFile(file, name: name) { progress.update($0.bytes, of: $1?.bytes) }
+      progress.finish()
+      if json.json {
+        try printJSON(["name": name, "object": reference.id.description])
+      } else {
+        print("\(reference.id)  \(name)")
+      }
+    }
+  }
+}
+
+struct GetCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "get", abstract: "Bring an object to this host and write it to a file.",
+    discussion:
+      "Examples:\n  mobula get model.safetensors -o copy.safetensors\n  mobula get 00000000…f00d -o copy --timeout 60")
+
+  @Argument(help: "The object's name or id.") var id: String
+  @Option(name: .shortAndLong, help: "The file to write.") var output: String
+  @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    try await withCluster(directory.options) { cluster in
+      let reference = try await cluster.object(named: id, as: Blob.self)
+      let progress = Progress(id, total: nil)
+      defer { progress.finish(succeeded: false) }
+      let watching = Task {
+        while !Task.isCancelled {
+          if let (verified, total) = try? await cluster.progress(of: reference.id), let total {
+            progress.update(verified.bytes, of: total.bytes)
+          }
+          try await Task.sleep(for: .milliseconds(200))
+        }
+      }
+      defer { watching.cancel() }
+      let blob = try await reference.value(within: .seconds(timeout))
+      watching.cancel()
+      try await cluster.write(blob, to: output)
+      progress.finish()
+      print("\(ByteCount(blob.count)) in \(output)")
+    }
+  }
+}
+
+struct ListCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "ls", abstract: "List the cluster's objects.", discussion: "Examples:\n  mobula ls\n  mobula ls --json"
+  )
+
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    try await withCluster(directory.options) { cluster in
+      let objects = try await cluster.list()
+      if json.json { return try printJSON(objects) }
+      let names = Dictionary(
+        try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
+      var table = TextTable([("name", .left), ("size", .right), ("hosts", .left), ("holders", .right), ("id", .left)])
+      for object in objects.sorted(by: { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }) {
+        let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
+        table.add([
+          object.names.isEmpty ? "-" : object.names.joined(separator: " "), "\(object.size)",
+          hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
+        ])
+      }
+      print(table.lines().joined(separator: "\n"))
+    }
+  }
+}
+
+struct RemoveCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "rm", abstract: "Remove objects from the cluster.",
+    discussion: "Example:\n  mobula rm model.safetensors")
+
+  @Argument(help: "Names or ids.") var ids: [String]
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    try await withCluster(directory.options) { cluster in
+      for id in ids {
+        let removed = try await cluster.remove(id)
+        print("removed \(removed.names.first ?? "\(removed.object)") (\(removed.size))")
+      }
+    }
+  }
+}
+
+struct FetchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",
+    discussion: """
+      The host downloads, with the credentials of its own environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+      AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL). What the cluster has already is not downloaded again.
+
+      Examples:
+        mobula fetch s3://models/whisper/
+        mobula fetch s3://models/whisper/model.bin --s3-endpoint http://10.0.0.9:8333
+      """)
+
+  @Argument(help: "s3://BUCKET/PREFIX") var url: String
+  @Option(help: "Another S3 than the one in the host's environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var directory: DirectoryOption
+
+  private struct Fetched: Encodable {
+    var name: String
+    var object: String
+    var size: Int
+  }
+
+  func run() async throws {
+    try await withCluster(directory.options) { cluster in
+      let entries = try await cluster.listS3(url, endpoint: s3Endpoint)
+      guard !entries.isEmpty else {
+        throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
+      }
+      let total = entries.reduce(0) { $0 + $1.size.bytes }
+      let progress = Progress(url, total: nil)
+      defer { progress.finish(succeeded: false) }
+      var done = 0
+      var fetched: [Fetched] = []
+      for entry in entries {
+        progress.update(done, of: total)
+        let before = done
+        let reference = try await cluster.fetch(entry.url, endpoint: s3Endpoint) { verified, _ in
+          progress.update(before + min(verified.bytes, entry.size.bytes), of: total)
+        }
+        done += entry.size.bytes
+        fetched.append(Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes))
+      }
+      progress.update(done, of: total)
+      progress.finish()
+      if json.json { return try printJSON(fetched) }
+      for entry in fetched { print("\(entry.object)  \(entry.name)") }
+    }
+  }
+}
+
+/// Runs `body` with a connection that is closed whatever happens.
+func withCluster<Result>(_ options: ClusterOptions, _ body: (Cluster) async throws -> Result) async throws -> Result {
+  let cluster = try await Cluster.connectTool(options)
+  do {
+    let result = try await body(cluster)
+    await cluster.close()
+    return result
+  } catch {
+    await cluster.close()
+    throw error
+  }
+}

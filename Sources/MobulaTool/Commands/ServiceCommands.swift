@@ -1,0 +1,90 @@
+import ArgumentParser
+import Logging
+import Mobula
+import MobulaCore
+import MobulaHead
+import MobulaHost
+import MobulaPod
+
+// The processes that `mobula start` starts; not for people.
+
+struct DirectoryOption: ParsableArguments {
+  @Option(
+    name: .long,
+    help:
+      "The directory of this machine's host. Default: $MOBULA_DIRECTORY, /run/mobula for root, ~/.mobula for others.")
+  var directory: String?
+
+  var runDirectory: RunDirectory { RunDirectory(path: directory ?? ClusterOptions.defaultDirectory()) }
+  var options: ClusterOptions { ClusterOptions(directory: runDirectory.path) }
+}
+
+struct SuperviseCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "supervise", shouldDisplay: false)
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    Log.bootstrap()
+    try await Supervisor(
+      directory: directory.runDirectory, configuration: directory.runDirectory.readConfiguration(),
+      log: Logger(label: "supervisor")
+    ).run()
+  }
+}
+
+struct HeadCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "head", shouldDisplay: false)
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    Log.bootstrap()
+    let started = try directory.runDirectory.readConfiguration()
+    var configuration = HeadConfiguration(
+      cluster: started.cluster ?? .random(), endpoint: started.head, epoch: Incarnation.now())
+    configuration.name = started.name
+    let token = try directory.runDirectory.token()
+    try await ServiceProcess.run { [configuration] in
+      let head = try await Head.bind(configuration, token: token)
+      await head.run()
+    }
+  }
+}
+
+struct HostCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "host", shouldDisplay: false)
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    Log.bootstrap()
+    let started = try directory.runDirectory.readConfiguration()
+    let directory = directory.runDirectory
+    try await ServiceProcess.run {
+      let host = try Host(
+        HostConfiguration(
+          host: started.host, name: started.name, incarnation: Incarnation.now(), head: started.head,
+          token: try directory.token(), directory: directory.path, address: started.address,
+          capacity: started.capacity), log: Logger(label: "host"))
+      try await host.run()
+    }
+  }
+}
+
+struct PodCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "pod", shouldDisplay: false)
+  @Argument var name: String
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    Log.bootstrap()
+    let started = try directory.runDirectory.readConfiguration()
+    guard let entry = started.pods.first(where: { $0.name == name }) else {
+      throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
+    }
+    let pod = Pod(
+      PodConfiguration(
+        pod: entry.pod, name: entry.name, host: started.host, incarnation: Incarnation.now(), head: started.head,
+        token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
+        resources: entry.resources), log: Logger(label: "pod"))
+    try await ServiceProcess.run { try await pod.run() }
+  }
+}

@@ -1,0 +1,215 @@
+import ArgumentParser
+import Glibc
+import Logging
+import Mobula
+import MobulaCore
+import MobulaWire
+
+struct StartCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "start",
+    abstract: "Start a cluster's head on this machine, or let this machine join a cluster.",
+    discussion: """
+      Examples:
+        mobula start --head
+        mobula start --head --listen 10.0.0.1 --capacity 64GB
+        mobula start --address 10.0.0.1:7600 --token-file token --resources worker_pod_b=3,GPU=1
+        mobula start --address 10.0.0.1:7600 --token-file token --pod b:worker_pod_b=3 --pod c:worker_pod_c=3
+      """)
+
+  static let defaultPort = 7600
+
+  @Flag(help: "Run the head here: the control plane of a new cluster.")
+  var head = false
+  @Option(help: "Join the cluster whose head listens at HOST:PORT.")
+  var address: String?
+  @Option(help: "The head's port.")
+  var port = StartCommand.defaultPort
+  @Option(
+    help:
+      "The address that others reach this machine at. Default: 127.0.0.1 with --head, else the one that leads to the head."
+  )
+  var listen: String?
+  @Option(help: "What the pod of this host has beside CPUs and memory, as NAME=AMOUNT,….")
+  var resources: String?
+  @Option(help: "CPUs of the pod. Default: this machine's.")
+  var cpus: Double?
+  @Option(
+    help: "Memory that the pod's work may ask for, as in 4GB. Default: this machine's, less the store's capacity.")
+  var memory: String?
+  @Option(help: "The most that the store may hold, as in 64GB. Default: 30% of this machine's memory.")
+  var capacity: String?
+  @Option(help: "A pod of its own, as NAME:RESOURCES; may be repeated. Default: one pod that is the whole host.")
+  var pod: [String] = []
+  @Option(help: "This host's name. Default: the machine's.")
+  var name: String?
+  @Option(help: "A file with the cluster's token. Default: $MOBULA_TOKEN, or the one made by the first start.")
+  var tokenFile: String?
+  @Flag(help: "Stay in the foreground; Ctrl-C stops.")
+  var foreground = false
+  @OptionGroup var directory: DirectoryOption
+
+  func validate() throws {
+    if head == (address != nil) {
+      throw ValidationError("Give either --head, or --address HOST:PORT of the cluster to join.")
+    }
+    if let address, case .tcp? = Endpoint(address) {
+    } else if address != nil {
+      throw ValidationError("\"\(address!)\" is no HOST:PORT.")
+    }
+    if !(0...65535 ~= port) { throw ValidationError("--port takes a number from 0 to 65535.") }
+    if !pod.isEmpty && resources != nil {
+      throw ValidationError("Give --resources for the one pod of this host, or --pod for each, not both.")
+    }
+  }
+
+  func run() async throws {
+    let directory = directory.runDirectory
+    try directory.create()
+    if let running = directory.supervisor() {
+      throw MobulaError(
+        .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
+    }
+    try prepareToken(directory)
+    try directory.write(try makeConfiguration(directory))
+    if foreground {
+      Log.bootstrap()
+      let configuration = try directory.readConfiguration()
+      return try await Supervisor(
+        directory: directory, configuration: configuration, log: Logger(label: "supervisor")
+      ).run()
+    }
+    try await startDetached(directory)
+  }
+
+  private func prepareToken(_ directory: RunDirectory) throws {
+    let given: ClusterToken?
+    if let tokenFile {
+      given = try ClusterToken.read(file: tokenFile)
+    } else if let text = currentEnvironment()["MOBULA_TOKEN"] {
+      given = try ClusterToken(text)
+    } else {
+      given = nil
+    }
+    if let given {
+      if tokenFile != directory.tokenFile {
+        unlink(directory.tokenFile)
+        try given.write(file: directory.tokenFile)
+      }
+    } else if access(directory.tokenFile, F_OK) != 0 {
+      guard head else {
+        throw MobulaError(
+          .unauthenticated,
+          "A token is needed to join a cluster: copy the file `token` that `mobula start --head` made, and give it with --token-file."
+        )
+      }
+      try ClusterToken.random().write(file: directory.tokenFile)
+    }
+  }
+
+  private func makeConfiguration(_ directory: RunDirectory) throws -> StartConfiguration {
+    let before = try? directory.readConfiguration()
+    let machine = Machine.memory()
+    let capacity = try parse(self.capacity, "--capacity") ?? ByteCount(machine.bytes / 10 * 3)
+    let memory = try parse(self.memory, "--memory") ?? ByteCount(max(0, machine.bytes - capacity.bytes))
+    let name = name ?? Machine.name()
+    var resources = try Resources(parsing: self.resources ?? "")
+    resources[Resources.cpu] = ResourceAmount(cpus ?? Double(Machine.cpus()))
+    resources[Resources.memory] = ResourceAmount(memory.bytes)
+
+    var pods: [StartConfiguration.PodEntry] = []
+    for text in pod {
+      let sides = text.split(separator: ":", maxSplits: 1)
+      guard sides.count == 2 else {
+        throw MobulaError(
+          .invalidArgument, "\"\(text)\" is no pod: write --pod NAME:RESOURCES, as in --pod b:worker_pod_b=3.")
+      }
+      var own = try Resources(parsing: String(sides[1]))
+      if own[Resources.cpu] == .zero { own[Resources.cpu] = resources[Resources.cpu] }
+      if own[Resources.memory] == .zero { own[Resources.memory] = resources[Resources.memory] }
+      pods.append(.init(pod: .random(), name: String(sides[0]), resources: own))
+    }
+    if pods.isEmpty { pods = [.init(pod: .random(), name: name, resources: resources)] }
+    if Set(pods.map(\.name)).count < pods.count {
+      throw MobulaError(.invalidArgument, "Two pods have the same name: give each --pod its own.")
+    }
+
+    let listen: String
+    let head: Endpoint
+    if let address, let endpoint = Endpoint(address) {
+      head = endpoint
+      listen = try self.listen ?? Machine.address(towards: endpoint)
+    } else {
+      listen = self.listen ?? "127.0.0.1"
+      head = .tcp(host: listen, port: port)
+    }
+    return StartConfiguration(
+      isHead: self.head, head: head, cluster: before?.cluster ?? (self.head ? .random() : nil),
+      host: before?.host ?? .random(), name: name, address: listen, capacity: capacity, pods: pods)
+  }
+
+  private func parse(_ text: String?, _ flag: String) throws -> ByteCount? {
+    guard let text else { return nil }
+    guard let count = ByteCount(text) else {
+      throw MobulaError(.invalidArgument, "\"\(text)\" is no size for \(flag): write it as 4GB or 512MB.")
+    }
+    return count
+  }
+
+  private func startDetached(_ directory: RunDirectory) async throws {
+    let log = OwnedDescriptor(
+      owning: try systemCall("\(directory.logFile) can't be opened") {
+        open(directory.logFile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+      })
+    let supervisor = try ChildProcess.spawn(
+      try executablePath(), ["supervise", "--directory", directory.path], output: .descriptor(log.rawValue),
+      errors: .descriptor(log.rawValue), newSession: true)
+    let deadline = ContinuousClock.now + .seconds(20)
+    let configuration = try directory.readConfiguration()
+    var last: (any Error)?
+    while ContinuousClock.now < deadline {
+      if let exit = supervisor.exit {
+        throw MobulaError(.unavailable, "The host did not start (\(exit)): \(lastError(in: directory.logFile))")
+      }
+      do {
+        if try await isReady(configuration, directory) { return announce(configuration, directory) }
+      } catch { last = error }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    supervisor.signal(SIGTERM)
+    _ = await supervisor.waitForExit()
+    throw MobulaError(
+      .deadlineExceeded,
+      "The host was not ready within 20 seconds (\(last.map { "\($0)" } ?? "its pods did not register")): see \(directory.logFile)."
+    )
+  }
+
+  /// Whether the host answers and the head knows all its pods.
+  private func isReady(_ configuration: StartConfiguration, _ directory: RunDirectory) async throws -> Bool {
+    guard access(directory.path + "/host.sock", F_OK) == 0 else { return false }
+    let cluster = try await Cluster.connectTool(ClusterOptions(directory: directory.path))
+    let status = try? await cluster.status()
+    await cluster.close()
+    let registered = Set(status?.pods.map(\.pod) ?? [])
+    return configuration.pods.allSatisfy { registered.contains($0.pod) }
+  }
+
+  private func lastError(in file: String) -> String {
+    let lines = (try? readText(file))?.split(separator: "\n") ?? []
+    return lines.last { $0.hasPrefix("Error: ") }.map { String($0.dropFirst(7)) } ?? "see \(file)."
+  }
+
+  private func announce(_ configuration: StartConfiguration, _ directory: RunDirectory) {
+    let pods = configuration.pods.map { "  pod \($0.name): \($0.resources)" }.joined(separator: "\n")
+    print("Host \(configuration.name) runs, with a store of \(configuration.capacity).\n\(pods)")
+    if configuration.isHead {
+      print("The head listens at \(configuration.head).")
+      if configuration.address == "127.0.0.1" {
+        print("Only this machine reaches it: start with --listen ADDRESS for a cluster of several.")
+      } else {
+        print("Join from another machine: copy \(directory.tokenFile) there, then")
+        print("  mobula start --address \(configuration.head) --token-file token")
+      }
+    }
+  }
+}

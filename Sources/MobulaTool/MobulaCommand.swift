@@ -1,0 +1,44 @@
+import ArgumentParser
+import Glibc
+import Mobula
+import MobulaBench
+
+/// The `mobula` command-line tool; in worker mode, a worker of the bench.
+@main
+struct MobulaCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "mobula",
+    abstract: "Moves models and other big objects into every process of a cluster that needs them.",
+    discussion: """
+      Examples:
+        mobula start --head                            a cluster of one host, on this machine
+        mobula start --address 10.0.0.1:7600 --token-file token
+                                                       this machine joins a cluster
+        mobula put model.safetensors                   into the store, under the file's name
+        mobula get model.safetensors -o copy           on any host of the cluster
+        mobula fetch s3://models/whisper/              from S3 into the cluster, each byte once
+        mobula bench                                   replication against S3, measured here
+      """,
+    version: "0.1.0",
+    subcommands: [
+      StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
+      RemoveCommand.self, FetchCommand.self, BenchCommand.self, SuperviseCommand.self, HeadCommand.self,
+      HostCommand.self, PodCommand.self,
+    ])
+
+  static func main() async {
+    if Worker.isRequested { await Worker.main() }
+    let arguments = CommandLine.arguments.dropFirst()
+    if arguments.first == LineRateProbe.argument { Glibc.exit(LineRateProbe.run(Array(arguments.dropFirst()))) }
+    if BenchDriver.isRequested {
+      do {
+        try await BenchDriver.run()
+        Glibc.exit(0)
+      } catch {
+        Log.error("\(error)")
+        Glibc.exit(1)
+      }
+    }
+    await main(nil)
+  }
+}

@@ -1,0 +1,104 @@
+import FoundationEssentials
+import Glibc
+import Mobula
+import MobulaCore
+import MobulaWire
+
+/// The directory in which a host keeps its sockets, its token, its logs and what it was started with.
+struct RunDirectory {
+  let path: String
+
+  var tokenFile: String { ClusterOptions.tokenFile(in: path) }
+  var configurationFile: String { path + "/configuration.json" }
+  var lockFile: String { path + "/supervisor.pid" }
+  var logFile: String { path + "/logs/mobula.log" }
+
+  /// Makes the directory, for this user alone.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`) when it can't be made or is not this user's.
+  func create() throws(MobulaError) {
+    var partial = ""
+    for part in path.split(separator: "/") {
+      partial += "/" + part
+      if mkdir(partial, 0o700) != 0, currentErrno() != EEXIST {
+        throw MobulaError.system("The directory \(path) can't be made")
+      }
+    }
+    if mkdir(path + "/logs", 0o700) != 0, currentErrno() != EEXIST {
+      throw MobulaError.system("The directory \(path)/logs can't be made")
+    }
+    var status = stat()
+    guard stat(path, &status) == 0, status.st_uid == getuid() else {
+      throw MobulaError(.denied, "The directory \(path) belongs to another user: choose one with --directory.")
+    }
+  }
+
+  func write(_ configuration: StartConfiguration) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    try encoder.encode(configuration).write(to: URL(filePath: configurationFile), options: .atomic)
+  }
+
+  func readConfiguration() throws -> StartConfiguration {
+    guard let data = try? Data(contentsOf: URL(filePath: configurationFile)) else {
+      throw MobulaError(.notFound, "Nothing was started in \(path): run `mobula start` first.")
+    }
+    do {
+      return try JSONDecoder().decode(StartConfiguration.self, from: data)
+    } catch {
+      throw MobulaError(.corrupted, "\(configurationFile) can't be read: remove it and run `mobula start` again.")
+    }
+  }
+
+  func token() throws(MobulaError) -> ClusterToken { try ClusterToken.read(file: tokenFile) }
+
+  /// Takes the lock that a supervisor keeps while it runs.
+  ///
+  /// - Returns: its descriptor, or `nil` when another supervisor has it.
+  func lock() throws(MobulaError) -> CInt? {
+    let descriptor = try systemCall("\(lockFile) can't be opened") {
+      open(lockFile, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    }
+    if flock(descriptor, LOCK_EX | LOCK_NB) == 0 {
+      let text = Array("\(getpid())\n".utf8)
+      ftruncate(descriptor, 0)
+      _ = pwrite(descriptor, text, text.count, 0)
+      return descriptor
+    }
+    close(descriptor)
+    return nil
+  }
+
+  /// The process id of the supervisor that runs here.
+  func supervisor() -> Int32? {
+    let descriptor = open(lockFile, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    // Whoever runs has the lock; a stale file has none.
+    if flock(descriptor, LOCK_SH | LOCK_NB) == 0 { return nil }
+    var buffer = [UInt8](repeating: 0, count: 16)
+    let count = read(descriptor, &buffer, buffer.count)
+    guard count > 0 else { return nil }
+    return Int32(String(decoding: buffer[..<count], as: UTF8.self).filter(\.isNumber))
+  }
+}
+
+/// What `mobula start` was asked for, kept for the processes that it starts.
+struct StartConfiguration: Codable, Sendable {
+  struct PodEntry: Codable, Sendable {
+    var pod: PodID
+    var name: String
+    var resources: Resources
+  }
+
+  /// Whether the head runs here.
+  var isHead: Bool
+  var head: Endpoint
+  var cluster: ClusterID?
+  var host: HostID
+  var name: String
+  /// The address that other hosts reach this one at.
+  var address: String
+  var capacity: ByteCount
+  var pods: [PodEntry]
+}

@@ -1,0 +1,73 @@
+internal import MobulaCore
+
+/// Puts a frame together: its length, then big-endian fields.
+struct FrameWriter {
+  private var bytes: [UInt8] = [0, 0, 0, 0]
+
+  /// The frame, with the length of what follows it in its first four bytes.
+  var frame: [UInt8] {
+    var result = bytes
+    withUnsafeBytes(of: UInt32(bytes.count - 4).bigEndian) { length in
+      for (position, byte) in length.enumerated() { result[position] = byte }
+    }
+    return result
+  }
+
+  mutating func append(_ value: some FixedWidthInteger) {
+    withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
+  }
+
+  mutating func append(contentsOf body: [UInt8]) { bytes += body }
+
+  mutating func append(code: MobulaError.Code, text: String) {
+    let name = Array(code.description.utf8)
+    append(UInt8(name.count))
+    bytes += name
+    bytes += text.utf8.prefix(TransferMessage.maximumText)
+  }
+}
+
+/// Takes a frame's body apart and believes none of it.
+struct FrameReader {
+  private var rest: ArraySlice<UInt8>
+
+  init(_ body: [UInt8]) { rest = body[...] }
+
+  mutating func read<Value: FixedWidthInteger>(_ type: Value.Type = Value.self) throws(MobulaError) -> Value {
+    let count = Value.bitWidth / 8
+    guard rest.count >= count else { throw Self.truncated }
+    var value: Value = 0
+    for byte in rest.prefix(count) {
+      value = count == 1 ? Value(truncatingIfNeeded: byte) : value << 8 | Value(truncatingIfNeeded: byte)
+    }
+    rest.removeFirst(count)
+    return value
+  }
+
+  /// A chunk's index or length: 32 bits on the wire.
+  mutating func readIndex() throws(MobulaError) -> Int { Int(try read(UInt32.self)) }
+
+  /// An error's code and, to the end of the frame, its sentence.
+  mutating func readError() throws(MobulaError) -> (MobulaError.Code, String) {
+    let count = Int(try read(UInt8.self))
+    guard rest.count >= count else { throw Self.truncated }
+    let code = MobulaError.Code(String(decoding: rest.prefix(count), as: UTF8.self))
+    let text = String(decoding: rest.dropFirst(count), as: UTF8.self)
+    rest = []
+    return (code, text)
+  }
+
+  /// - Throws: `protocolViolation` when bytes are left over.
+  func finish() throws(MobulaError) {
+    guard rest.isEmpty else {
+      throw MobulaError(
+        .protocolViolation,
+        "A peer sent a transfer message with \(rest.count) bytes too many: run the same version on all hosts.")
+    }
+  }
+
+  private static var truncated: MobulaError {
+    MobulaError(
+      .protocolViolation, "A peer sent a transfer message that ends too early: run the same version on all hosts.")
+  }
+}

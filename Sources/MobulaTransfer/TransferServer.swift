@@ -1,0 +1,149 @@
+internal import CMobula
+internal import Glibc
+public import MobulaCore
+public import MobulaWire
+internal import Synchronization
+
+/// Serves the replicas of a host, complete and partial, to other hosts.
+///
+/// Listens from `init` until `close`; each connection serves one object.
+public final class TransferServer: Sendable {
+  /// Where it listens, with the real port when it was bound to port 0.
+  public let endpoint: Endpoint
+
+  private let token: ClusterToken
+  private let hello: Hello
+  private let maximumConnections: Int
+  private let timeouts: TransferTimeouts
+  private let source: @Sendable (ObjectID) -> (any ChunkSource)?
+  private let listener: TransferSocket
+  private let listenerDescriptor: CInt
+  private let sent = Atomic<Int>(0)
+  private let state = Mutex(State())
+
+  private struct State {
+    var isClosed = false
+    var connections: [UInt64: TransferSocket] = [:]
+    var nextConnection: UInt64 = 0
+    /// Threads that accept or serve.
+    var threads = 0
+    var waiting: [CheckedContinuation<Void, Never>] = []
+  }
+
+  /// Binds and starts to serve.
+  ///
+  /// - Parameters:
+  ///   - endpoint: TCP; port 0 for any free one.
+  ///   - maximumConnections: connections at once; more are closed unanswered.
+  ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
+  /// - Throws: `MobulaError`: `unavailable` when the address can't be had, `invalidArgument` for a Unix socket.
+  public init(
+    endpoint: Endpoint, token: ClusterToken, hello: Hello, maximumConnections: Int = 256,
+    timeouts: TransferTimeouts = .init(), source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?
+  ) throws(MobulaError) {
+    guard case .tcp(let host, _) = endpoint, let address = try SocketAddress.resolve(endpoint, passive: true).first
+    else { throw MobulaError(.invalidArgument, "\(endpoint) is no HOST:PORT: objects move between hosts over TCP.") }
+    let owned = try address.listen(at: endpoint)
+    listenerDescriptor = owned.rawValue
+    self.endpoint = .tcp(host: host, port: try SocketAddress.port(of: owned.rawValue))
+    listener = TransferSocket(owned, peer: "the listener at \(endpoint)")
+    self.token = token
+    self.hello = hello
+    self.maximumConnections = maximumConnections
+    self.timeouts = timeouts
+    self.source = source
+    state.withLock { $0.threads = 1 }
+    detachThread(named: "accept chunks") { [self] in
+      accept()
+      threadEnded()
+    }
+  }
+
+  /// Bytes of chunks that this server sent, without headers.
+  public var bytesSent: Int { sent.load(ordering: .relaxed) }
+
+  /// Connections being served now.
+  public var connectionCount: Int { state.withLock { $0.connections.count } }
+
+  /// Stops listening and cuts every connection. Returns at once; `waitUntilClosed` waits for the threads.
+  public func close() {
+    let connections = state.withLock { state in
+      state.isClosed = true
+      return Array(state.connections.values)
+    }
+    // A shut-down listener's `accept` fails, which ends its thread, which closes it.
+    listener.shutDown()
+    for connection in connections { connection.shutDown() }
+  }
+
+  /// Returns once the server was closed, its threads have ended and its sources are released.
+  public func waitUntilClosed() async {
+    await withCheckedContinuation { continuation in
+      let isOver = state.withLock { state in
+        if state.threads > 0 { state.waiting.append(continuation) }
+        return state.threads == 0
+      }
+      if isOver { continuation.resume() }
+    }
+  }
+
+  private func threadEnded() {
+    let waiting = state.withLock { state in
+      state.threads -= 1
+      guard state.threads == 0 else { return [CheckedContinuation<Void, Never>]() }
+      defer { state.waiting = [] }
+      return state.waiting
+    }
+    for continuation in waiting { continuation.resume() }
+  }
+
+  private func accept() {
+    while true {
+      let raw = mobula_accept(listenerDescriptor)
+      guard raw >= 0 else {
+        if state.withLock({ $0.isClosed }) { break }
+        // Out of descriptors, say: the waiting peer stays in the queue, so don't spin on it.
+        if errno != EINTR, errno != ECONNABORTED { usleep(100_000) }
+        continue
+      }
+      let socket = TransferSocket(OwnedDescriptor(owning: raw), peer: "A receiver of \(endpoint)")
+      guard let number = admit(socket) else {
+        socket.abort()
+        continue
+      }
+      detachThread(named: "serve chunks") { [self] in
+        try? serve(socket)
+        socket.close()
+        _ = state.withLock { $0.connections.removeValue(forKey: number) }
+        threadEnded()
+      }
+    }
+    listener.close()
+  }
+
+  /// Registers a connection; `nil` when there are too many or the server was closed.
+  private func admit(_ socket: TransferSocket) -> UInt64? {
+    state.withLock { state in
+      guard !state.isClosed, state.connections.count < maximumConnections else { return nil }
+      state.nextConnection += 1
+      state.threads += 1
+      state.connections[state.nextConnection] = socket
+      return state.nextConnection
+    }
+  }
+
+  private func serve(_ socket: TransferSocket) throws(MobulaError) {
+    socket.setSendTimeout(timeouts.idle)
+    let patience = Patience(stall: timeouts.connect, deadline: .now + timeouts.connect)
+    _ = try socket.authenticateAsServer(token: token, hello: hello, patience)
+    guard case .open(let object) = try socket.receiveMessage(patience) else { return }
+    guard let source = source(object) else {
+      return try socket.send(
+        .refused(.notFound, "Host \(hello.name) has no replica of object \(object): fetch it from another source."))
+    }
+    ChunkSender(socket, source: source, timeouts: timeouts) { [self] count in
+      sent.add(count, ordering: .relaxed)
+      TransferCounters.addSent(count)
+    }.run()
+  }
+}

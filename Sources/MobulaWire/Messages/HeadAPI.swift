@@ -1,0 +1,122 @@
+public import MobulaCore
+
+/// What the head answers. Hosts, pods, drivers and the command line call it over TCP.
+public enum HeadAPI {
+  public static let registerHost = RPCMethod<HostRegistration, RegistrationReply>("head.registerHost")
+  public static let registerPod = RPCMethod<PodRegistration, RegistrationReply>("head.registerPod")
+
+  public static let replicasChanged = RPCMethod<ReplicaChanges, Empty>("head.replicasChanged")
+  public static let holdsChanged = RPCMethod<HoldChanges, Empty>("head.holdsChanged")
+  public static let locate = RPCMethod<LocateRequest, LocateReply>("head.locate")
+  public static let transferEnded = RPCMethod<TransferEnded, Empty>("head.transferEnded")
+  /// Of several hosts that want the same thing from S3, one becomes its maker.
+  public static let claim = RPCMethod<ClaimRequest, ClaimReply>("head.claim")
+
+  public static let setName = RPCMethod<NameRequest, Empty>("head.setName")
+  /// - Errors: `notFound` when neither a name nor an object is called so.
+  public static let resolve = RPCMethod<ResolveRequest, ObjectListing>("head.resolve")
+  public static let list = RPCMethod<Empty, [ObjectListing]>("head.list")
+  /// Takes an object's names away and drops it, whoever holds it.
+  public static let remove = RPCMethod<ResolveRequest, ObjectListing>("head.remove")
+  /// Answers when `count` of the objects have a complete replica, or at the timeout with those that have one.
+  public static let waitForObjects = RPCMethod<WaitRequest, WaitReply>("head.waitForObjects")
+
+  /// The job lasts as long as the connection that started it.
+  public static let startJob = RPCMethod<Empty, JobReply>("head.startJob")
+  public static let requestLease = RPCMethod<LeaseRequest, LeaseGrant>("head.requestLease")
+  public static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
+  public static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
+
+  public static let status = RPCMethod<Empty, ClusterStatus>("head.status")
+}
+
+/// What a host answers to the head, on the connection that the host made.
+public enum HostControlAPI {
+  /// Nothing holds these any more.
+  public static let drop = RPCMethod<DropRequest, Empty>("host.drop")
+}
+
+/// What a pod answers to the head, on the connection that the pod made.
+public enum PodControlAPI {
+  /// - Errors: `full` when the pod's own books can't hold it; the head tries another pod.
+  public static let grantLease = RPCMethod<LeaseRequest, LeaseGrant>("pod.grantLease")
+  public static let releaseLease = RPCMethod<LeaseReturn, Empty>("pod.releaseLease")
+}
+
+/// What a driver answers to the head, on the connection that started its job.
+public enum DriverControlAPI {
+  /// A lease ended without the driver's doing: its worker or its pod is gone.
+  public static let leaseRevoked = RPCMethod<LeaseLost, Empty>("driver.leaseRevoked")
+}
+
+public struct DropRequest: Codable, Sendable {
+  public var objects: [ObjectID]
+
+  public init(objects: [ObjectID]) { self.objects = objects }
+}
+
+/// `name` says what and which version, as in `s3://bucket/key#etag`.
+public struct ClaimRequest: Codable, Sendable {
+  public var host: HostID
+  public var name: String
+  public var geometry: ChunkGeometry
+
+  public init(host: HostID, name: String, geometry: ChunkGeometry) {
+    self.host = host
+    self.name = name
+    self.geometry = geometry
+  }
+}
+
+public struct ClaimReply: Codable, Sendable {
+  public var object: ObjectID
+  /// Whether the asking host is to fetch it; otherwise it is there, or on its way to another host.
+  public var isMaker: Bool
+
+  public init(object: ObjectID, isMaker: Bool) {
+    self.object = object
+    self.isMaker = isMaker
+  }
+}
+
+public struct NameRequest: Codable, Sendable {
+  public var name: String
+  public var object: ObjectID
+
+  public init(name: String, object: ObjectID) {
+    self.name = name
+    self.object = object
+  }
+}
+
+/// A name, or the text form of an `ObjectID`.
+public struct ResolveRequest: Codable, Sendable {
+  public var nameOrID: String
+
+  public init(_ nameOrID: String) { self.nameOrID = nameOrID }
+}
+
+public struct WaitRequest: Codable, Sendable {
+  public var objects: [ObjectID]
+  public var count: Int
+  /// Seconds.
+  public var timeout: Double
+
+  public init(objects: [ObjectID], count: Int, timeout: Double) {
+    self.objects = objects
+    self.count = count
+    self.timeout = timeout
+  }
+}
+
+public struct WaitReply: Codable, Sendable {
+  public var ready: [ObjectID]
+
+  public init(ready: [ObjectID]) { self.ready = ready }
+}
+
+public struct JobReply: Codable, Sendable {
+  public var job: JobID
+
+  public init(job: JobID) { self.job = job }
+}

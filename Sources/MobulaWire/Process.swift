@@ -1,0 +1,4 @@
+internal import Glibc
+
+/// This process's id.
+public func currentProcess() -> Int32 { getpid() }

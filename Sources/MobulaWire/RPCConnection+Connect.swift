@@ -1,0 +1,81 @@
+internal import Glibc
+public import MobulaCore
+internal import NIOCore
+internal import NIOPosix
+
+extension RPCConnection {
+  /// Connects and proves to the other side, as it to this one, that both know the token.
+  ///
+  /// - Parameters:
+  ///   - router: what the peer may call on this connection; nothing unless given.
+  ///   - deadline: for connecting and the handshake together.
+  /// - Throws: `MobulaError`: `unavailable` when nobody listens there or the name is unknown, `deadlineExceeded`,
+  ///   `unauthenticated` for a wrong token, `mismatch` for another wire version or cluster, `protocolViolation` when
+  ///   something other than Mobula listens there.
+  public static func connect(
+    to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter = RPCRouter(),
+    deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
+  ) async throws -> RPCConnection {
+    if case .unix(let path) = endpoint { try UnixSocketFile.check(path) }
+    let start = ContinuousClock.now
+    var options = options
+    options.handshakeTimeout = min(options.handshakeTimeout, deadline)
+    let ready = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: RPCConnection.self)
+    let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .connectTimeout(TimeAmount(deadline))
+      .channelInitializer { [options] channel in
+        channel.eventLoop.makeCompletedFuture {
+          let handler = RPCChannelHandler(
+            .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, router: router,
+            options: options
+          ) { ready.completeWith($0.mapError { $0 }) }
+          try channel.pipeline.syncOperations.addHandler(handler)
+        }
+      }
+    do {
+      switch endpoint {
+      case .tcp(let host, let port):
+        _ = try await bootstrap.channelOption(ChannelOptions.tcpOption(.tcp_nodelay), value: 1).connect(
+          host: host, port: port
+        ).get()
+      case .unix(let path): _ = try await bootstrap.connect(unixDomainSocketPath: path).get()
+      }
+    } catch {
+      // Nobody waits for the handshake of a connection that there is not.
+      ready.fail(error)
+      throw connectError(error, endpoint, after: start.duration(to: .now))
+    }
+    return try await ready.futureResult.get()
+  }
+
+  private static func connectError(_ error: any Error, _ endpoint: Endpoint, after time: Duration) -> MobulaError {
+    let nobody = MobulaError(
+      .unavailable,
+      "Nobody listens at \(endpoint): check the address, or start a head with `mobula start --head`.")
+    switch error {
+    case let error as NIOConnectionError:
+      if let failure = error.connectionErrors.last {
+        return connectError(failure.error, endpoint, after: time)
+      }
+      if error.dnsAError != nil || error.dnsAAAAError != nil {
+        return MobulaError(
+          .unavailable, "The name \(error.host) can't be resolved: check the address, or write it in numbers.")
+      }
+      return nobody
+    case ChannelError.connectTimeout(_):
+      return MobulaError(
+        .deadlineExceeded, "\(endpoint) did not answer within \(time): check the address and the network between.")
+    case let error as IOError:
+      switch error.errnoCode {
+      case ECONNREFUSED, ENOENT: return nobody
+      case EHOSTUNREACH, ENETUNREACH:
+        return MobulaError(
+          .unavailable,
+          "\(endpoint) can't be reached (\(errnoText(error.errnoCode))): check the address and the network.")
+      default: return MobulaError.system("\(endpoint) can't be connected to", number: error.errnoCode)
+      }
+    default:
+      return MobulaError(.unavailable, "\(endpoint) can't be connected to (\(error)): check the address.")
+    }
+  }
+}

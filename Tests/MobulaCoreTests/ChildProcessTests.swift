@@ -1,0 +1,87 @@
+import Glibc
+import MobulaCore
+import Testing
+
+struct ChildProcessTests {
+  /// Runs a shell command, and returns how it ended and what it wrote.
+  private func run(
+    _ command: String, environment: [String: String]? = nil, newSession: Bool = false
+  ) async throws -> (ChildProcess.Exit, String) {
+    let file = try MemoryFile.create(name: "output", size: pageSize)
+    let child = try ChildProcess.spawn(
+      "sh", ["-c", command], environment: environment, output: .descriptor(file.rawValue), newSession: newSession)
+    let exit = await child.waitForExit()
+    #expect(child.exit == exit)
+    #expect(await child.waitForExit() == exit)
+    let output = try MemoryMapping(file.rawValue, count: pageSize, access: .readOnly)
+    return (exit, String(decoding: output.bytes.prefix { $0 != 0 }, as: UTF8.self))
+  }
+
+  @Test func theExitStatusIsKnown() async throws {
+    #expect(try await run("exit 0").0 == .status(0))
+    let (exit, _) = try await run("exit 7")
+    #expect(exit == .status(7))
+    #expect(!exit.isSuccess)
+    #expect(exit.description == "exit status 7")
+  }
+
+  @Test func theSignalIsKnown() async throws {
+    let (exit, _) = try await run("kill -TERM $$")
+    #expect(exit == .signal(SIGTERM))
+    #expect(exit.description == "signal 15")
+  }
+
+  @Test func aRunningChildCanBeSignalled() async throws {
+    let child = try ChildProcess.spawn("sleep", ["1000"])
+    #expect(child.exit == nil)
+    async let early = child.waitForExit()
+    child.signal(SIGKILL)
+    #expect(await early == .signal(SIGKILL))
+    // Once it is reaped, its number is somebody else's: nothing is sent.
+    child.signal(SIGKILL)
+  }
+
+  @Test func aSessionIsSignalledAsAWhole() async throws {
+    // The shell waits for its own child, which the signal must reach as well for the socket to be closed.
+    var ends: [CInt] = [0, 0]
+    let kind = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+    #expect(socketpair(AF_UNIX, kind, 0, &ends) == 0)
+    let reading = OwnedDescriptor(owning: ends[0])
+
+    let child = try ChildProcess.spawn(
+      "sh", ["-c", "sleep 1000 & echo x; wait"], output: .descriptor(ends[1]), newSession: true)
+    close(ends[1])
+    var byte: UInt8 = 0
+    #expect(read(reading.rawValue, &byte, 1) == 1)
+    #expect(getpgid(child.pid) == child.pid && getsid(child.pid) == child.pid)
+    child.signal(SIGKILL, group: true)
+    #expect(await child.waitForExit() == .signal(SIGKILL))
+    while read(reading.rawValue, &byte, 1) > 0 {}
+  }
+
+  @Test func theEnvironmentIsTheOneGiven() async throws {
+    #expect(
+      try await run(
+        "echo $MOBULA_TEST; env | grep -c ^MOBULA_", environment: ["PATH": "/usr/bin:/bin", "MOBULA_TEST": "a=b c"]
+      ).1 == "a=b c\n1\n")
+    #expect(try await run("printf %s \"$PATH\"").1 == currentEnvironment()["PATH"])
+  }
+
+  @Test func argumentsAndInputArePassedOn() async throws {
+    #expect(try await run("cat; printf '%s' \"$0\"").1 == "sh")
+    let child = try ChildProcess.spawn("test", ["a b", "=", "a b"])
+    #expect(await child.waitForExit().isSuccess)
+  }
+
+  @Test func signalsAreNotBlockedInTheChild() async throws {
+    #expect(
+      try await run("grep -E '^Sig(Blk|Ign)' /proc/self/status").1
+        == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n")
+  }
+
+  @Test func whatIsNotThereCannotBeStarted() {
+    #expect { try ChildProcess.spawn("/nonexistent/program", []) } throws: {
+      ($0 as? MobulaError)?.message == "/nonexistent/program can't be started: No such file or directory."
+    }
+  }
+}

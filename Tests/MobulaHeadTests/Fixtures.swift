@@ -1,0 +1,52 @@
+import MobulaCore
+import Testing
+
+@testable import MobulaHead
+
+/// Random numbers that a seed repeats: SplitMix64.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+
+  mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
+}
+
+func host(_ number: UInt64) -> HostID { HostID(high: 0, low: number) }
+func pod(_ number: UInt64) -> PodID { PodID(high: 0, low: number) }
+func lease(_ number: UInt64) -> LeaseID { LeaseID(high: 0, low: number) }
+func object(_ number: UInt64, job: UInt32 = 1) -> ObjectID { ObjectID(high: UInt64(job) << 32, low: number) }
+
+let geometry = try! ChunkGeometry(objectSize: 1_000_000, chunkSize: 262_144)
+let otherGeometry = try! ChunkGeometry(objectSize: 2_000_000, chunkSize: 262_144)
+
+func digest(_ seed: UInt32 = 0) -> ObjectDigest {
+  ObjectDigest(geometry: geometry, checksums: Array(repeating: seed, count: geometry.count))
+}
+
+func sealed(
+  _ object: ObjectID, held: Bool = false, contains: [ObjectID] = [], digest: ObjectDigest = digest()
+) -> HostChange {
+  .sealed(SealedReplica(object: object, geometry: geometry, digest: digest, contains: contains, isHeld: held))
+}
+
+func question(
+  _ id: RequestID, _ host: HostID, _ object: ObjectID, excluded: Set<HostID> = [], plan: SourcePlan = .relay
+) -> LocateQuestion {
+  LocateQuestion(id: id, host: host, object: object, excluded: excluded, plan: plan)
+}
+
+func answer(_ id: RequestID, _ source: HostID, _ digest: ObjectDigest? = digest()) -> DirectoryAction {
+  .answer(id, .source(source, geometry, digest))
+}
+
+/// The seeds of the simulations: a few fixed ones, so that a failure comes back.
+let seeds: [UInt64] = Array(1...40)

@@ -1,0 +1,209 @@
+import MobulaCore
+import MobulaWire
+import Testing
+
+@testable import MobulaHead
+
+@Suite struct HeadTests {
+  let report = ReplicaReport(object: object(1), geometry: geometry, digest: digest())
+
+  @Test func anObjectIsFoundHeldAndDropped() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1)
+      let b = try await cluster.host(2)
+      async let waiting = b.locate(report.object)
+      try await a.changed(.sealed(report, held: true))
+      let reply = try await waiting
+      #expect(reply.source == a.id && reply.bulk == .tcp(host: "10.0.0.1", port: 7601))
+      #expect(reply.geometry == geometry && reply.digest == digest())
+      try await b.changed(.partial(object: report.object, geometry: geometry))
+      try await b.changed(.sealed(report, held: true))
+      #expect(try await b.locate(report.object).source == b.id)
+      #expect(cluster.head.status().hosts.map(\.bytes.bytes) == [geometry.objectSize, geometry.objectSize])
+      try await a.holds(removed: [report.object])
+      #expect(try await a.connection.call(HeadAPI.list, Empty()).map(\.holders) == [1])
+      try await b.holds(removed: [report.object])
+      #expect(await a.nextDrop() == report.object)
+      #expect(await b.nextDrop() == report.object)
+      let error = await #expect(throws: MobulaError.self) { try await b.locate(report.object) }
+      #expect(error?.code == .notFound)
+    }
+  }
+
+  @Test func namesAreResolvedAndRemoved() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1)
+      try await a.changed(.sealed(report, held: true))
+      let tool = try await cluster.connect(.tool, "tool")
+      _ = try await tool.call(HeadAPI.setName, NameRequest(name: "model", object: report.object))
+      try await a.holds(removed: [report.object])
+      let listing = try await tool.call(HeadAPI.resolve, ResolveRequest("model"))
+      #expect(listing.object == report.object && listing.hosts == [a.id] && listing.names == ["model"])
+      _ = try await tool.call(HeadAPI.remove, ResolveRequest("model"))
+      #expect(await a.nextDrop() == report.object)
+      let error = await #expect(throws: MobulaError.self) {
+        try await tool.call(HeadAPI.resolve, ResolveRequest("model"))
+      }
+      #expect(error?.code == .notFound)
+    }
+  }
+
+  @Test func waitingForObjectsEndsWithWhatIsThere() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1)
+      try await a.changed(.sealed(report, held: true))
+      for timeout in [0.01, -1] {
+        let request = WaitRequest(objects: [report.object, object(2)], count: 2, timeout: timeout)
+        #expect(try await a.connection.call(HeadAPI.waitForObjects, request).ready == [report.object])
+      }
+      let endless = WaitRequest(objects: [report.object, object(2)], count: 2, timeout: .nan)
+      async let both = a.connection.call(HeadAPI.waitForObjects, endless)
+      try await a.holds(added: [object(2)])
+      var other = report
+      other.object = object(2)
+      try await a.changed(.sealed(other, held: false))
+      #expect(try await both.ready == [report.object, object(2)])
+    }
+  }
+
+  @Test func aClaimIsOneHosts() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1)
+      let b = try await cluster.host(2)
+      let name = "s3://models/one#e1"
+      let first = try await a.connection.call(
+        HeadAPI.claim, ClaimRequest(host: a.id, name: name, geometry: geometry))
+      let second = try await b.connection.call(
+        HeadAPI.claim, ClaimRequest(host: b.id, name: name, geometry: geometry))
+      #expect(first.isMaker && !second.isMaker && first.object == second.object)
+    }
+  }
+
+  @Test func outdatedHostsAreRefused() async throws {
+    try await withHead { cluster in
+      let older = try await cluster.host(1, incarnation: 1)
+      let newer = try await cluster.host(1, incarnation: 2)
+      await older.connection.waitUntilClosed()
+      let error = await #expect(throws: MobulaError.self) { try await cluster.host(1, incarnation: 1) }
+      #expect(error?.code == .mismatch)
+      // What is said for a host on another's connection is refused, too.
+      let other = try await cluster.host(2)
+      let foreign = await #expect(throws: MobulaError.self) {
+        try await other.connection.call(HeadAPI.holdsChanged, HoldChanges(host: newer.id, added: [], removed: []))
+      }
+      #expect(foreign?.code == .mismatch)
+    }
+  }
+
+  @Test func whatALostHostHadIsSaidToBeLost() async throws {
+    try await withHead {
+      $0.hostTimeout = .milliseconds(20)
+    } _: { cluster in
+      let a = try await cluster.host(1)
+      let b = try await cluster.host(2)
+      try await b.holds(added: [report.object])
+      try await a.changed(.sealed(report, held: false))
+      await a.connection.close()
+      let error = await #expect(throws: MobulaError.self) {
+        // Found until the head has noticed; each attempt ends by itself.
+        for _ in 0..<1000 {
+          _ = try await b.locate(report.object)
+          try await Task.sleep(for: .milliseconds(5))
+        }
+      }
+      #expect(error?.code == .notFound)
+      #expect(error?.message.contains("host 1") == true)
+    }
+  }
+
+  @Test func whatARestartedHeadHearsIsKept() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1, replicas: [report])
+      let b = try await cluster.host(2)
+      // Nobody has said yet that he holds it.
+      #expect(try await b.locate(report.object).source == a.id)
+      let job = try await cluster.driver().job
+      #expect(job > report.object.job)
+    }
+  }
+
+  @Test func aLeaseIsGrantedAndReturned() async throws {
+    try await withHead { cluster in
+      let pod = try await cluster.pod(1, ["worker_pod_b": 1])
+      let driver = try await cluster.driver()
+      let grant = try await driver.lease(1, ["worker_pod_b": 1])
+      #expect(grant.pod == pod.id && grant.podName == "pod 1")
+      #expect(cluster.head.status().pods.map(\.leased) == [["worker_pod_b": 1]])
+      async let second = driver.lease(2, ["worker_pod_b": 1])
+      _ = try await driver.connection.call(
+        HeadAPI.returnLease, LeaseReturn(lease: grant.lease, workerIsReusable: true))
+      #expect(await pod.nextRelease() == grant.lease)
+      #expect(try await second.lease == LeaseID(high: 1, low: 2))
+      // The driver goes: its lease comes back without its doing.
+      await driver.connection.close()
+      #expect(await pod.nextRelease() == LeaseID(high: 1, low: 2))
+      #expect(cluster.head.status().jobs == [])
+    }
+  }
+
+  @Test func whatNoPodHasIsSaid() async throws {
+    try await withHead {
+      $0.infeasibleTimeout = .milliseconds(20)
+    } _: { cluster in
+      _ = try await cluster.pod(1, ["worker_pod_b": 1])
+      let driver = try await cluster.driver()
+      let error = await #expect(throws: MobulaError.self) { try await driver.lease(1, ["worker_pod_z": 1]) }
+      #expect(error?.code == .unavailable)
+      #expect(error?.message.contains("`--resources worker_pod_z=1`") == true)
+      let stranger = FakeDriver(job: JobID(77), connection: driver.connection, losses: driver.losses)
+      let refused = await #expect(throws: MobulaError.self) { try await stranger.lease(2, [:]) }
+      #expect(refused?.code == .notFound)
+    }
+  }
+
+  @Test func aLostPodsLeasesAreRevoked() async throws {
+    try await withHead {
+      $0.hostTimeout = .milliseconds(20)
+    } _: { cluster in
+      let pod = try await cluster.pod(1, ["CPU": 1])
+      let driver = try await cluster.driver()
+      let grant = try await driver.lease(1, ["CPU": 1])
+      await pod.connection.close()
+      let loss = await driver.nextLoss()
+      #expect(loss?.lease == grant.lease && loss?.reason == "pod pod 1 was lost")
+    }
+  }
+
+  @Test func aWorkersEndRevokesItsLease() async throws {
+    try await withHead { cluster in
+      let pod = try await cluster.pod(1, ["CPU": 1])
+      let driver = try await cluster.driver()
+      let grant = try await driver.lease(1, ["CPU": 1])
+      _ = try await pod.connection.call(HeadAPI.leaseLost, LeaseLost(lease: grant.lease, reason: "signal 9"))
+      #expect(await driver.nextLoss()?.reason == "signal 9")
+      #expect(try await driver.lease(2, ["CPU": 1]).pod == pod.id)
+    }
+  }
+
+  @Test func aCallerThatGivesUpIsForgotten() async throws {
+    try await withHead { cluster in
+      _ = try await cluster.pod(1, ["CPU": 1])
+      let a = try await cluster.host(1)
+      let driver = try await cluster.driver()
+      _ = try await driver.lease(1, ["CPU": 1])
+      let late = await #expect(throws: MobulaError.self) {
+        try await driver.lease(2, ["CPU": 1], deadline: .milliseconds(20))
+      }
+      #expect(late?.code == .deadlineExceeded)
+      let located = Task { try await a.locate(object(9)) }
+      located.cancel()
+      await #expect(throws: CancellationError.self) { try await located.value }
+      var waiting = 1
+      for _ in 0..<1000 where waiting > 0 {
+        waiting = cluster.head.status().waiting
+        if waiting > 0 { try await Task.sleep(for: .milliseconds(5)) }
+      }
+      #expect(waiting == 0)
+    }
+  }
+}

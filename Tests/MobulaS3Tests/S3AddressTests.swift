@@ -1,0 +1,86 @@
+import MobulaCore
+import Testing
+
+@testable import MobulaS3
+
+@Suite struct S3AddressTests {
+  @Test func addresses() throws {
+    #expect(try S3URL("s3://models/whisper/small v2.bin").key == "whisper/small v2.bin")
+    #expect(try S3URL("s3://models").key == "")
+    #expect(try S3URL("s3://models/a//b") == S3URL(bucket: "models", key: "a//b"))
+    for text in ["models/x", "s3://", "s3:///x", "s3://a b/x", "https://h/b"] {
+      #expect(throws: MobulaError.self) { try S3URL(text) }
+    }
+  }
+
+  @Test func endpoints() throws {
+    #expect(try S3Endpoint("http://127.0.0.1:8333/").description == "http://127.0.0.1:8333")
+    #expect(try S3Endpoint("https://s3.example.com") == S3Endpoint(scheme: .https, host: "s3.example.com", port: 443))
+    #expect(try S3Endpoint("https://s3.example.com:443").authority == "s3.example.com")
+    #expect(try S3Endpoint("host:9000") == S3Endpoint(host: "host", port: 9000))
+    #expect(try S3Endpoint("http://[::1]:9000").authority == "[::1]:9000")
+    #expect(try S3Endpoint("http://[::1]").host == "::1")
+    for text in ["", "ftp://h", "http://", "http://h/bucket", "http://h:x", "http://u@h", "h:0", "h:70000"] {
+      #expect(throws: MobulaError.self) { try S3Endpoint(text) }
+    }
+  }
+
+  @Test func configurationFromTheEnvironment() throws {
+    #expect(try S3Configuration.fromEnvironment([:]).endpoint == nil)
+    #expect(try S3Configuration.fromEnvironment([:]).region == "us-east-1")
+    let both = ["AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "http://b:2", "AWS_DEFAULT_REGION": "r"]
+    #expect(try S3Configuration.fromEnvironment(both).endpoint == S3Endpoint(host: "b", port: 2))
+    #expect(try S3Configuration.fromEnvironment(endpoint: "http://c:3", both).endpoint?.host == "c")
+    #expect(try S3Configuration.fromEnvironment(both).region == "r")
+    #expect(throws: MobulaError.self) { try S3Configuration.fromEnvironment(endpoint: "nonsense//", both) }
+  }
+
+  @Test func whereBucketsAnswer() {
+    let aws = S3Configuration(region: "eu-west-1")
+    #expect(aws.address(of: "models").endpoint.description == "https://models.s3.eu-west-1.amazonaws.com")
+    #expect(aws.address(of: "models").inPath == false)
+    #expect(aws.address(of: "my.models").endpoint.host == "s3.eu-west-1.amazonaws.com")
+    #expect(aws.address(of: "my.models").inPath)
+    #expect(S3Configuration(endpoint: S3Endpoint(host: "h")).address(of: "models").inPath)
+  }
+
+  @Test func credentialsFromTheEnvironment() throws {
+    let credentials = try S3Credentials.fromEnvironment([
+      "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "whisper",
+    ])
+    #expect(credentials.secretKey == "hush")
+    #expect(credentials.sessionToken == "whisper")
+    var dumped = "\(credentials) \(String(reflecting: credentials))"
+    dump(credentials, to: &dumped)
+    #expect(!dumped.contains("hush"))
+    #expect(!dumped.contains("whisper"))
+    #expect {
+      try S3Credentials.fromEnvironment(["AWS_ACCESS_KEY_ID": "AK"])
+    } throws: { error in
+      let error = error as? MobulaError
+      return error?.code == .unauthenticated
+        && error?.message.contains("set AWS_SECRET_ACCESS_KEY (and") == true
+    }
+  }
+
+  @Test func pausesGrowAndHaveJitter() {
+    struct Constant: RandomNumberGenerator {
+      var value: UInt64
+      mutating func next() -> UInt64 { value }
+    }
+    let policy = S3RetryPolicy(maximumAttempts: 4, firstPause: .milliseconds(100), maximumPause: .milliseconds(250))
+    var longest = Constant(value: .max)
+    var shortest = Constant(value: 0)
+    #expect(policy.pause(after: 1, using: &shortest) == .zero)
+    #expect(policy.pause(after: 1, using: &longest)! <= .milliseconds(100))
+    #expect(policy.pause(after: 2, using: &longest)! > .milliseconds(190))
+    #expect(policy.pause(after: 3, using: &longest)! <= .milliseconds(250))
+    #expect(policy.pause(after: 4, using: &longest) == nil)
+  }
+
+  @Test func deadlinesAllowForThePayload() {
+    let configuration = S3Configuration()
+    #expect(configuration.deadline(payload: 0) == .seconds(30))
+    #expect(configuration.deadline(payload: 10_000_000) == .seconds(40))
+  }
+}

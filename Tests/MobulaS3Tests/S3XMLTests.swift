@@ -1,0 +1,87 @@
+import MobulaCore
+import Testing
+
+@testable import MobulaS3
+
+@Suite struct S3XMLTests {
+  func error(_ status: Int, _ body: String, key: String? = "k") -> S3Error {
+    .answer(
+      status: status, body: Array(body.utf8), requestID: "R", region: nil, endpoint: S3Endpoint(host: "h", port: 1),
+      bucket: "b", key: key)
+  }
+
+  @Test func errorsAreRead() {
+    let error = error(
+      404,
+      """
+      <?xml version="1.0" encoding="UTF-8"?>
+      <Error><Code>NoSuchBucket</Code><Message>The &lt;bucket&gt;</Message><RequestId>4442587FB7D0A2F9</RequestId></Error>
+      """)
+    #expect(error.code == "NoSuchBucket")
+    #expect(error.message == "The <bucket>")
+    #expect(error.requestID == "4442587FB7D0A2F9")
+    #expect(error.mobulaError.code == .notFound)
+    #expect(
+      error.mobulaError.message == "The bucket b does not exist at http://h:1: create it, or check the name.")
+  }
+
+  @Test(arguments: [
+    (404, "<Error><Code>NoSuchKey</Code></Error>", MobulaError.Code.notFound, "no object s3://b/k"),
+    (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", .denied, "AWS_SECRET_ACCESS_KEY"),
+    (403, "", .denied, "denies access to s3://b/k"),
+    (400, "<Error><Code>ExpiredToken</Code></Error>", .denied, "temporary credentials"),
+    (412, "", .mismatch, "changed while it was downloaded"),
+    (301, "<Error><Code>PermanentRedirect</Code><Region>eu-west-1</Region></Error>", .invalidArgument, "eu-west-1"),
+    (503, "<Error><Code>SlowDown</Code><Message>Reduce</Message></Error>", .unavailable, "SlowDown"),
+    (400, "no xml at all", .inputOutput, "status 400, request R"),
+  ])
+  func errorsSayWhatToDo(status: Int, body: String, code: MobulaError.Code, part: String) {
+    let error = error(status, body).mobulaError
+    #expect(error.code == code)
+    #expect(error.message.contains(part), "\(error)")
+    #expect(error.message.hasSuffix("."))
+  }
+
+  @Test func whatIsWorthAnotherAttempt() {
+    for status in [408, 429, 500, 502, 503, 504] { #expect(error(status, "").isRetryable) }
+    for status in [400, 403, 404, 412, 501] { #expect(!error(status, "").isRetryable) }
+    #expect(error(400, "<Error><Code>RequestTimeout</Code></Error>").isRetryable)
+  }
+
+  @Test func listings() throws {
+    let page = try #require(
+      S3ListingPage(
+        Array(
+          """
+          <?xml version="1.0"?>
+          <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><IsTruncated>true</IsTruncated>
+            <Contents><Key> a &amp; b+ü &#x6A21;</Key><ETag>&quot;e1&quot;</ETag><Size>5</Size></Contents>
+            <Contents><Key>c/</Key><ETag>"e2"</ETag><Size>0</Size><Owner><ID>x</ID></Owner></Contents>
+            <NextContinuationToken>1/ue==</NextContinuationToken>
+          </ListBucketResult>
+          """.utf8)))
+    #expect(page.objects.map(\.key) == [" a & b+ü 模", "c/"])
+    #expect(page.objects.map(\.size) == [5, 0])
+    #expect(page.objects[0].etag == "\"e1\"")
+    #expect(page.continuation == "1/ue==")
+  }
+
+  @Test(arguments: [
+    "", "<a", "<ListBucketResult><Contents><Key>k</Key></Contents></ListBucketResult>",
+    "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
+    "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", "<Error/>",
+  ])
+  func listingsThatAreNone(text: String) {
+    #expect(S3ListingPage(Array(text.utf8)) == nil)
+  }
+
+  @Test func anEmptyListing() {
+    #expect(S3ListingPage(Array("<ListBucketResult/>".utf8))?.objects == [])
+  }
+
+  @Test func deepNestingIsRefused() {
+    let deep = String(repeating: "<a>", count: 100) + String(repeating: "</a>", count: 100)
+    #expect(XMLTree.parse(Array(deep.utf8)) == nil)
+    #expect(XMLTree.parse(Array("<a><b>t</b></a>".utf8))?["b"] == "t")
+  }
+}

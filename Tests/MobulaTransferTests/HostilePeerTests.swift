@@ -1,0 +1,145 @@
+import Glibc
+import MobulaCore
+import MobulaTestKit
+import MobulaWire
+import Testing
+
+@testable import MobulaTransfer
+
+/// Peers that send what no mobula host sends, or nothing.
+@Suite struct HostilePeerTests {
+  static let garbage: [[UInt8]] = [
+    [0xFF, 0xFF, 0xFF, 0xFF], [0, 0, 0, 0], [0, 0, 0x10, 0x01], Array("GET / HTTP/1.1\r\n\r\n".utf8),
+    [0, 0, 0, 2, 99, 1], TransferMessage.open(.random()).frame, TransferMessage.waiting.frame,
+    TransferMessage.request(3).frame, TransferMessage.acknowledge(0).frame,
+    TransferMessage.request(0xFFFF_FFFF).frame,
+  ]
+
+  @Test(arguments: garbage) func aReceiverOfGarbageIsCutOffAndTheServerLives(bytes: [UInt8]) async throws {
+    let original = try makeReplica(chunks: 3)
+    let host = try TestHost(serving: [original])
+    let socket = try host.connect()
+    try socket.send(.open(original.object))
+    _ = try socket.receiveMessage(patience)
+    try socket.send(bytes)
+    #expect(await errorCode { try socket.receiveMessage(patience) } == .connectionClosed)
+    socket.close()
+    #expect(try await host.fetch(into: original.empty()).isComplete)
+    await host.close()
+  }
+
+  @Test(arguments: garbage) func garbageInsteadOfAHandshakeIsCutOff(bytes: [UInt8]) async throws {
+    let original = try makeReplica(chunks: 3)
+    let host = try TestHost(serving: [original], timeouts: TransferTimeouts(connect: .milliseconds(300)))
+    let socket = try TransferSocket.connect(to: host.server.endpoint, peer: "the server", by: .now + .seconds(10)) {
+      _ in
+    }
+    try socket.send(bytes)
+    // A refusal may come first; then the end.
+    var ended = false
+    for _ in 0..<3 where !ended {
+      do { _ = try socket.receiveMessage(patience) } catch { ended = error.code == .connectionClosed }
+    }
+    #expect(ended)
+    socket.close()
+    #expect(try await host.fetch(into: original.empty()).isComplete)
+    await host.close()
+  }
+
+  @Test func aFrameThatEndsTooEarlyIsDropped() async throws {
+    let original = try makeReplica(chunks: 1)
+    let host = try TestHost(serving: [original])
+    let socket = try host.connect()
+    try socket.send([0, 0, 0, 17, 1, 2, 3])
+    socket.close()
+    #expect(try await host.fetch(into: original.empty()).isComplete)
+    await host.close()
+    #expect(host.server.connectionCount == 0)
+  }
+
+  @Test func connectionsBeyondTheLimitAreClosed() async throws {
+    let original = try makeReplica(chunks: 1)
+    let host = try TestHost(serving: [original], maximumConnections: 1)
+    let first = try host.connect()
+    #expect(await errorCode { try await host.fetch(into: original.empty()) } == .connectionClosed)
+    first.close()
+    await host.close()
+  }
+
+  typealias Script = @Sendable (TransferSocket) throws -> Void
+  struct Source: Sendable, CustomTestStringConvertible {
+    let testDescription: String
+    let code: MobulaError.Code
+    let script: Script
+  }
+
+  /// Opens an object of two chunks of 64 KiB.
+  private static func open(_ socket: TransferSocket) throws {
+    _ = try socket.receiveMessage(patience)
+    try socket.send(.opened(objectSize: 2 * 65_536 - 1, chunkSize: 65_536))
+    _ = try socket.receiveMessage(patience)
+    _ = try socket.receiveMessage(patience)
+  }
+
+  static let sources: [Source] = [
+    Source(testDescription: "another shape", code: .mismatch) { socket in
+      _ = try socket.receiveMessage(patience)
+      try socket.send(.opened(objectSize: 65_536, chunkSize: 65_536))
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "a chunk out of turn", code: .protocolViolation) { socket in
+      try open(socket)
+      try socket.send(.chunk(ChunkHeader(index: 1, length: 65_535, checksum: 0)))
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "a chunk too long", code: .protocolViolation) { socket in
+      try open(socket)
+      try socket.send(.chunk(ChunkHeader(index: 0, length: 0xFFFF_FFFF, checksum: 0)))
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "a chunk before it opened", code: .protocolViolation) { socket in
+      _ = try socket.receiveMessage(patience)
+      try socket.send(.chunk(ChunkHeader(index: 0, length: 65_536, checksum: 0)))
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "a frame too long", code: .protocolViolation) { socket in
+      _ = try socket.receiveMessage(patience)
+      try socket.send([0x7F, 0xFF, 0xFF, 0xFF, 16])
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "a receiver's message", code: .protocolViolation) { socket in
+      _ = try socket.receiveMessage(patience)
+      try socket.send(.request(0))
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "half a chunk", code: .connectionClosed) { socket in
+      try open(socket)
+      try socket.send(.chunk(ChunkHeader(index: 0, length: 65_536, checksum: 0)))
+      try socket.send(Array(repeating: 1, count: 30_000))
+    },
+    Source(testDescription: "silence", code: .deadlineExceeded) { socket in
+      try open(socket)
+      _ = try socket.receiveMessage(patience)
+    },
+    Source(testDescription: "silence in a chunk", code: .deadlineExceeded) { socket in
+      try open(socket)
+      try socket.send(.chunk(ChunkHeader(index: 0, length: 65_536, checksum: 0)))
+      try socket.send(Array(repeating: 1, count: 30_000))
+      _ = try socket.receiveMessage(patience)
+    },
+  ]
+
+  @Test(arguments: sources) func aSourceThatMisbehavesIsLeftWithoutItsChunks(source: Source) async throws {
+    let sink = try makeReplica(chunks: 2, filled: false)
+    let code = try await withFakeSource(source.script) { endpoint, host in
+      await errorCode {
+        try await fetchChunks(
+          into: sink, from: endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: host,
+          timeouts: TransferTimeouts(stall: .milliseconds(200)))
+      }
+    }
+    #expect(code == source.code)
+    #expect(sink.claimedChunks.isEmpty)
+    #expect(sink.chunkMap.verifiedCount == 0)
+  }
+}

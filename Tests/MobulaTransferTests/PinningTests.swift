@@ -1,0 +1,150 @@
+import MobulaCore
+import MobulaTestKit
+import Synchronization
+import Testing
+
+@testable import MobulaTransfer
+
+/// A pinned replica, as a store hands it out: released with its last reference.
+private final class Pin: ChunkSource {
+  let replica: MemoryReplica
+  let released: AsyncStream<Void>.Continuation
+
+  init(_ replica: MemoryReplica, released: AsyncStream<Void>.Continuation) {
+    self.replica = replica
+    self.released = released
+  }
+
+  deinit { released.finish() }
+
+  var object: ObjectID { replica.object }
+  var geometry: ChunkGeometry { replica.geometry }
+  var descriptor: CInt { replica.descriptor }
+  var offset: Int { replica.offset }
+  var digest: ObjectDigest? { replica.digest }
+  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
+    try replica.waitForChunk(index, until: deadline)
+  }
+}
+
+/// Holds a pin until it is taken, and remembers whether it is still alive.
+private final class PinBox: Sendable {
+  private struct State {
+    var pin: Pin?
+    weak var last: Pin?
+  }
+  private let state: Mutex<State>
+
+  init(_ pin: Pin) { state = Mutex(State(pin: pin, last: pin)) }
+
+  func take() -> Pin? {
+    state.withLock { state in
+      defer { state.pin = nil }
+      return state.pin
+    }
+  }
+
+  var isPinned: Bool { state.withLock { $0.last != nil } }
+}
+
+@Suite struct PinningTests {
+  private func serve(
+    _ replica: MemoryReplica, timeouts: TransferTimeouts
+  ) throws -> (host: TestHost, pin: PinBox, released: AsyncStream<Void>) {
+    let (released, continuation) = AsyncStream.makeStream(of: Void.self)
+    let box = PinBox(Pin(replica, released: continuation))
+    return (try TestHost(timeouts: timeouts) { _ in box.take() }, box, released)
+  }
+
+  /// Opens the object, asks for chunk 0 and takes in its header and bytes.
+  private func takeChunk(of replica: MemoryReplica, over socket: TransferSocket) throws {
+    try socket.send(.open(replica.object))
+    #expect(
+      try socket.receiveMessage(patience)
+        == .opened(objectSize: replica.geometry.objectSize, chunkSize: replica.geometry.chunkSize))
+    try socket.send(.request(0))
+    guard case .chunk(let header) = try socket.receiveMessage(patience) else {
+      Issue.record("no chunk came")
+      return
+    }
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: header.length, alignment: 1)
+    defer { memory.deallocate() }
+    try socket.receive(into: memory, patience)
+    #expect(crc32c(UnsafeRawBufferPointer(memory)) == header.checksum)
+  }
+
+  @Test func aReceiverThatDoesNotAcknowledgeKeepsThePinUntilItsConnectionIsGone() async throws {
+    let replica = try makeReplica(chunks: 2)
+    let (host, pin, released) = try serve(replica, timeouts: .init())
+    let socket = try host.connect()
+    try takeChunk(of: replica, over: socket)
+    // Everything was received, but nobody said so.
+    #expect(pin.isPinned)
+    socket.close()
+    for await _ in released {}
+    #expect(!pin.isPinned)
+    await host.close()
+  }
+
+  @Test func anIdleReceiverIsCutOff() async throws {
+    let replica = try makeReplica(chunks: 2)
+    let (host, pin, released) = try serve(replica, timeouts: TransferTimeouts(idle: .milliseconds(50)))
+    let socket = try host.connect()
+    try takeChunk(of: replica, over: socket)
+    for await _ in released {}
+    #expect(!pin.isPinned)
+    #expect(await errorCode { try socket.receiveMessage(patience) } == .connectionClosed)
+    socket.close()
+    await host.close()
+  }
+
+  @Test func aReceiverThatTakesNothingIsCutOff() async throws {
+    // Far more than the kernel buffers between two sockets.
+    let geometry = try ChunkGeometry(objectSize: 67_108_864, chunkSize: 67_108_864)
+    let replica = try MemoryReplica(object: .random(), geometry: geometry)
+    replica.commit(0, checksum: 0)
+    let (host, pin, released) = try serve(replica, timeouts: TransferTimeouts(idle: .milliseconds(100)))
+    let socket = try host.connect()
+    try socket.send(.open(replica.object))
+    try socket.send(.request(0))
+    for await _ in released {}
+    #expect(!pin.isPinned)
+    #expect(host.server.bytesSent < 67_108_864)
+    socket.close()
+    await host.close()
+  }
+
+  @Test func aReceiverThatWaitsForAPartialReplicaIsToldSoAndNotCutOff() async throws {
+    let replica = try makeReplica(chunks: 2, filled: false)
+    let (host, pin, _) = try serve(
+      replica, timeouts: TransferTimeouts(idle: .milliseconds(10), keepalive: .milliseconds(10)))
+    let socket = try host.connect()
+    try socket.send(.open(replica.object))
+    _ = try socket.receiveMessage(patience)
+    try socket.send(.request(1))
+    for _ in 0..<5 { #expect(try socket.receiveMessage(patience) == .waiting) }
+    #expect(pin.isPinned)
+    replica.fill(1, seed: 1)
+    var message = TransferMessage.waiting
+    while message == .waiting { message = try socket.receiveMessage(patience) }
+    let checksum = try replica.waitForChunk(1, until: .now)
+    #expect(message == .chunk(ChunkHeader(index: 1, length: 65_535, checksum: checksum)))
+    socket.close()
+    await host.close()
+  }
+
+  @Test func closingTheServerEndsEveryThreadAndReleasesEveryPin() async throws {
+    let replica = try makeReplica(chunks: 2, filled: false)
+    let (host, pin, _) = try serve(replica, timeouts: .init())
+    let socket = try host.connect()
+    try socket.send(.open(replica.object))
+    _ = try socket.receiveMessage(patience)
+    try socket.send(.request(1))
+    let silent = try host.connect()
+    await host.close()
+    #expect(!pin.isPinned)
+    #expect(host.server.connectionCount == 0)
+    socket.close()
+    silent.close()
+  }
+}
