@@ -58,20 +58,21 @@ let package = Package(
     .executableTarget(
       name: "MobulaTool",
       dependencies: [
-        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore", arguments, log, signals,
+        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore", arguments, log,
+        signals,
       ],
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore"]),
-    tests("MobulaWireTests", ["MobulaWire", nioCore, nioPosix]),
+    tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix]),
     tests("MobulaStoreTests", ["MobulaStore"]),
-    tests("MobulaTransferTests", ["MobulaTransfer", "MobulaStore", "MobulaTestKit"]),
+    tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
-    tests("MobulaHeadTests", ["MobulaHead", "MobulaTestKit"]),
+    tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench"]),
-    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod"]),
+    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
-    tests("MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "Mobula"]),
+    tests("MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaCore", "MobulaTestKit"]),
   ]
 )

@@ -58,7 +58,7 @@ public final class Cluster: Sendable {
   private static func connect(
     _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
   ) async throws -> Cluster {
-    let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: options.directory))
+    let token = try StoreSession.token(in: options.directory)
     var hello = Hello(role: role, name: name)
     hello.build = program?.build
     let store = try await StoreSession.connect(directory: options.directory, token: token, hello: hello)
@@ -172,6 +172,7 @@ public final class Cluster: Sendable {
     let reader = ValueReader(cluster: self, pin: pin, layout: layout)
     var decoder = CBORDecoder()
     decoder.userInfo[.valueReader] = reader
+    decoder.userInfo[.actorSystemKey] = self
     if layout.isError { throw try decoder.decode(MobulaError.self, from: header) }
     let value = try decoder.decode(Value.self, from: header)
     if !reader.references.isEmpty { try await store.holds.flush() }

@@ -16,6 +16,7 @@ public protocol MobulaApp {
 
 extension MobulaApp {
   /// Runs as a worker when a pod started this process, else as the driver.
+  @concurrent
   public static func main() async {
     if Worker.isRequested { await Worker.main() }
     do {

@@ -1,3 +1,4 @@
+import Glibc
 import MobulaCore
 import MobulaHost
 import MobulaStore
@@ -29,12 +30,25 @@ final class StoreSession: Sendable {
     do {
       connection = try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
     } catch let error as MobulaError where error.code == .unavailable {
-      throw MobulaError(
-        .unavailable,
-        "No Mobula host runs on this machine (nobody answers at \(endpoint)): start one with `mobula start --head`, or `mobula start --address HOST:PORT` to join a cluster."
-      )
+      throw nothingRuns("nobody answers at \(endpoint)")
     }
     return StoreSession(host: connection, attached: try await connection.call(HostAPI.attach, Empty()))
+  }
+
+  /// The token that a host keeps beside its sockets.
+  ///
+  /// - Throws: `MobulaError` (`unavailable`) when nothing was ever started there.
+  static func token(in directory: String) throws(MobulaError) -> ClusterToken {
+    let file = ClusterOptions.tokenFile(in: directory)
+    guard access(file, F_OK) == 0 else { throw nothingRuns("there is no \(file)") }
+    return try ClusterToken.read(file: file)
+  }
+
+  private static func nothingRuns(_ why: String) -> MobulaError {
+    MobulaError(
+      .unavailable,
+      "No Mobula host runs on this machine (\(why)): start one with `mobula start --head`, or `mobula start --address HOST:PORT` to join a cluster."
+    )
   }
 
   func close() async { await host.close() }

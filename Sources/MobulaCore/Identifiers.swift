@@ -23,17 +23,30 @@ public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringCon
 
   /// Reads 32 hexadecimal digits; `nil` for anything else.
   public init?(_ description: String) {
-    guard description.utf8.count == 32,
-      description.utf8.allSatisfy({
-        UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 || UInt8(ascii: "a")...UInt8(ascii: "f") ~= $0
-      }),
-      let high = UInt64(description.prefix(16), radix: 16),
-      let low = UInt64(description.suffix(16), radix: 16)
-    else { return nil }
+    guard description.utf8.count == 32 else { return nil }
+    var (high, low) = (UInt64(0), UInt64(0))
+    for byte in description.utf8 {
+      let digit: UInt8
+      switch byte {
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = byte - UInt8(ascii: "0")
+      case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = byte - UInt8(ascii: "a") + 10
+      default: return nil
+      }
+      (high, low) = (high << 4 | low >> 60, low << 4 | UInt64(digit))
+    }
     self.init(high: high, low: low)
   }
 
-  public var description: String { hexadecimal(high) + hexadecimal(low) }
+  public var description: String {
+    String(unsafeUninitializedCapacity: 32) { text in
+      for index in 0..<32 {
+        let word = index < 16 ? high : low
+        let digit = UInt8(truncatingIfNeeded: word >> UInt64(60 - 4 * (index & 15)) & 15)
+        text[index] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10
+      }
+      return 32
+    }
+  }
 
   /// The first eight digits, enough for a log line.
   public var short: String { String(description.prefix(8)) }
@@ -57,11 +70,6 @@ extension Identifier: Codable {
     var container = encoder.singleValueContainer()
     try container.encode(description)
   }
-}
-
-func hexadecimal(_ word: UInt64) -> String {
-  let digits = String(word, radix: 16)
-  return String(repeating: "0", count: 16 - digits.count) + digits
 }
 
 public enum HostTag {}

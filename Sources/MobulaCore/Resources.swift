@@ -31,9 +31,19 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
     return "\(sign)\(whole).\(digits)"
   }
 
-  public static func + (a: Self, b: Self) -> Self { Self(tenThousandths: a.tenThousandths + b.tenThousandths) }
-  public static func - (a: Self, b: Self) -> Self { Self(tenThousandths: a.tenThousandths - b.tenThousandths) }
+  public static func + (a: Self, b: Self) -> Self { a.combined(with: b, Int.addingReportingOverflow) }
+  public static func - (a: Self, b: Self) -> Self { a.combined(with: b, Int.subtractingReportingOverflow) }
   public static func < (a: Self, b: Self) -> Bool { a.tenThousandths < b.tenThousandths }
+}
+
+extension ResourceAmount {
+  /// Amounts come from outside: beyond what a number can hold they stay at its end.
+  private func combined(
+    with other: Self, _ operation: (Int) -> (Int) -> (partialValue: Int, overflow: Bool)
+  ) -> Self {
+    let (value, overflow) = operation(tenThousandths)(other.tenThousandths)
+    return Self(tenThousandths: !overflow ? value : value < 0 ? .max : .min)
+  }
 }
 
 extension ResourceAmount: Codable {

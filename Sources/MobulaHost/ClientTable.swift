@@ -7,14 +7,18 @@ import Synchronization
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
 
-  func add(_ client: StoreClientID, of connection: UInt64) {
-    clients.withLock { $0[connection] = client }
+  /// The process of a connection says that it is there.
+  func attach(_ connection: UInt64, _ make: () -> StoreClientID) {
+    clients.withLock { clients in
+      if clients[connection] == nil { clients[connection] = make() }
+    }
   }
 
-  /// - Throws: `MobulaError` (`connectionClosed`) once the process is gone: a late request must leave nothing behind.
+  /// - Throws: `MobulaError` (`connectionClosed`) before the process attached and once it is gone: a late request must leave nothing behind.
   func client(of connection: UInt64) throws(MobulaError) -> StoreClientID {
     guard let client = clients.withLock({ $0[connection] }) else {
-      throw MobulaError(.connectionClosed, "The process that asked is gone.")
+      throw MobulaError(
+        .connectionClosed, "The process that asked is not attached: it has ended, or it must attach first.")
     }
     return client
   }

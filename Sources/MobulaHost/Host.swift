@@ -89,7 +89,6 @@ public final class Host: Sendable {
       let server = try await RPCServer.bind(
         to: .unix(path: HostConfiguration.socket(in: configuration.directory)), token: configuration.token,
         hello: hello, router: router(cluster: connection.peer.cluster),
-        onConnect: { self.clients.add(self.store.attach(), of: $0.id) },
         onDisconnect: { self.disconnected($0) })
       log.notice(
         "host ready",
@@ -122,8 +121,9 @@ public final class Host: Sendable {
   private func router(cluster: ClusterID?) -> RPCRouter {
     let configuration = configuration
     var router = RPCRouter()
-    router.on(HostAPI.attach) { _, _ in
-      AttachReply(
+    router.on(HostAPI.attach) { _, connection in
+      self.clients.attach(connection.id) { self.store.attach() }
+      return AttachReply(
         host: configuration.host, name: configuration.name, cluster: cluster ?? ClusterID(high: 0, low: 0),
         head: configuration.head, address: configuration.address,
         descriptorSocket: HostConfiguration.descriptorSocket(in: configuration.directory),

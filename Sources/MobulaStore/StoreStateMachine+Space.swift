@@ -9,7 +9,7 @@ extension StoreStateMachine {
     guard size <= capacity, Self.pages(size) <= capacity else {
       throw MobulaError(
         .full,
-        "An object of \(ByteCount(size)) is larger than the whole store of \(ByteCount(capacity)): start the host with a larger --memory."
+        "An object of \(ByteCount(size)) is larger than the whole store of \(ByteCount(capacity)): start the host with a larger --capacity."
       )
     }
     if let place = findRoom(size, maker: maker) { return place.allocation(object, size, maker, in: &self) }
@@ -34,7 +34,7 @@ extension StoreStateMachine {
     self = before
     throw MobulaError(
       .full,
-      "The store has no room for \(ByteCount(size)) more (\(ByteCount(capacity)) capacity, \(ByteCount(used)) used, \(ByteCount(pinnedBytes)) of it pinned): start the host with a larger --memory, or remove objects with `mobula rm`."
+      "The store has no room for \(ByteCount(size)) more (\(ByteCount(capacity)) capacity, \(ByteCount(used)) used, \(ByteCount(pinnedBytes)) of it pinned): start the host with a larger --capacity, or remove objects with `mobula rm`."
     )
   }
 

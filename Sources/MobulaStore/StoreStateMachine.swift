@@ -91,7 +91,7 @@ struct StoreStateMachine: Sendable {
     guard capacity >= Self.smallestCapacity else {
       throw MobulaError(
         .invalidArgument,
-        "A store of \(ByteCount(capacity)) is too small: start the host with --memory of at least 1MiB.")
+        "A store of \(ByteCount(capacity)) is too small: start the host with --capacity of at least 1MiB.")
     }
     self.capacity = capacity
     var arenaSize = 65_536

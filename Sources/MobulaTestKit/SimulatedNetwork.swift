@@ -55,6 +55,17 @@ public struct SimulatedNetwork<Message> {
     var latestReach: [Host: Instant] = [:]
   }
 
+  /// Two hosts, in whichever order they are given.
+  private struct Link: Hashable {
+    let low: Host
+    let high: Host
+
+    init(_ a: Host, _ b: Host) {
+      low = min(a, b)
+      high = max(a, b)
+    }
+  }
+
   private enum Pending {
     /// A message's first byte reaches the interface of its receiver; its last leaves the sender at `departure`.
     /// Without a message it is the connection's end.
@@ -65,7 +76,7 @@ public struct SimulatedNetwork<Message> {
   private var hosts: [HostState] = []
   private var connections: [Connection: ConnectionState] = [:]
   private var nextConnection = 0
-  private var cuts: Set<Set<Host>> = []
+  private var cuts: Set<Link> = []
   private var queue = EventQueue<Pending>()
   private var generator: SeededGenerator
   private let latency: Duration
@@ -159,10 +170,10 @@ public struct SimulatedNetwork<Message> {
   }
 
   /// Cuts the link between two hosts; connections that lose a message by it never recover.
-  public mutating func cut(_ a: Host, _ b: Host) { cuts.insert([a, b]) }
+  public mutating func cut(_ a: Host, _ b: Host) { cuts.insert(Link(a, b)) }
 
   /// Joins two hosts again, for new connections.
-  public mutating func join(_ a: Host, _ b: Host) { cuts.remove([a, b]) }
+  public mutating func join(_ a: Host, _ b: Host) { cuts.remove(Link(a, b)) }
 
   /// Makes a host's interface slower by this factor, for what it sends and receives from now on.
   public mutating func slow(_ host: Host, by factor: Double) {
@@ -221,7 +232,9 @@ public struct SimulatedNetwork<Message> {
     return state.open.contains(host)
   }
 
-  private func isCut(_ connection: Connection) -> Bool { cuts.contains([connection.client, connection.server]) }
+  private func isCut(_ connection: Connection) -> Bool {
+    !cuts.isEmpty && cuts.contains(Link(connection.client, connection.server))
+  }
 
   private mutating func delay() -> Duration {
     latency + latency * Double.random(in: 0...max(jitter, .leastNormalMagnitude), using: &generator)

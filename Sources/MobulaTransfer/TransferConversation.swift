@@ -42,37 +42,19 @@ extension TransferSocket {
     }
   }
 
-  private func sendFrame(_ body: [UInt8]) throws(MobulaError) {
-    var frame = FrameWriter()
-    frame.append(contentsOf: body)
-    try send(frame.frame)
-  }
+  private func sendFrame(_ body: [UInt8]) throws(MobulaError) { try send(Frame.encode(body)) }
 
   private func receiveFrame(_ patience: Patience) throws(MobulaError) -> [UInt8] {
-    let length = Int(UInt32(bigEndian: try receiveFixed(UInt32.self, patience)))
-    guard 1...TransferMessage.maximumFrame ~= length else {
-      throw MobulaError(
-        .protocolViolation,
-        "\(peer) sent a frame of \(length) bytes where at most \(TransferMessage.maximumFrame) are allowed: it is no mobula host."
-      )
-    }
-    var body = [UInt8](repeating: 0, count: length)
-    var failure: MobulaError?
-    body.withUnsafeMutableBytes { buffer in
-      do throws(MobulaError) { try receive(into: buffer, patience) } catch { failure = error }
-    }
-    if let failure { throw failure }
-    return body
+    let header = try receive(Frame.headerSize, patience)
+    // Nothing longer is ever sent here, neither in the handshake nor after it.
+    return try receive(Frame.length(header: header, limit: TransferMessage.maximumFrame), patience)
   }
 
-  private func receiveFixed<Value: FixedWidthInteger>(_: Value.Type, _ patience: Patience) throws(MobulaError) -> Value
-  {
-    var value: Value = 0
-    var failure: MobulaError?
-    withUnsafeMutableBytes(of: &value) { buffer in
-      do throws(MobulaError) { try receive(into: buffer, patience) } catch { failure = error }
+  private func receive(_ count: Int, _ patience: Patience) throws(MobulaError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    try bytes.withUnsafeMutableBufferPointer { buffer throws(MobulaError) in
+      try receive(into: UnsafeMutableRawBufferPointer(buffer), patience)
     }
-    if let failure { throw failure }
-    return value
+    return bytes
   }
 }

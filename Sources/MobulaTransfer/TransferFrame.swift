@@ -1,29 +1,18 @@
 internal import MobulaCore
 
-/// Puts a frame together: its length, then big-endian fields.
+/// Puts the body of a frame together from big-endian fields.
 struct FrameWriter {
-  private var bytes: [UInt8] = [0, 0, 0, 0]
-
-  /// The frame, with the length of what follows it in its first four bytes.
-  var frame: [UInt8] {
-    var result = bytes
-    withUnsafeBytes(of: UInt32(bytes.count - 4).bigEndian) { length in
-      for (position, byte) in length.enumerated() { result[position] = byte }
-    }
-    return result
-  }
+  private(set) var body: [UInt8] = []
 
   mutating func append(_ value: some FixedWidthInteger) {
-    withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
+    withUnsafeBytes(of: value.bigEndian) { body.append(contentsOf: $0) }
   }
-
-  mutating func append(contentsOf body: [UInt8]) { bytes += body }
 
   mutating func append(code: MobulaError.Code, text: String) {
     let name = Array(code.description.utf8)
     append(UInt8(name.count))
-    bytes += name
-    bytes += text.utf8.prefix(TransferMessage.maximumText)
+    body += name
+    body += text.utf8.prefix(TransferMessage.maximumText)
   }
 }
 

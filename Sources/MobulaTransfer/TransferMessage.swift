@@ -1,4 +1,5 @@
 package import MobulaCore
+internal import MobulaWire
 
 /// What precedes a chunk's bytes on a bulk connection.
 package struct ChunkHeader: Hashable, Sendable {
@@ -40,8 +41,8 @@ package enum TransferMessage: Hashable, Sendable {
   /// Sender: alive, but the next requested chunk has not arrived here itself.
   case waiting
 
-  /// Bytes of the longest frame, without its length: what is longer is refused unread.
-  package static let maximumFrame = 4096
+  /// The longest frame, without its length: what is longer is refused unread.
+  package static let maximumFrame = ByteCount(4096)
   /// Bytes of the longest text in a message: what is longer is cut.
   static let maximumText = 2048
 }
@@ -87,7 +88,7 @@ extension TransferMessage {
     case .waiting:
       body.append(Kind.waiting.rawValue)
     }
-    return body.frame
+    return Frame.encode(body.body)
   }
 
   /// Reads a frame's body.

@@ -57,15 +57,14 @@ public struct FrameDecoder: Sendable {
   ///
   /// - Throws: `MobulaError` (`protocolViolation`) for a frame over the limit; the stream is of no use after it.
   public mutating func next(_ input: inout UnsafeRawBufferPointer) throws(MobulaError) -> [UInt8]? {
-    while missing == nil {
-      guard let byte = input.first else { return nil }
-      input = UnsafeRawBufferPointer(rebasing: input.dropFirst())
-      header.append(byte)
-      if header.count == Frame.headerSize {
-        let length = try Frame.length(header: header, limit: limit)
-        body.reserveCapacity(min(length, Self.trustedReserve))
-        missing = length
-      }
+    if missing == nil {
+      let part = min(Frame.headerSize - header.count, input.count)
+      header.append(contentsOf: input[..<part])
+      input = UnsafeRawBufferPointer(rebasing: input.dropFirst(part))
+      guard header.count == Frame.headerSize else { return nil }
+      let length = try Frame.length(header: header, limit: limit)
+      body.reserveCapacity(min(length, Self.trustedReserve))
+      missing = length
     }
     let taken = min(missing!, input.count)
     body.append(contentsOf: input[..<taken])

@@ -1,3 +1,4 @@
+internal import Glibc
 public import MobulaCore
 
 /// What a process is in its cluster. Open: a newer peer may have a role that this build has no name for.
@@ -61,3 +62,6 @@ public struct Hello: Codable, Sendable, Hashable {
   /// As errors call the process: `host alpha`. Cut short, since it comes from outside.
   public var title: String { "\(role.rawValue.prefix(20)) \(name.prefix(80))" }
 }
+
+/// This process's id.
+public func currentProcess() -> Int32 { getpid() }

@@ -47,15 +47,33 @@ final class RPCChannelHandler: ChannelInboundHandler {
 
   private var other: String { endpoint?.description ?? "The peer" }
 
+  private var closedEarly: MobulaError {
+    MobulaError(
+      .connectionClosed,
+      "\(other) closed the connection during the handshake: check that it is a Mobula process, and look at its log.")
+  }
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    if context.channel.isActive {
+      begin(context)
+    } else if case .client = phase {
+      // Added to a connected channel, which has been closed since: no event will come.
+      fail(closedEarly, context)
+    }
+  }
+
   func channelActive(context: ChannelHandlerContext) {
+    begin(context)
+  }
+
+  private func begin(_ context: ChannelHandlerContext) {
     let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
     handshakeTimer = context.eventLoop.scheduleTask(in: TimeAmount(options.handshakeTimeout)) {
       let (handler, context) = bound.value
-      let limit = handler.options.handshakeTimeout
       handler.fail(
         MobulaError(
           .deadlineExceeded,
-          "\(handler.other) did not finish the handshake within \(limit): check that the address is a Mobula process's."
+          "\(handler.other) did not finish the handshake in time: check that the address is a Mobula process's."
         ),
         context)
     }
@@ -97,9 +115,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
     if case .open(let connection) = phase {
       connection.channelClosed(failure ?? MobulaError(.connectionClosed, "The other side is gone."))
     } else {
-      let sentence =
-        "\(other) closed the connection during the handshake: check that it is a Mobula process, and its log."
-      fail(failure ?? MobulaError(.connectionClosed, sentence), context)
+      fail(failure ?? closedEarly, context)
     }
     handshakeTimer?.cancel()
     keepaliveTimer?.cancel()
@@ -146,6 +162,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
     isDraining = true
   }
 
+  /// Ends a handshake that can't succeed, without a word to the other side.
   private func fail(_ error: MobulaError, _ context: ChannelHandlerContext) {
     switch phase {
     case .open: return

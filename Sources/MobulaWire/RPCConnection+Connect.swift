@@ -11,51 +11,64 @@ extension RPCConnection {
   ///   - deadline: for connecting and the handshake together.
   /// - Throws: `MobulaError`: `unavailable` when nobody listens there or the name is unknown, `deadlineExceeded`,
   ///   `unauthenticated` for a wrong token, `mismatch` for another wire version or cluster, `protocolViolation` when
-  ///   something other than Mobula listens there.
+  ///   something other than Mobula listens there; `CancellationError`.
   public static func connect(
     to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter = RPCRouter(),
     deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
   ) async throws -> RPCConnection {
     if case .unix(let path) = endpoint { try UnixSocketFile.check(path) }
     let start = ContinuousClock.now
+    let channel = try await open(endpoint, deadline: deadline)
     var options = options
-    options.handshakeTimeout = min(options.handshakeTimeout, deadline)
-    let ready = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: RPCConnection.self)
+    options.handshakeTimeout = min(options.handshakeTimeout, deadline - start.duration(to: .now))
+    let ready = channel.eventLoop.makePromise(of: RPCConnection.self)
+    // The handler comes once the channel is connected: of the addresses that a
+    // name has, several may be tried at a time, and only one is to shake hands.
+    channel.eventLoop.execute { [options] in
+      let handler = RPCChannelHandler(
+        .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, router: router, options: options
+      ) { ready.completeWith($0.mapError { $0 }) }
+      do {
+        try channel.pipeline.syncOperations.addHandler(handler)
+      } catch {
+        ready.fail(MobulaError(.connectionClosed, "\(endpoint) closed the connection at once: look at its log."))
+      }
+    }
+    return try await withTaskCancellationHandler {
+      do {
+        return try await ready.futureResult.get()
+      } catch {
+        try Task.checkCancellation()
+        throw error
+      }
+    } onCancel: {
+      channel.close(promise: nil)
+    }
+  }
+
+  private static func open(_ endpoint: Endpoint, deadline: Duration) async throws(MobulaError) -> any Channel {
     let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .connectTimeout(TimeAmount(deadline))
-      .channelInitializer { [options] channel in
-        channel.eventLoop.makeCompletedFuture {
-          let handler = RPCChannelHandler(
-            .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, router: router,
-            options: options
-          ) { ready.completeWith($0.mapError { $0 }) }
-          try channel.pipeline.syncOperations.addHandler(handler)
-        }
-      }
     do {
       switch endpoint {
       case .tcp(let host, let port):
-        _ = try await bootstrap.channelOption(ChannelOptions.tcpOption(.tcp_nodelay), value: 1).connect(
-          host: host, port: port
-        ).get()
-      case .unix(let path): _ = try await bootstrap.connect(unixDomainSocketPath: path).get()
+        let tcp = bootstrap.channelOption(ChannelOptions.tcpOption(.tcp_nodelay), value: 1)
+        return try await tcp.connect(host: host, port: port).get()
+      case .unix(let path): return try await bootstrap.connect(unixDomainSocketPath: path).get()
       }
     } catch {
-      // Nobody waits for the handshake of a connection that there is not.
-      ready.fail(error)
-      throw connectError(error, endpoint, after: start.duration(to: .now))
+      throw connectError(error, endpoint, deadline)
     }
-    return try await ready.futureResult.get()
   }
 
-  private static func connectError(_ error: any Error, _ endpoint: Endpoint, after time: Duration) -> MobulaError {
+  private static func connectError(_ error: any Error, _ endpoint: Endpoint, _ deadline: Duration) -> MobulaError {
     let nobody = MobulaError(
       .unavailable,
       "Nobody listens at \(endpoint): check the address, or start a head with `mobula start --head`.")
     switch error {
     case let error as NIOConnectionError:
       if let failure = error.connectionErrors.last {
-        return connectError(failure.error, endpoint, after: time)
+        return connectError(failure.error, endpoint, deadline)
       }
       if error.dnsAError != nil || error.dnsAAAAError != nil {
         return MobulaError(
@@ -64,7 +77,7 @@ extension RPCConnection {
       return nobody
     case ChannelError.connectTimeout(_):
       return MobulaError(
-        .deadlineExceeded, "\(endpoint) did not answer within \(time): check the address and the network between.")
+        .deadlineExceeded, "\(endpoint) did not answer within \(deadline): check the address and the network between.")
     case let error as IOError:
       switch error.errnoCode {
       case ECONNREFUSED, ENOENT: return nobody

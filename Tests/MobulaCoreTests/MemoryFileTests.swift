@@ -5,20 +5,29 @@ import Testing
 struct MemoryFileTests {
   private let size = 4 * pageSize
 
+  /// Keeps the mapping until the byte is read: its bytes don't.
+  private func byte(at index: Int, of mapping: MemoryMapping) -> UInt8 {
+    withExtendedLifetime(mapping) { mapping.bytes[index] }
+  }
+
+  private func set(_ value: UInt8, at index: Int, of mapping: MemoryMapping) {
+    withExtendedLifetime(mapping) { mapping.bytes[index] = value }
+  }
+
   @Test func readersSeeWhatIsWrittenAndCannotWrite() throws {
     let file = try MemoryFile.create(name: "test", size: size)
     let writable = try MemoryMapping(file.rawValue, count: size, access: .readWrite)
     let reader = try MemoryFile.readOnly(file)
     let readable = try MemoryMapping(reader.rawValue, count: size, access: .readOnly)
-    writable.bytes[size - 1] = 42
-    #expect(readable.bytes[size - 1] == 42)
-    #expect(readable.bytes[0] == 0)
-    #expect(throws: MobulaError.self) { try MemoryMapping(reader.rawValue, count: size, access: .readWrite) }
-    var byte: UInt8 = 1
-    #expect(write(reader.rawValue, &byte, 1) == -1)
+    set(42, at: size - 1, of: writable)
+    #expect(byte(at: size - 1, of: readable) == 42)
+    #expect(byte(at: 0, of: readable) == 0)
+    let descriptor = reader.rawValue
+    #expect(throws: MobulaError.self) { try MemoryMapping(descriptor, count: size, access: .readWrite) }
+    #expect(write(descriptor, "x", 1) == -1)
     // A reader of another user has no way back to a writable descriptor: the file's mode forbids it.
     var status = stat()
-    #expect(fstat(reader.rawValue, &status) == 0)
+    #expect(fstat(descriptor, &status) == 0)
     #expect(status.st_mode & 0o777 == 0o400)
   }
 
@@ -26,20 +35,20 @@ struct MemoryFileTests {
     let file = try MemoryFile.create(name: "test", size: size)
     let before = try MemoryMapping(file.rawValue, count: size, access: .readWrite)
     try MemoryFile.sealFutureWrites(file)
-    #expect(throws: MobulaError.self) { try MemoryMapping(file.rawValue, count: size, access: .readWrite) }
-    var byte: UInt8 = 1
-    #expect(pwrite(file.rawValue, &byte, 1, 0) == -1)
+    let descriptor = file.rawValue
+    #expect(throws: MobulaError.self) { try MemoryMapping(descriptor, count: size, access: .readWrite) }
+    #expect(pwrite(descriptor, "x", 1, 0) == -1)
     // The mapping that was there still works, and is seen through new ones.
-    before.bytes[7] = 9
-    #expect(try MemoryMapping(file.rawValue, count: size, access: .readOnly).bytes[7] == 9)
+    set(9, at: 7, of: before)
+    let after = try MemoryMapping(file.rawValue, count: size, access: .readOnly)
+    #expect(byte(at: 7, of: after) == 9)
   }
 
   @Test func filesKeepTheirSize() throws {
     let file = try MemoryFile.create(name: "test", size: size)
     #expect(ftruncate(file.rawValue, size + 1) == -1)
     #expect(ftruncate(file.rawValue, size - 1) == -1)
-    var byte: UInt8 = 1
-    #expect(pwrite(file.rawValue, &byte, 1, size) == -1)
+    #expect(pwrite(file.rawValue, "x", 1, size) == -1)
     var status = stat()
     #expect(fstat(file.rawValue, &status) == 0)
     #expect(status.st_size == size)

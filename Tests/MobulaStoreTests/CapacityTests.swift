@@ -42,7 +42,7 @@ struct CapacityTests {
       Issue.record("there is no room")
     } catch {
       #expect(error.code == .full)
-      for part in ["100 kB", "1.05 MB capacity", "1.05 MB used", "262 kB of it pinned", "--memory", "mobula rm"] {
+      for part in ["100 kB", "1.05 MB capacity", "1.05 MB used", "262 kB of it pinned", "--capacity", "mobula rm"] {
         #expect(error.message.contains(part))
       }
     }

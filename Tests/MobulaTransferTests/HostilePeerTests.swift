@@ -30,7 +30,7 @@ import Testing
 
   @Test(arguments: garbage) func garbageInsteadOfAHandshakeIsCutOff(bytes: [UInt8]) async throws {
     let original = try makeReplica(chunks: 3)
-    let host = try TestHost(serving: [original], timeouts: TransferTimeouts(connect: .milliseconds(300)))
+    let host = try TestHost(serving: [original])
     let socket = try TransferSocket.connect(to: host.server.endpoint, peer: "the server", by: .now + .seconds(10)) {
       _ in
     }
@@ -61,7 +61,9 @@ import Testing
     let original = try makeReplica(chunks: 1)
     let host = try TestHost(serving: [original], maximumConnections: 1)
     let first = try host.connect()
-    #expect(await errorCode { try await host.fetch(into: original.empty()) } == .connectionClosed)
+    // Cut off just before or just after its end of the connection stands.
+    let code = await errorCode { try await host.fetch(into: original.empty()) }
+    #expect(code == .connectionClosed || code == .unavailable)
     first.close()
     await host.close()
   }
@@ -135,7 +137,8 @@ import Testing
       await errorCode {
         try await fetchChunks(
           into: sink, from: endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: host,
-          timeouts: TransferTimeouts(stall: .milliseconds(200)))
+          // Only silence is waited for.
+          timeouts: TransferTimeouts(stall: source.code == .deadlineExceeded ? .milliseconds(100) : .seconds(20)))
       }
     }
     #expect(code == source.code)

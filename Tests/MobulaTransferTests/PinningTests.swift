@@ -56,13 +56,17 @@ private final class PinBox: Sendable {
     return (try TestHost(timeouts: timeouts) { _ in box.take() }, box, released)
   }
 
+  /// Opens the object and asks for a chunk at once, so that no idle deadline can pass in between.
+  private func askForChunk(_ chunk: Int, of replica: MemoryReplica, over socket: TransferSocket) throws {
+    try socket.send(TransferMessage.open(replica.object).frame + TransferMessage.request(chunk).frame)
+  }
+
   /// Opens the object, asks for chunk 0 and takes in its header and bytes.
   private func takeChunk(of replica: MemoryReplica, over socket: TransferSocket) throws {
-    try socket.send(.open(replica.object))
+    try askForChunk(0, of: replica, over: socket)
     #expect(
       try socket.receiveMessage(patience)
         == .opened(objectSize: replica.geometry.objectSize, chunkSize: replica.geometry.chunkSize))
-    try socket.send(.request(0))
     guard case .chunk(let header) = try socket.receiveMessage(patience) else {
       Issue.record("no chunk came")
       return
@@ -105,8 +109,7 @@ private final class PinBox: Sendable {
     replica.commit(0, checksum: 0)
     let (host, pin, released) = try serve(replica, timeouts: TransferTimeouts(idle: .milliseconds(100)))
     let socket = try host.connect()
-    try socket.send(.open(replica.object))
-    try socket.send(.request(0))
+    try askForChunk(0, of: replica, over: socket)
     for await _ in released {}
     #expect(!pin.isPinned)
     #expect(host.server.bytesSent < 67_108_864)
@@ -117,11 +120,10 @@ private final class PinBox: Sendable {
   @Test func aReceiverThatWaitsForAPartialReplicaIsToldSoAndNotCutOff() async throws {
     let replica = try makeReplica(chunks: 2, filled: false)
     let (host, pin, _) = try serve(
-      replica, timeouts: TransferTimeouts(idle: .milliseconds(10), keepalive: .milliseconds(10)))
+      replica, timeouts: TransferTimeouts(idle: .milliseconds(40), keepalive: .milliseconds(20)))
     let socket = try host.connect()
-    try socket.send(.open(replica.object))
+    try askForChunk(1, of: replica, over: socket)
     _ = try socket.receiveMessage(patience)
-    try socket.send(.request(1))
     for _ in 0..<5 { #expect(try socket.receiveMessage(patience) == .waiting) }
     #expect(pin.isPinned)
     replica.fill(1, seed: 1)
@@ -135,11 +137,10 @@ private final class PinBox: Sendable {
 
   @Test func closingTheServerEndsEveryThreadAndReleasesEveryPin() async throws {
     let replica = try makeReplica(chunks: 2, filled: false)
-    let (host, pin, _) = try serve(replica, timeouts: .init())
+    let (host, pin, _) = try serve(replica, timeouts: TransferTimeouts(keepalive: .milliseconds(10)))
     let socket = try host.connect()
-    try socket.send(.open(replica.object))
+    try askForChunk(1, of: replica, over: socket)
     _ = try socket.receiveMessage(patience)
-    try socket.send(.request(1))
     let silent = try host.connect()
     await host.close()
     #expect(!pin.isPinned)

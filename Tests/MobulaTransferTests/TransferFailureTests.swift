@@ -6,11 +6,14 @@ import Testing
 @testable import MobulaTransfer
 
 @Suite struct TransferFailureTests {
+  /// A sender that waits for its own replica sees at these intervals that its connection is gone.
+  private let keepalive = TransferTimeouts(keepalive: .milliseconds(10))
+
   @Test func aKilledSourceIsReplacedAtTheMissingChunk() async throws {
     let original = try makeReplica(chunks: 50)
     let dying = try MemoryReplica(object: original.object, geometry: original.geometry)
     for index in 0..<20 { dying.fill(index, seed: original.object.low) }
-    let first = try TestHost(serving: [dying]), second = try TestHost(serving: [original])
+    let first = try TestHost(serving: [dying], timeouts: keepalive), second = try TestHost(serving: [original])
     let copy = try original.empty()
     async let fetched = errorCode { try await first.fetch(into: copy) }
     try await copy.verified(19)
@@ -61,7 +64,7 @@ import Testing
   @Test func aReplicaThatIsGivenUpEndsItsForwarding() async throws {
     let partial = try makeReplica(chunks: 3, filled: false)
     partial.fill(0, seed: 0)
-    let host = try TestHost(serving: [partial])
+    let host = try TestHost(serving: [partial], timeouts: keepalive)
     let copy = try partial.empty()
     async let fetched = errorCode { try await host.fetch(into: copy) }
     try await copy.verified(0)
@@ -72,12 +75,14 @@ import Testing
   }
 
   @Test func nobodyListeningIsUnavailable() async throws {
-    let host = try TestHost(serving: [])
-    await host.close()
+    let port = try SilentPort()
     let copy = try makeReplica(chunks: 1, filled: false)
-    let error = await #expect(throws: MobulaError.self) { try await host.fetch(into: copy) }
+    let error = await #expect(throws: MobulaError.self) {
+      try await fetchChunks(
+        into: copy, from: port.endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: .random())
+    }
     #expect(error?.code == .unavailable)
-    #expect(error?.message.contains("\(host.server.endpoint)") == true)
+    #expect(error?.message.contains("\(port.endpoint)") == true)
   }
 
   @Test func anAddressThatCannotBeIsRefused() async throws {
@@ -113,7 +118,7 @@ import Testing
     let original = try makeReplica(chunks: 1)
     let host = try TestHost(serving: [original])
     let copy = try original.empty()
-    let token = try ClusterToken("another token, just as long as the other one is")
+    let token = try ClusterToken("another-token-just-as-long")
     let code = await errorCode {
       try await fetchChunks(
         into: copy, from: host.server.endpoint, token: token, hello: TestHost.hello(.random()), expecting: host.id)
@@ -140,7 +145,7 @@ import Testing
   @Test func cancellationEndsAFetchThatWaits() async throws {
     let partial = try makeReplica(chunks: 3, filled: false)
     partial.fill(0, seed: 0)
-    let host = try TestHost(serving: [partial])
+    let host = try TestHost(serving: [partial], timeouts: keepalive)
     let copy = try partial.empty()
     let task = Task { await errorCode { try await host.fetch(into: copy) } }
     try await copy.verified(0)

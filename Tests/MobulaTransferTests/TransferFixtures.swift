@@ -10,7 +10,7 @@ struct TestHost {
   let id = HostID.random()
   let server: TransferServer
 
-  static let token = try! ClusterToken("the token of these tests, long enough for any rule")
+  static let token = try! ClusterToken("the-token-of-these-tests")
   static let anywhere = Endpoint.tcp(host: "127.0.0.1", port: 0)
 
   /// Serves `replicas` on a free port.

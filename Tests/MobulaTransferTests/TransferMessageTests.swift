@@ -45,6 +45,6 @@ import Testing
 
   @Test func aLongTextIsCut() {
     let frame = TransferMessage.refused(.unavailable, String(repeating: "x", count: 100_000)).frame
-    #expect(frame.count < TransferMessage.maximumFrame)
+    #expect(frame.count < TransferMessage.maximumFrame.bytes)
   }
 }

@@ -59,6 +59,8 @@ struct TransferSimulation {
   private(set) var hosts: [HostState] = []
   private var ids: [Network.Host] = []
   private var timers: [Timer] = []
+  /// Whether every living receiver has completed; looked at anew when one completes or something breaks.
+  private var isOver = false
   private let object = ObjectID(high: 1, low: 2)
 
   init(seed: UInt64, receivers: Int, geometry: ChunkGeometry, bandwidth: Double, faults: [(Duration, Fault)] = []) {
@@ -81,9 +83,7 @@ struct TransferSimulation {
 
   /// Runs until every living receiver is complete, or nothing happens any more, or an hour has passed.
   mutating func run() throws {
-    while hosts.indices.contains(where: { isAlive($0) && !hosts[$0].map.isComplete }),
-      network.now.sinceStart < .seconds(3600), let event = network.next()
-    {
+    while !isOver, network.now.sinceStart < .seconds(3600), let event = network.next() {
       switch event {
       case .opened: break
       case .arrived(let message, let connection, let host): try arrived(message, connection, at: host.number)
@@ -92,6 +92,10 @@ struct TransferSimulation {
       case .timer(let tag, let host): fired(timers[tag], at: host.number)
       }
     }
+  }
+
+  private mutating func updateIsOver() {
+    isOver = hosts.indices.dropFirst().allSatisfy { !isAlive($0) || hosts[$0].completed != nil }
   }
 
   // MARK: Receiving
@@ -111,7 +115,8 @@ struct TransferSimulation {
   private mutating func leaveSource(_ host: Int) {
     guard var fetch = hosts[host].fetch else { return }
     hosts[host].fetch = nil
-    hosts[host].claimed.subtract(fetch.machine.ended())
+    let abandoned = fetch.machine.ended()
+    hosts[host].claimed.subtract(abandoned)
     hosts[host].failures += 1
     hosts[host].avoided.insert(fetch.connection.server.number)
     network.close(fetch.connection, at: ids[host])
@@ -136,6 +141,7 @@ struct TransferSimulation {
         network.close(connection, at: ids[host])
         hosts[host].fetch = nil
         hosts[host].completed = network.now.sinceStart
+        updateIsOver()
       }
     }
   }
@@ -179,7 +185,8 @@ struct TransferSimulation {
       return
     }
     hosts[host].services[connection]?.waitingFor = nil
-    if let (header, _) = hosts[host].services[connection]?.machine.ready(checksum: checksum(of: chunk)) {
+    let checksum = checksum(of: chunk)
+    if let (header, _) = hosts[host].services[connection]?.machine.ready(checksum: checksum) {
       send(.chunk(header), over: connection, from: host)
     }
   }
@@ -246,6 +253,7 @@ struct TransferSimulation {
       case .cut(let a, let b): network.cut(ids[a], ids[b])
       case .corruptNext(let victim): hosts[victim].corruptNext = true
       }
+      updateIsOver()
     case .retry:
       if hosts[host].fetch == nil, !hosts[host].map.isComplete { startFetch(host) }
     }

@@ -1,3 +1,4 @@
+import Distributed
 import MobulaCore
 
 /// Arguments and results that travel in a call, not as objects.
@@ -14,6 +15,8 @@ enum ArgumentCoding {
   {
     var decoder = CBORDecoder()
     decoder.userInfo[.valueReader] = reader
+    // References to actors become proxies of this process's system.
+    decoder.userInfo[.actorSystemKey] = reader.cluster
     return try decoder.decode(type, from: bytes.bytes)
   }
 }

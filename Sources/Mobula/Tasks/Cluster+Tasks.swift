@@ -69,7 +69,17 @@ extension Cluster {
     }
     let lease = LeaseRequest(
       lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
-    let grant = try await head.call(HeadAPI.requestLease, lease, deadline: options.leaseDeadline)
+    let grant: LeaseGrant
+    do {
+      grant = try await head.call(HeadAPI.requestLease, lease, deadline: options.leaseDeadline)
+    } catch let error as MobulaError where error.code == .deadlineExceeded {
+      // What was granted after all is given back.
+      await giveBack(lease.lease, workerIsReusable: true)
+      throw MobulaError(
+        .unavailable,
+        "No pod had \(request.demand) free within \(options.leaseDeadline): `mobula status` shows what the pods have, and who has it now."
+      )
+    }
     workers.leased(grant.lease, at: grant.endpoint)
     return grant
   }

@@ -33,7 +33,8 @@ public struct CBORDecoder: Sendable {
 
 /// The bytes that one call of `decode` reads.
 final class CBORDecodingState {
-  var bytes: UnsafeRawBufferPointer
+  // Changed once, at the end: nothing reads it at the same time.
+  @exclusivity(unchecked) var bytes: UnsafeRawBufferPointer
   let userInfo: [CodingUserInfoKey: Any]
 
   init(bytes: UnsafeRawBufferPointer, userInfo: [CodingUserInfoKey: Any]) {

@@ -83,7 +83,8 @@ struct CBORUnkeyedDecoding: UnkeyedDecodingContainer {
 
   mutating func decode<T: Decodable>(_ type: T.Type) throws -> T {
     let (offset, key) = try next(type)
-    let (value, end) = try item.decode(type, at: offset, key: key)
+    var end: Int?
+    let value = try item.decode(type, at: offset, key: key, end: &end)
     try advance(to: end)
     return value
   }

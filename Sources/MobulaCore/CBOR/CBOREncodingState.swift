@@ -30,15 +30,18 @@ final class CBOREncodingState {
     let serial: Int
   }
 
+  // Exclusive access to what changes with every element is not checked at run time: the state
+  // stays in one thread, and no code of anybody else's runs while one of these is being changed.
+
   let userInfo: [CodingUserInfoKey: Any]
-  var writer = CBORWriter()
+  @exclusivity(unchecked) var writer = CBORWriter()
   /// What went wrong where Codable has no `throws`; thrown at the next opportunity.
-  var failure: EncodingError?
-  var frames: [Frame] = []
+  @exclusivity(unchecked) var failure: (any Error)?
+  @exclusivity(unchecked) var frames: [Frame] = []
   /// The frame of the innermost value whose `encode(to:)` is running: only it and those after it may be written.
-  var owner = -1
+  @exclusivity(unchecked) var owner = -1
   /// The innermost frame that reaches to the end of the buffer.
-  var tip = -1
+  @exclusivity(unchecked) var tip = -1
   private var serial = 0
 
   init(userInfo: [CodingUserInfoKey: any Sendable]) { self.userInfo = userInfo.mapValues { $0 } }

@@ -65,21 +65,28 @@ final class CBORItem: Decoder, SingleValueDecodingContainer {
 
   /// Decodes what begins at `offset`: this item, or with a key one inside it.
   ///
-  /// - Returns: the value, and where it ends if that is known.
+  /// - Parameter end: becomes where the value ends, if that is known.
   @inline(__always)
-  func decode<T: Decodable>(_ type: T.Type, at offset: Int, key: (any CodingKey)?) throws -> (value: T, end: Int?) {
-    var reader = reader(at: offset)
-    do throws(CBORProblem) {
-      if let value = try reader.scalar(type) { return (value, reader.offset) }
-    } catch {
-      throw error.decodingError(type, path: path(key))
+  func decode<T: Decodable>(_ type: T.Type, at offset: Int, key: (any CodingKey)?, end: inout Int?) throws -> T {
+    if CBORReader.isScalar(type) {
+      var reader = reader(at: offset)
+      do throws(CBORProblem) {
+        let value = try reader.scalar(type)
+        end = reader.offset
+        return value
+      } catch {
+        throw error.decodingError(type, path: path(key))
+      }
     }
     let item = if let key { item(at: offset, key: key) } else { self }
-    return (try T(from: item), item.knownEnd)
+    let value = try T(from: item)
+    end = item.knownEnd
+    return value
   }
 
   func decode<T: Decodable>(_ type: T.Type) throws -> T {
-    let (value, end) = try decode(type, at: start, key: nil)
+    var end: Int?
+    let value = try decode(type, at: start, key: nil, end: &end)
     if let end { knownEnd = end }
     return value
   }

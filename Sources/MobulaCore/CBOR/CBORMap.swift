@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// A map that is being decoded: gone through as far as the keys asked for need it.
 ///
 /// Nearly always the keys are asked for in the order they were written in, so the
@@ -57,7 +59,8 @@ final class CBORMap {
   func isNil(_ key: any CodingKey) throws -> Bool { try item.isNil(at: place(of: key)) }
 
   func decode<T: Decodable>(_ type: T.Type, _ key: any CodingKey) throws -> T {
-    let (value, end) = try item.decode(type, at: try place(of: key), key: key)
+    var end: Int?
+    let value = try item.decode(type, at: try place(of: key), key: key, end: &end)
     if let end, recent == entries.count - 1, lastEnd == nil {
       lastEnd = end
       noteEnd()
@@ -68,12 +71,11 @@ final class CBORMap {
   func child(_ key: any CodingKey) throws -> CBORItem { item.item(at: try place(of: key), key: key) }
 
   private func find(_ key: String) throws -> Int? {
-    for index in [recent, recent + 1] where index >= 0 {
-      if index == entries.count, try !scan() { break }
-      if try matches(index, key) {
-        recent = index
-        return index
-      }
+    if recent >= 0, try matches(recent, key) { return recent }
+    let next = recent + 1
+    if try next < entries.count || scan(), try matches(next, key) {
+      recent = next
+      return next
     }
     guard let index = try search(key) else { return nil }
     recent = index
@@ -144,6 +146,11 @@ final class CBORMap {
 
 extension String {
   fileprivate func hasUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    utf8.count == bytes.count && utf8.elementsEqual(bytes)
+    var text = self
+    return text.withUTF8 { utf8 in
+      guard utf8.count == bytes.count else { return false }
+      guard let here = utf8.baseAddress, let there = bytes.baseAddress else { return true }
+      return memcmp(here, there, bytes.count) == 0
+    }
   }
 }

@@ -18,6 +18,13 @@ extension CBORReader {
     return false
   }
 
+  /// Whether another element follows, of `left` or, if that is `nil`, before the break.
+  mutating func takeElement(_ left: inout Int?) throws(MobulaError) -> Bool {
+    guard let count = left else { return try !takeStop() }
+    left = count - 1
+    return count > 0
+  }
+
   /// The bytes of `token`, and of what belongs to it; `nil` if it is no byte string.
   mutating func byteString(_ token: Token) throws(MobulaError) -> [UInt8]? {
     switch token {

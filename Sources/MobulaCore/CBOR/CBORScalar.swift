@@ -21,17 +21,27 @@ enum CBORProblem: Error {
 }
 
 extension CBORReader {
-  /// Reads a value of one of the types that need no container; `nil`, and nothing read, for any other type.
-  ///
-  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says.
+  /// Whether values of this type need no container.
   @inline(__always)
-  mutating func scalar<T>(_ type: T.Type) throws(CBORProblem) -> T? {
+  static func isScalar<T>(_ type: T.Type) -> Bool {
+    T.self == String.self || T.self == Int.self || T.self == Double.self || T.self == Bool.self
+      || T.self == [UInt8].self || T.self == ByteString.self || T.self == Float.self || T.self == UInt64.self
+      || T.self == Int64.self || T.self == UInt32.self || T.self == Int32.self || T.self == UInt.self
+      || T.self == UInt8.self || T.self == UInt16.self || T.self == Int8.self || T.self == Int16.self
+  }
+
+  /// Reads a value of one of the types that `isScalar` is true of.
+  ///
+  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says. (To answer both
+  /// questions with an optional would cost the making of that optional's type at run time.)
+  @inline(__always)
+  mutating func scalar<T>(_ type: T.Type) throws(CBORProblem) -> T {
     if T.self == String.self { return unsafeBitCast(try string(), to: T.self) }
     if T.self == Int.self { return unsafeBitCast(try integer(Int.self), to: T.self) }
     if T.self == Double.self { return unsafeBitCast(try double(), to: T.self) }
     if T.self == Bool.self { return unsafeBitCast(try boolean(), to: T.self) }
-    if T.self == [UInt8].self { return try byteString().map { unsafeBitCast($0, to: T.self) } }
-    if T.self == ByteString.self { return try byteString().map { unsafeBitCast(ByteString($0), to: T.self) } }
+    if T.self == [UInt8].self { return unsafeBitCast(try byteString(), to: T.self) }
+    if T.self == ByteString.self { return unsafeBitCast(ByteString(try byteString()), to: T.self) }
     if T.self == Float.self { return unsafeBitCast(try float(), to: T.self) }
     if T.self == UInt64.self { return unsafeBitCast(try integer(UInt64.self), to: T.self) }
     if T.self == Int64.self { return unsafeBitCast(try integer(Int64.self), to: T.self) }
@@ -42,7 +52,7 @@ extension CBORReader {
     if T.self == UInt16.self { return unsafeBitCast(try integer(UInt16.self), to: T.self) }
     if T.self == Int8.self { return unsafeBitCast(try integer(Int8.self), to: T.self) }
     if T.self == Int16.self { return unsafeBitCast(try integer(Int16.self), to: T.self) }
-    return nil
+    preconditionFailure("\(type) is decoded through a container")
   }
 
   private mutating func value() throws(CBORProblem) -> Token {
@@ -57,16 +67,18 @@ extension CBORReader {
     return text
   }
 
-  /// `nil`, and nothing read, for an array: its elements may be numbers that are bytes.
-  private mutating func byteString() throws(CBORProblem) -> [UInt8]? {
-    let start = offset
+  /// Accepts an array of numbers that are bytes too.
+  private mutating func byteString() throws(CBORProblem) -> [UInt8] {
     let token = try value()
-    let bytes: [UInt8]?
-    do throws(MobulaError) { bytes = try byteString(token) } catch { throw .malformed(error) }
-    if let bytes { return bytes }
-    guard case .array = token else { throw mismatch(token) }
-    offset = start
-    return nil
+    do throws(MobulaError) { if let bytes = try byteString(token) { return bytes } } catch { throw .malformed(error) }
+    guard case .array(var left) = token else { throw mismatch(token) }
+    var bytes: [UInt8] = []
+    while try hasElement(&left) { bytes.append(try integer(UInt8.self)) }
+    return bytes
+  }
+
+  private mutating func hasElement(_ left: inout Int?) throws(CBORProblem) -> Bool {
+    do throws(MobulaError) { return try takeElement(&left) } catch { throw .malformed(error) }
   }
 
   private mutating func integer<T: FixedWidthInteger>(_ type: T.Type) throws(CBORProblem) -> T {

@@ -107,12 +107,3 @@ public enum CBORValue: Hashable, Sendable {
     }
   }
 }
-
-extension CBORReader {
-  /// Whether another element follows, of `left` or, if that is `nil`, before the break.
-  fileprivate mutating func takeElement(_ left: inout Int?) throws(MobulaError) -> Bool {
-    guard let count = left else { return try !takeStop() }
-    left = count - 1
-    return count > 0
-  }
-}

@@ -71,10 +71,12 @@ struct StartCommand: AsyncParsableCommand {
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
     try prepareToken(directory)
-    try directory.write(try makeConfiguration(directory))
+    let configuration = try makeConfiguration(directory)
+    // In the foreground a host waits for its head, as hosts that are started together must.
+    if !head, !foreground { try await checkHead(configuration, directory) }
+    try directory.write(configuration)
     if foreground {
       Log.bootstrap()
-      let configuration = try directory.readConfiguration()
       return try await Supervisor(
         directory: directory, configuration: configuration, log: Logger(label: "supervisor")
       ).run()
@@ -148,6 +150,14 @@ struct StartCommand: AsyncParsableCommand {
       host: before?.host ?? .random(), name: name, address: listen, capacity: capacity, pods: pods)
   }
 
+  /// Asks the head once, so that a wrong address or token is said at once.
+  private func checkHead(_ configuration: StartConfiguration, _ directory: RunDirectory) async throws {
+    let connection = try await RPCConnection.connect(
+      to: configuration.head, token: try directory.token(), hello: Hello(role: .tool, name: configuration.name),
+      deadline: .seconds(5))
+    await connection.close()
+  }
+
   private func parse(_ text: String?, _ flag: String) throws -> ByteCount? {
     guard let text else { return nil }
     guard let count = ByteCount(text) else {
@@ -196,7 +206,7 @@ struct StartCommand: AsyncParsableCommand {
 
   private func lastError(in file: String) -> String {
     let lines = (try? readText(file))?.split(separator: "\n") ?? []
-    return lines.last { $0.hasPrefix("Error: ") }.map { String($0.dropFirst(7)) } ?? "see \(file)."
+    return lines.first { $0.hasPrefix("Error: ") }.map { String($0.dropFirst(7)) } ?? "see \(file)."
   }
 
   private func announce(_ configuration: StartConfiguration, _ directory: RunDirectory) {

@@ -1,4 +1,0 @@
-internal import Glibc
-
-/// This process's id.
-public func currentProcess() -> Int32 { getpid() }

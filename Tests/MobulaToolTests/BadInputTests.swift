@@ -1,0 +1,119 @@
+import FoundationEssentials
+import Glibc
+import MobulaCore
+import MobulaTestKit
+import Testing
+
+/// What users get wrong: one sentence that says what to do, and the right exit status.
+@Suite struct BadInputTests {
+  /// One sentence, status 1.
+  private func expectError(_ finished: Finished, _ words: String..., sourceLocation: SourceLocation = #_sourceLocation)
+  {
+    #expect(finished.status == .status(1), "\(finished)", sourceLocation: sourceLocation)
+    for word in words {
+      #expect(finished.errors.contains(word), "\(finished)", sourceLocation: sourceLocation)
+    }
+    let lines = finished.errors.split(separator: "\n").filter { $0.hasPrefix("Error: ") }
+    #expect(lines.count == 1, "one sentence: \(finished)", sourceLocation: sourceLocation)
+  }
+
+  @Test(arguments: [
+    ["--no-such-flag"], ["put"], ["start"], ["start", "--head", "--address", "127.0.0.1:1"],
+    ["bench", "--size", "big"],
+    ["bench", "--runs", "0"], ["get", "x"], ["start", "--head", "--port", "70000"],
+  ])
+  func usage(_ arguments: [String]) async throws {
+    let finished = try await run(Products.mobula, arguments)
+    #expect(finished.status == .status(64), "\(finished)")
+    #expect(finished.errors.contains("Usage: mobula"), "\(finished)")
+  }
+
+  @Test func help() async throws {
+    for command in [[], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"]] {
+      let finished = try await run(Products.mobula, command + ["--help"])
+      #expect(finished.status.isSuccess && finished.output.contains("Example"), "\(command): \(finished)")
+    }
+  }
+
+  @Test func withoutAHost() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    let environment = ["MOBULA_DIRECTORY": folder.path + "/none"]
+    expectError(try await run(Products.mobula, ["status"], environment: environment), "mobula start")
+    expectError(try await run(Products.mobula, ["stop"], environment: environment), folder.path)
+  }
+
+  @Test func nobodyListensAtTheAddress() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    try Data("0123456789abcdef0123456789abcdef\n".utf8).write(to: URL(filePath: folder.path + "/token"))
+    let silent = try SilentPort()
+    let finished = try await run(
+      Products.mobula,
+      [
+        "start", "--address", "\(silent.endpoint)", "--token-file", folder.path + "/token", "--directory",
+        folder.path + "/d",
+        "--capacity", "64MB",
+      ])
+    expectError(finished, "Nobody listens at \(silent.endpoint)")
+  }
+
+  @Test func wrongToken() async throws {
+    try await withCluster { cluster in
+      try Data("0123456789abcdef0123456789abcdef\n".utf8).write(to: URL(filePath: cluster.folder.path + "/wrong"))
+      let joined = try await run(
+        Products.mobula,
+        ["start", "--address", cluster.head, "--token-file", cluster.folder.path + "/wrong", "--capacity", "64MB"],
+        environment: cluster.environment(1))
+      expectError(joined, "token")
+      let missing = try await run(
+        Products.mobula, ["start", "--address", cluster.head, "--directory", cluster.folder.path + "/2"])
+      expectError(missing, "--token-file")
+    }
+  }
+
+  @Test func filesAndObjects() async throws {
+    try await withCluster { cluster in
+      expectError(try await cluster.mobula("put", "/no/such/file"), "/no/such/file")
+      expectError(try await cluster.mobula("put", "/tmp"), "/tmp")
+      expectError(try await cluster.mobula("get", "00000000000000000000000000000001", "-o", "/tmp/never"), "ls")
+      expectError(try await cluster.mobula("rm", "nothing"), "nothing")
+      let file = cluster.folder.path + "/file"
+      try Data("x".utf8).write(to: URL(filePath: file))
+      #expect(try await cluster.mobula("put", file).status.isSuccess)
+      expectError(try await cluster.mobula("get", "file", "-o", "/no/such/folder/file"), "/no/such/folder/file")
+
+      // A file larger than the whole store, and one that finds it occupied.
+      let large = cluster.folder.path + "/large"
+      let descriptor = open(large, O_CREAT | O_WRONLY, 0o600)
+      ftruncate(descriptor, 300_000_000)
+      expectError(try await cluster.mobula("put", large), "--capacity")
+      ftruncate(descriptor, 200_000_000)
+      close(descriptor)
+      #expect(try await cluster.mobula("put", large, "--name", "one").status.isSuccess)
+      expectError(try await cluster.mobula("put", large, "--name", "two"), "--capacity", "mobula rm")
+    }
+  }
+
+  @Test(arguments: ["12", "nonsense", "-5MB"])
+  func capacity(_ text: String) async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    let finished = try await run(
+      Products.mobula, ["start", "--head", "--port", "\(try TestCluster.freePort())", "--capacity=\(text)"],
+      environment: ["MOBULA_DIRECTORY": folder.path])
+    expectError(finished, text == "12" ? "MiB" : "--capacity")
+  }
+
+  @Test func resources() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    let finished = try await run(
+      Products.mobula, ["start", "--head", "--resources", "gpu"], environment: ["MOBULA_DIRECTORY": folder.path])
+    expectError(finished, "gpu")
+  }
+
+  @Test func benchCases() async throws {
+    expectError(try await run(Products.mobula, ["bench", "--cases", "replication-9"]), "replication-9", "s3-4")
+  }
+}

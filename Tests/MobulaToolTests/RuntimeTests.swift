@@ -1,0 +1,34 @@
+import FoundationEssentials
+import Glibc
+import MobulaCore
+import Testing
+
+/// Tasks, actors and holds, by a program as users write them, on a cluster of two pods.
+@Suite struct RuntimeTests {
+  @Test(arguments: ["tasks", "actors", "holds", "losses"])
+  func scenario(_ name: String) async throws {
+    try await withCluster(others: 0, ["--pod", "main:CPU=2", "--pod", "other:CPU=2,special=1"]) { cluster in
+      let finished = try await run(
+        Products.testApp, [],
+        environment: cluster.environment(0).merging(["SCENARIO": name, "MARKER": cluster.folder.path + "/marker"]) {
+          $1
+        },
+        within: .seconds(120))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+
+      // With the driver, its job went: its objects, but for the named one, and its workers.
+      var listed = try await cluster.mobula("ls")
+      for _ in 0..<100 where listed.output.split(separator: "\n").count > (name == "holds" ? 2 : 1) {
+        try await Task.sleep(for: .milliseconds(50))
+        listed = try await cluster.mobula("ls")
+      }
+      #expect(listed.output.split(separator: "\n").count == (name == "holds" ? 2 : 1), "\(listed)")
+      #expect(listed.output.contains("named by the test") == (name == "holds"), "\(listed)")
+    }
+  }
+
+  @Test func withoutAHost() async throws {
+    let finished = try await run(Products.testApp, [], environment: ["MOBULA_DIRECTORY": "/tmp/no-such-directory"])
+    #expect(finished.status == .status(1) && finished.errors.contains("mobula start"), "\(finished)")
+  }
+}
