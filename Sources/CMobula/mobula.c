@@ -32,9 +32,9 @@ int mobula_reopen_read_only(int fd) {
   return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-int mobula_reserve(int fd, int64_t length) {
+int mobula_reserve(int fd, int64_t offset, int64_t length) {
   int result;
-  do { result = fallocate(fd, 0, 0, length) == 0 ? 0 : errno; } while (result == EINTR);
+  do { result = fallocate(fd, 0, offset, length) == 0 ? 0 : errno; } while (result == EINTR);
   return result;
 }
 

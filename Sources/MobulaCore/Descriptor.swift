@@ -38,26 +38,36 @@ public final class SharedDescriptor: Sendable {
 
 /// Anonymous shared memory with a descriptor that can be passed to another process.
 public enum MemoryFile {
-  /// Makes a memfd of `size` bytes, every page reserved, that can neither shrink nor grow.
+  /// Makes a memfd of `size` bytes that can neither shrink nor grow.
   ///
-  /// Reserving first is what turns "no memory" into an error here instead of a SIGBUS later.
+  /// - Parameter isReserved: whether every page is reserved now; otherwise `reserve` has to come
+  ///   before the first touch. Reserving first is what turns "no memory" into an error instead of a SIGBUS.
   /// - Throws: `MobulaError`: `full` when the system has no memory for it, else `inputOutput`.
-  public static func create(name: String, size: Int) throws(MobulaError) -> OwnedDescriptor {
+  public static func create(
+    name: String, size: Int, isReserved: Bool = true
+  ) throws(MobulaError) -> OwnedDescriptor {
     let raw = try systemCall("Shared memory can't be made") { mobula_memfd_create(name) }
     let descriptor = OwnedDescriptor(owning: raw)
     try systemCall("Shared memory of \(ByteCount(size)) can't be sized") { ftruncate(raw, size) }
-    let number = mobula_reserve(raw, Int64(size))
+    if isReserved { try reserve(0..<size, of: raw) }
+    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 1, 0) }
+    return descriptor
+  }
+
+  /// Reserves the pages of a part of a memfd.
+  ///
+  /// - Throws: `MobulaError`: `full` when the system has no memory for it, else `inputOutput`.
+  public static func reserve(_ range: Range<Int>, of descriptor: CInt) throws(MobulaError) {
+    let number = mobula_reserve(descriptor, Int64(range.lowerBound), Int64(range.count))
     if number == ENOSPC || number == ENOMEM {
       throw MobulaError(
         .full,
-        "The system has no memory left for \(ByteCount(size)) more in the store: start the host with a smaller --capacity, or free some."
+        "The system has no memory left for \(ByteCount(range.count)) more in the store: start the host with a smaller --capacity, or free some."
       )
     }
     guard number == 0 else {
-      throw MobulaError.system("Shared memory of \(ByteCount(size)) can't be reserved", number: number)
+      throw MobulaError.system("Shared memory of \(ByteCount(range.count)) can't be reserved", number: number)
     }
-    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 1, 0) }
-    return descriptor
   }
 
   /// From now on nobody maps or writes the file writable; mappings that are there stay as they are.

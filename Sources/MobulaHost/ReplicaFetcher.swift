@@ -151,6 +151,8 @@ final class ReplicaFetcher: Sendable {
           let digest = try await complete(sink, object: object, expected: located.digest)
           return Fetched(digest: digest, bytesCopied: bytesCopied)
         }
+        // Given up here, for want of memory: another source would not help.
+        if failure == nil { try sink.checkNotAbandoned() }
         lastFailure =
           failure as? MobulaError
           ?? MobulaError(

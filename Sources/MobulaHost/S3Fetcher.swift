@@ -64,11 +64,11 @@ final class S3Fetcher: Sendable {
     if claim.isMaker {
       log.info("downloading from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))"])
       do {
-        // A small window, so that chunks come nearly in order and can be relayed at once.
+        // Nearly in order, so that chunks can be relayed as they come.
         try await fetcher.start(claim.object, geometry: geometry) { writer in
           try await client.download(
-            bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 4,
-            partSize: ByteCount(2 * 1_048_576))
+            bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 2,
+            partSize: ByteCount(2 * 1_048_576), lead: ByteCount(4 * 1_048_576))
         }
       } catch {
         // Another host may have more room: it is to be the next one's turn.

@@ -14,13 +14,15 @@ extension S3Client {
   ///   - header: the sink's first bytes; S3's byte 0 lies right after it.
   ///   - concurrency: GETs at a time, each on its own connection; 8 by default.
   ///   - partSize: bytes that one GET asks for, at least one chunk; 8 MiB by default.
+  ///   - lead: how far a GET may be ahead of the first missing byte, where others take the chunks in
+  ///     order meanwhile; unlimited by default.
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
   /// - Throws: `MobulaError`: `mismatch` when the object changed, `invalidArgument` when the sink's size is not
   ///   header and object together, else as `get`; `CancellationError`.
   public func download(
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int = 8, partSize: ByteCount = ByteCount(8 * 1_048_576),
-    progress: (@Sendable (Int) -> Void)? = nil
+    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil
   ) async throws {
     guard sink.geometry.objectSize == header.count + info.size else {
       throw MobulaError(
@@ -30,6 +32,7 @@ extension S3Client {
     }
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, partSize: partSize.bytes,
+      lead: lead?.bytes,
       progress: progress)
     try await withThrowingTaskGroup(of: Void.self) { group in
       for _ in 0..<max(1, concurrency) { group.addTask { try await download.fetchParts() } }
@@ -47,6 +50,7 @@ private struct S3Download: Sendable {
   let sink: any ChunkSink
   let header: [UInt8]
   let partSize: Int
+  let lead: Int?
   let progress: (@Sendable (Int) -> Void)?
 
   /// Fetches one part after another until no chunk is free.
@@ -56,7 +60,7 @@ private struct S3Download: Sendable {
     while var part = S3PartWriter(claimingFrom: sink, partSize: partSize) {
       let first = part.chunks.lowerBound
       do {
-        try Task.checkCancellation()
+        try await waitForTurn(of: first)
         try await fetch(&part)
         failures = 0
       } catch {
@@ -69,6 +73,19 @@ private struct S3Download: Sendable {
         else { throw error.mobulaError }
         try await Task.sleep(for: pause)
       }
+    }
+  }
+
+  /// Waits until the part that begins with `chunk` is not too far ahead of the first missing one.
+  ///
+  /// Connections don't share a link evenly: without this the slowest part may lag by many, and
+  /// whoever takes the chunks in order would wait for it with an idle link.
+  private func waitForTurn(of chunk: Int) async throws {
+    try Task.checkCancellation()
+    guard let lead else { return }
+    let chunks = max(1, lead / sink.geometry.chunkSize)
+    while let missing = sink.chunkMap.firstMissing(), chunk - missing > chunks {
+      try await Task.sleep(for: .milliseconds(2))
     }
   }
 

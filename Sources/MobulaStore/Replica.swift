@@ -76,7 +76,21 @@ final class Replica: Sendable {
     return checksum
   }
 
+  /// Claims a chunk whose pages are reserved, so that it may block for the time that takes.
+  /// `nil` when there is none, or no memory for it: the replica is abandoned then.
   func claimChunk(from start: Int) -> Int? {
+    guard let index = claimUnreserved(from: start) else { return nil }
+    do throws(MobulaError) {
+      try memory.waitUntilReserved(offset + geometry.range(of: index).upperBound)
+      return index
+    } catch {
+      returnClaim(index)
+      abandon(error)
+      return nil
+    }
+  }
+
+  private func claimUnreserved(from start: Int) -> Int? {
     state.update { state in
       guard case .arriving = state.phase else { return nil }
       var candidate = state.verified.firstMissing(from: start)
@@ -117,6 +131,10 @@ final class Replica: Sendable {
   /// The missing chunks won't come: whoever waits for one gets `error`. Nothing when none is missing.
   func abandon(_ error: MobulaError) {
     state.update { if case .arriving = $0.phase { $0.phase = .abandoned(error) } }
+  }
+
+  func checkNotAbandoned() throws(MobulaError) {
+    if case .abandoned(let error) = state.read({ $0.phase }) { throw error }
   }
 
   /// The digest of a complete replica.

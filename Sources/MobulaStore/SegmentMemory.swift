@@ -14,12 +14,19 @@ final class SegmentMemory: Sendable {
   let readOnly: SharedDescriptor
   /// For the maker of an arena alone.
   let writable: SharedDescriptor?
+  /// Up to where pages are reserved; beyond it nobody may touch them.
+  private let reservation: Reservation
 
-  /// Reserves `size` bytes (whole pages). Blocks while the system finds the pages: about a second for 1 GB.
+  /// Makes a segment of `size` bytes (whole pages).
+  ///
+  /// An arena's pages are reserved here, which takes about a second for 1 GB. A large filled
+  /// segment is reserved by a thread of its own, ahead of what arrives: see `waitUntilReserved`.
   ///
   /// - Throws: `MobulaError`: `full` when the system has no memory, else `inputOutput`.
   init(name: String, size: Int, kind: Kind) throws(MobulaError) {
-    let descriptor = try MemoryFile.create(name: name, size: size)
+    let isReserved = kind == .arena || size <= Reservation.step
+    let descriptor = try MemoryFile.create(name: name, size: size, isReserved: isReserved)
+    reservation = Reservation(reserved: isReserved ? size : 0)
     switch kind {
     case .arena:
       mapping = try MemoryMapping(descriptor.rawValue, count: size, access: .readOnly)
@@ -30,8 +37,14 @@ final class SegmentMemory: Sendable {
       try MemoryFile.sealFutureWrites(descriptor)
       readOnly = SharedDescriptor(try MemoryFile.readOnly(descriptor))
       writable = nil
+      if !isReserved { reservation.start(size: size, descriptor: SharedDescriptor(descriptor)) }
     }
   }
+
+  /// Blocks until the first `end` bytes may be touched.
+  ///
+  /// - Throws: `MobulaError` (`full`) when the system has no memory for them.
+  func waitUntilReserved(_ end: Int) throws(MobulaError) { try reservation.wait(for: end) }
 
   /// The bytes of an object in this segment.
   func bytes(of region: Range<Int>) -> UnsafeRawBufferPointer {

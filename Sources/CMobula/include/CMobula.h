@@ -11,8 +11,8 @@ int mobula_memfd_create(const char *name);
 int mobula_seal(int fd, int shrink_and_grow, int future_write);
 /// Opens the file behind `fd` again, read-only, through /proc/self/fd.
 int mobula_reopen_read_only(int fd);
-/// Reserves `length` bytes from offset 0: 0, or an errno value.
-int mobula_reserve(int fd, int64_t length);
+/// Reserves `length` bytes from `offset`: 0, or an errno value.
+int mobula_reserve(int fd, int64_t offset, int64_t length);
 
 /// Sends `length` bytes (at least one) with one descriptor attached.
 ssize_t mobula_send_descriptor(int socket, int fd, const void *bytes, size_t length);
