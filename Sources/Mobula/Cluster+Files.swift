@@ -96,6 +96,13 @@ extension Cluster {
   public func fetch(
     _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
   ) async throws -> ObjectRef<Blob> {
+    try await fetchCounted(url, endpoint: endpoint, progress: progress).reference
+  }
+
+  /// As `fetch`, and the bytes that came into this host's store for this call.
+  public func fetchCounted(
+    _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
+  ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
     // The object is known at once, while its bytes are still arriving.
     let reply = try await store.host.call(
       HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
@@ -108,8 +115,8 @@ extension Cluster {
       }
     }
     defer { watching.cancel() }
-    _ = try await store.pin(reply.object, sources: .relay, deadline: options.valueDeadline)
-    return ObjectRef(reference)
+    let pin = try await store.pin(reply.object, sources: .relay, deadline: options.valueDeadline)
+    return (ObjectRef(reference), pin.bytesCopied)
   }
 
   /// What lies under `s3://bucket/prefix`: URLs and sizes.

@@ -72,7 +72,13 @@ public final class Cluster: Sendable {
         return Empty()
       }
       let head = try await RPCConnection.connect(to: store.attached.head, token: token, hello: hello, router: control)
-      let job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job
+      let job: JobID
+      do {
+        job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job
+      } catch {
+        await head.close()
+        throw error
+      }
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
         workers: workers, log: Logger(label: "mobula"))

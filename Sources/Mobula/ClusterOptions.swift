@@ -9,7 +9,7 @@ public struct ClusterOptions: Sendable {
   public var valueDeadline: Duration = .seconds(600)
   /// How long a task, or a call of an actor, may take. Default: one day.
   public var workDeadline: Duration = .seconds(86_400)
-  /// How long a lease may take to be granted. Default: one minute.
+  /// How long `spawn` waits for a pod with room. Default: one minute. Tasks queue for as long as `workDeadline`.
   public var leaseDeadline: Duration = .seconds(60)
   /// How often a task is started again when its worker is lost. Default: 3.
   public var taskRetries = 3

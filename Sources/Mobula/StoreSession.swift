@@ -15,9 +15,15 @@ final class StoreSession: Sendable {
     self.host = host
     self.attached = attached
     client = StoreClient(descriptorSocket: attached.descriptorSocket)
-    holds = HoldReporter { _, report in
-      _ = try await host.call(
-        HostAPI.holdsChanged, ProcessHoldChanges(added: report.added, removed: report.removed), deadline: .seconds(60))
+    holds = HoldReporter { batch, _ in
+      do {
+        let changes = ProcessHoldChanges(added: batch.holds.added, removed: batch.holds.removed)
+        _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
+      } catch {
+        // The host would go on believing what is no longer so; without a connection it believes nothing.
+        await host.close()
+        throw error
+      }
     }
   }
 
@@ -32,7 +38,12 @@ final class StoreSession: Sendable {
     } catch let error as MobulaError where error.code == .unavailable {
       throw nothingRuns("nobody answers at \(endpoint)")
     }
-    return StoreSession(host: connection, attached: try await connection.call(HostAPI.attach, Empty()))
+    do {
+      return StoreSession(host: connection, attached: try await connection.call(HostAPI.attach, Empty()))
+    } catch {
+      await connection.close()
+      throw error
+    }
   }
 
   /// The token that a host keeps beside its sockets.
@@ -66,7 +77,7 @@ final class StoreSession: Sendable {
     do {
       return PinnedObject(
         object: object, digest: reply.digest, bytesCopied: reply.bytesCopied,
-        mapped: try client.map(reply.placement), session: self)
+        mapped: try await onThread(named: "map") { [client] in try client.map(reply.placement) }, session: self)
     } catch {
       unpin(object)
       throw error
@@ -86,34 +97,26 @@ final class StoreSession: Sendable {
     _ object: ObjectID, size: Int, holds: Bool, contains: [ObjectID],
     write: @escaping @Sendable (UnsafeMutableRawBufferPointer) throws -> Void
   ) async throws -> ObjectDigest {
-    let placement = try await host.call(
-      HostAPI.create, CreateRequest(object: object, size: size, holds: holds), deadline: .seconds(120))
     do {
-      let mapped = try client.map(placement)
-      guard let memory = mapped.writableBytes else {
+      let placement = try await host.call(
+        HostAPI.create, CreateRequest(object: object, size: size, holds: holds), deadline: .seconds(120))
+      let mapped = try await onThread(named: "map") { [client] in try client.map(placement) }
+      guard placement.writable else {
         throw MobulaError(
           .protocolViolation, "The host gave read-only memory for object \(object): its version may be another.")
       }
-      // The pointer is good as long as `mapped` is, which the closure below keeps.
-      let target = WritableMemory(bytes: memory, owner: mapped)
       // Copying blocks its thread for as long as memory takes; small copies are not worth a thread.
       if size < 1 << 20 {
-        try write(target.bytes)
+        try mapped.withUnsafeMutableBytes { try write($0) }
       } else {
-        try await onThread(named: "put") { try write(target.bytes) }
+        try await onThread(named: "put") { try mapped.withUnsafeMutableBytes { try write($0) } }
       }
       return try await host.call(
         HostAPI.seal, SealRequest(object: object, contains: contains), deadline: .seconds(300)
       ).digest
     } catch {
-      _ = try? await host.call(HostAPI.abort, ObjectRequest(object))
+      await cleanUp { [host] in _ = try? await host.call(HostAPI.abort, ObjectRequest(object)) }
       throw error
     }
   }
-}
-
-/// `@unchecked Sendable`: only the one `write` that fills the object uses it.
-private struct WritableMemory: @unchecked Sendable {
-  let bytes: UnsafeMutableRawBufferPointer
-  let owner: MappedObject
 }

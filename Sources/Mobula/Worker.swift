@@ -29,6 +29,17 @@ public enum Worker {
     guard let text = currentEnvironment()[WorkerEnvironment.variable] else {
       throw MobulaError(.invalidArgument, "\(WorkerEnvironment.variable) is not set: workers are started by pods.")
     }
+    // A program that a task starts is a driver of its own, not this worker once more.
+    unsetenv(WorkerEnvironment.variable)
+    // The pod holds the other end of standard input: however it ends, this process ends with it,
+    // even while the user's work keeps every thread of the pool busy.
+    detachThread(named: "lifeline") {
+      var byte: UInt8 = 0
+      while true {
+        let count = read(0, &byte, 1)
+        if count == 0 || count < 0 && currentErrno() != EINTR { _exit(0) }
+      }
+    }
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
     let options = ClusterOptions(directory: environment.directory)
     let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: environment.directory))
@@ -49,7 +60,8 @@ public enum Worker {
 
     let service = WorkerService(context: context)
     let server = try await RPCServer.bind(
-      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router())
+      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router(),
+      onDisconnect: { service.disconnected($0) })
     cluster.actors.listens(at: server.endpoint)
     let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
     _ = try await pod.call(PodAPI.workerReady, WorkerReady(worker: environment.worker, endpoint: server.endpoint))

@@ -23,6 +23,18 @@ final class ClientTable: Sendable {
     return client
   }
 
+  /// Does something for a process, which can't be removed meanwhile.
+  ///
+  /// - Throws: `MobulaError` (`connectionClosed`) when it is gone.
+  func whileAttached(_ connection: UInt64, _ body: () -> Void) throws(MobulaError) {
+    let isAttached = clients.withLock { clients in
+      guard clients[connection] != nil else { return false }
+      body()
+      return true
+    }
+    guard isAttached else { throw MobulaError(.connectionClosed, "The process that asked has ended.") }
+  }
+
   func remove(_ connection: UInt64) -> StoreClientID? {
     clients.withLock { $0.removeValue(forKey: connection) }
   }

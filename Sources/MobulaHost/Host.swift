@@ -41,14 +41,25 @@ public final class Host: Sendable {
     }
     // The reporter and the link need each other: the link is reached through a box that is filled once.
     let box = LinkBox()
-    let reporter = HoldReporter { changes, holds in
+    let reporter = HoldReporter { batch, isCurrent in
       let head = box.link
-      if !changes.isEmpty {
-        _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: changes))
-      }
-      if !holds.isEmpty {
-        _ = try await head.call(
-          HeadAPI.holdsChanged, HoldChanges(host: configuration.host, added: holds.added, removed: holds.removed))
+      do {
+        if !batch.changes.isEmpty {
+          _ = try await head.call(
+            HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: batch.changes))
+        }
+        let connection = try await head.connection()
+        // Differences are against what the head was told. A registration tells it everything anew, and
+        // makes older differences wrong; so they are sent on no later connection than they are for.
+        guard !batch.holds.isEmpty, isCurrent() else { return }
+        let holds = HoldChanges(host: configuration.host, added: batch.holds.added, removed: batch.holds.removed)
+        _ = try await connection.call(HeadAPI.holdsChanged, holds)
+      } catch let error as MobulaError where error.code == .connectionClosed {
+        // The registration that follows says it all.
+      } catch {
+        // The head knows less than it was to: a registration puts it right.
+        try? await head.connection().close()
+        throw error
       }
     }
     self.reporter = reporter
@@ -99,9 +110,11 @@ public final class Host: Sendable {
         try await group.waitForAll()
       } catch {
         await server.close()
+        await s3.close()
         throw error
       }
       await server.close()
+      await s3.close()
     }
   }
 
@@ -112,6 +125,11 @@ public final class Host: Sendable {
     if !aborted.isEmpty {
       log.info("a process ended before it sealed what it was making", metadata: ["objects": "\(aborted.count)"])
     }
+  }
+
+  /// Holds of a process that has ended already would never end.
+  private func hold(_ objects: [ObjectID], by connection: RPCConnection) throws(MobulaError) {
+    try clients.whileAttached(connection.id) { reporter.hold(objects, by: connection.id) }
   }
 
   private func client(_ connection: RPCConnection) throws(MobulaError) -> StoreClientID {
@@ -130,9 +148,12 @@ public final class Host: Sendable {
         capacity: configuration.capacity)
     }
     router.on(HostAPI.create) { request, connection in
-      let placement = try self.store.create(request.object, size: request.size, client: self.client(connection))
+      let client = try self.client(connection)
+      let placement = try await onThread(named: "reserve") {
+        try self.store.create(request.object, size: request.size, client: client)
+      }
       // Told to the head with the seal.
-      if request.holds { self.reporter.hold([request.object], by: connection.id) }
+      if request.holds { try self.hold([request.object], by: connection) }
       return placement
     }
     router.on(HostAPI.seal) { request, connection in
@@ -149,7 +170,13 @@ public final class Host: Sendable {
     }
     router.on(HostAPI.pin) { request, connection in
       let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
-      let placement = try self.store.pin(request.object, client: self.client(connection))
+      let client = try self.client(connection)
+      let placement = try self.store.pin(request.object, client: client)
+      if Task.isCancelled {
+        // Nobody takes the answer, so nobody would give the pin back.
+        self.store.unpin(request.object, client: client)
+        throw CancellationError()
+      }
       return PinReply(placement: placement, digest: fetched.digest, bytesCopied: fetched.bytesCopied)
     }
     router.on(HostAPI.unpin) { request, connection in
@@ -163,7 +190,7 @@ public final class Host: Sendable {
       return ReplicaProgress(verified: ByteCount(progress.verified), total: ByteCount(progress.total))
     }
     router.on(HostAPI.holdsChanged) { request, connection in
-      self.reporter.hold(request.added, by: connection.id)
+      try self.hold(request.added, by: connection)
       self.reporter.release(request.removed, by: connection.id)
       if !request.added.isEmpty { try await self.reporter.flush() }
       return Empty()

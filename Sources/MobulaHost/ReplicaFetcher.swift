@@ -45,8 +45,29 @@ final class ReplicaFetcher: Sendable {
   ///
   /// - Throws: `MobulaError`: `notFound` when no replica is left anywhere, `full`, `corrupted`, or `cancelled`.
   func ensureLocal(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
-    if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
-    let (task, isFirst) = fetches.withLock { fetches in
+    while true {
+      try Task.checkCancellation()
+      if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
+      let (task, isFirst) = join(object) { try await self.fetch(object, policy: policy) }
+      do {
+        let fetched = try await withTaskCancellationHandler {
+          try await task.value
+        } onCancel: {
+          leave(object, task)
+        }
+        return Fetched(digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : 0)
+      } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
+        // The last of those before us gave it up as we came: begin again.
+        continue
+      }
+    }
+  }
+
+  /// The fetch of an object, begun by `body` if there is none; and whether its bytes are the caller's to report.
+  private func join(
+    _ object: ObjectID, _ body: @escaping @Sendable () async throws -> Fetched
+  ) -> (task: Task<Fetched, any Error>, isFirst: Bool) {
+    fetches.withLock { fetches in
       if var fetch = fetches[object] {
         let isFirst = !fetch.isAccounted
         fetch.waiters += 1
@@ -54,58 +75,76 @@ final class ReplicaFetcher: Sendable {
         fetches[object] = fetch
         return (fetch.task, isFirst)
       }
+      // It clears its entry under the same lock, so not before the entry is there.
       let task = Task {
         defer { self.fetches.withLock { $0[object] = nil } }
-        return try await self.fetch(object, policy: policy)
+        return try await body()
       }
       fetches[object] = Fetch(task: task, waiters: 1, isAccounted: true)
       return (task, true)
     }
-    let fetched = try await withTaskCancellationHandler {
-      try await task.value
-    } onCancel: {
-      fetches.withLock { fetches in
-        guard var fetch = fetches[object], fetch.task == task else { return }
-        fetch.waiters -= 1
-        fetches[object] = fetch
-        if fetch.waiters == 0 { task.cancel() }
-      }
+  }
+
+  /// Somebody does not wait any longer.
+  private func leave(_ object: ObjectID, _ task: Task<Fetched, any Error>) {
+    fetches.withLock { fetches in
+      guard var fetch = fetches[object], fetch.task == task else { return }
+      fetch.waiters -= 1
+      fetches[object] = fetch
+      if fetch.waiters == 0 { task.cancel() }
     }
-    return Fetched(digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : 0)
   }
 
   /// Fills a replica from elsewhere than another host: `ensureLocal` waits for it as for any other.
+  /// Nothing happens when the object is on its way already.
   ///
   /// - Parameter fill: fills every chunk of the writer.
   func start(
     _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (any ReplicaWriter) async throws -> Void
   ) async throws {
-    let writer = try store.receive(object, geometry: geometry)
-    let task = Task {
-      defer { self.fetches.withLock { $0[object] = nil } }
-      do {
-        try await fill(writer)
-        let digest = try await self.complete(writer, object: object, expected: nil)
-        return Fetched(digest: digest, bytesCopied: geometry.objectSize)
-      } catch {
-        await self.giveUp(writer, object, error)
-        throw error
+    if store.info(of: object) != nil || fetches.withLock({ $0[object] != nil }) { return }
+    let writer = try await reserve(object, geometry)
+    fetches.withLock { fetches in
+      let task = Task {
+        defer { self.fetches.withLock { $0[object] = nil } }
+        do {
+          try await fill(writer)
+          let digest = try await self.complete(writer, object: object, expected: nil)
+          return Fetched(digest: digest, bytesCopied: geometry.objectSize)
+        } catch {
+          await self.giveUp(writer, object, error)
+          throw error
+        }
       }
+      // One waiter that never leaves: it has a name, and is not given up when nobody waits.
+      fetches[object] = Fetch(task: task, waiters: 1)
     }
-    fetches.withLock { $0[object] = Fetch(task: task, waiters: 1) }
     try await reporter.report(.partial(object: object, geometry: geometry))
+  }
+
+  /// Making room can mean evicting and unmapping: off the threads that serve calls.
+  private func reserve(_ object: ObjectID, _ geometry: ChunkGeometry) async throws -> any ReplicaWriter {
+    let store = store
+    return try await onThread(named: "reserve") { try store.receive(object, geometry: geometry) }
   }
 
   private func giveUp(_ writer: any ReplicaWriter, _ object: ObjectID, _ error: any Error) async {
     writer.abandonReplica(
       error as? MobulaError
         ?? MobulaError(.unavailable, "Host \(configuration.name) gave up receiving object \(object)."))
-    try? await reporter.report(.gone(object: object))
+    await cleanUp { try? await self.reporter.report(.gone(object: object)) }
+  }
+
+  /// Whoever waits behind this host for the same source may go on.
+  private func ended(_ object: ObjectID, _ source: HostID) async {
+    let ended = TransferEnded(receiver: configuration.host, source: source, object: object)
+    await cleanUp { _ = try? await self.head.call(HeadAPI.transferEnded, ended) }
   }
 
   private func fetch(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
     var excluded: [HostID] = []
     var writer: (any ReplicaWriter)?
+    var source: HostID?
     var bytesCopied = 0
     var lastFailure: MobulaError?
     do {
@@ -127,11 +166,12 @@ final class ReplicaFetcher: Sendable {
           }
           return Fetched(digest: info.digest, bytesCopied: bytesCopied)
         }
+        source = located.source
         let sink: any ReplicaWriter
         if let writer {
           sink = writer
         } else {
-          sink = try store.receive(object, geometry: located.geometry)
+          sink = try await reserve(object, located.geometry)
           writer = sink
           try await reporter.report(.partial(object: object, geometry: located.geometry))
         }
@@ -144,9 +184,8 @@ final class ReplicaFetcher: Sendable {
           failure = error
         }
         try Task.checkCancellation()
-        _ = try? await head.call(
-          HeadAPI.transferEnded,
-          TransferEnded(receiver: configuration.host, source: located.source, object: object))
+        source = nil
+        await ended(object, located.source)
         if sink.chunkMap.isComplete {
           let digest = try await complete(sink, object: object, expected: located.digest)
           return Fetched(digest: digest, bytesCopied: bytesCopied)
@@ -167,6 +206,7 @@ final class ReplicaFetcher: Sendable {
         excluded.append(located.source)
       }
     } catch {
+      if let source { await ended(object, source) }
       if let writer { await giveUp(writer, object, error) }
       if error is CancellationError {
         throw MobulaError(.cancelled, "Receiving object \(object) was cancelled: nobody waits for it any more.")

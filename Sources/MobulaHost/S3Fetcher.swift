@@ -59,6 +59,16 @@ final class S3Fetcher: Sendable {
     let geometry = try ChunkGeometry(objectSize: layout.size)
     // Whose S3 it is belongs to the version's name: two servers may have the same bucket.
     let version = "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)"
+    // The caller may go; a claim that nobody follows would keep all others waiting.
+    return try await Task {
+      try await self.fetch(
+        url, version, client: client, info: info, header: header, geometry: geometry)
+    }.value
+  }
+
+  private func fetch(
+    _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
+  ) async throws -> FetchReply {
     let claim = try await head.call(
       HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry))
     if claim.isMaker {

@@ -55,11 +55,14 @@ public final class Pod: Sendable {
   public let configuration: PodConfiguration
   private let state: Mutex<State>
   private let programs = ProgramCheck()
+  private let lifeline: Lifeline
   private let log: Logger
 
-  public init(_ configuration: PodConfiguration, log: Logger) {
+  /// - Throws: `MobulaError` (`inputOutput`) when the process has no descriptors left.
+  public init(_ configuration: PodConfiguration, log: Logger) throws {
     self.configuration = configuration
     self.log = log
+    lifeline = try Lifeline()
     state = Mutex(State(books: PodBooksStateMachine(total: configuration.resources)))
   }
 
@@ -144,7 +147,7 @@ public final class Pod: Sendable {
   }
 
   private func start(_ worker: WorkerID, for request: LeaseRequest, head: HeadLink) async throws -> Endpoint {
-    let process = try WorkerLauncher.launch(worker, for: request, in: configuration)
+    let process = try WorkerLauncher.launch(worker, for: request, in: configuration, lifeline: lifeline)
     state.withLock { $0.processes[worker] = process }
     Task { await self.watch(worker, process, head: head) }
     let timer = Task {
@@ -153,7 +156,13 @@ public final class Pod: Sendable {
     }
     defer { timer.cancel() }
     return try await withCheckedThrowingContinuation { continuation in
-      state.withLock { $0.starting[worker] = continuation }
+      let endpoint: Endpoint? = state.withLock { state in
+        // It may have been ready before anybody waited for it.
+        if let endpoint = state.books.endpoint(of: worker) { return endpoint }
+        state.starting[worker] = continuation
+        return nil
+      }
+      if let endpoint { return continuation.resume(returning: endpoint) }
       // It may have ended before the continuation was there for `watch` to find.
       if process.exit != nil { failStart(worker, process) }
     }

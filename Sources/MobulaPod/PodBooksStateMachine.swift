@@ -76,6 +76,14 @@ struct PodBooksStateMachine: Sendable {
     return true
   }
 
+  /// Where a worker listens; `nil` before it does.
+  func endpoint(of worker: WorkerID) -> Endpoint? {
+    switch workers[worker]?.state {
+    case .leased(_, let endpoint), .idle(let endpoint): endpoint
+    case .starting, nil: nil
+    }
+  }
+
   /// A lease came back.
   mutating func released(_ lease: LeaseID, workerIsReusable: Bool) -> ReleaseAction {
     leases[lease] = nil

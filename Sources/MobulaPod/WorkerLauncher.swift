@@ -9,13 +9,17 @@ enum WorkerLauncher {
     "\(configuration.directory)/logs/worker-\(worker.short).log"
   }
 
-  static func launch(_ worker: WorkerID, for request: LeaseRequest, in configuration: PodConfiguration) throws
+  static func launch(
+    _ worker: WorkerID, for request: LeaseRequest, in configuration: PodConfiguration, lifeline: Lifeline
+  ) throws
     -> ChildProcess
   {
     let environment = WorkerEnvironment(
       worker: worker, pod: configuration.pod, podName: configuration.name, podSocket: configuration.socket,
       directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
     var variables = currentEnvironment()
+    // Workers read the token from its file; what they start should not find it.
+    variables["MOBULA_TOKEN"] = nil
     variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)
     let directory = configuration.directory + "/logs"
     if mkdir(directory, 0o700) != 0, currentErrno() != EEXIST {
@@ -27,7 +31,7 @@ enum WorkerLauncher {
         open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
       })
     return try ChildProcess.spawn(
-      request.program.executable, [], environment: variables, output: .descriptor(file.rawValue),
-      errors: .descriptor(file.rawValue))
+      request.program.executable, [], environment: variables, input: .descriptor(lifeline.childsEnd),
+      output: .descriptor(file.rawValue), errors: .descriptor(file.rawValue))
   }
 }

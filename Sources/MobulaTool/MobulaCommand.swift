@@ -30,9 +30,9 @@ struct MobulaCommand: AsyncParsableCommand {
     if Worker.isRequested { await Worker.main() }
     let arguments = CommandLine.arguments.dropFirst()
     if arguments.first == LineRateProbe.argument { Glibc.exit(LineRateProbe.run(Array(arguments.dropFirst()))) }
-    if BenchDriver.isRequested {
+    if let orders = BenchDriver.takeOrders() {
       do {
-        try await BenchDriver.run()
+        try await BenchDriver.run(orders)
         Glibc.exit(0)
       } catch {
         Log.error("\(error)")

@@ -9,23 +9,39 @@ public final class HoldReporter: Sendable {
     var ledger = HoldLedgerStateMachine()
     /// How many flushes were asked for.
     var asked: UInt64 = 0
+    /// How many registrations have carried all holds.
+    var registrations: UInt64 = 0
     var changes: [ReplicaChange] = []
     var isSending = false
     var waiting: [(number: UInt64, continuation: CheckedContinuation<Void, any Error>)] = []
   }
 
-  private let send: @Sendable ([ReplicaChange], HoldLedgerStateMachine.Report) async throws -> Void
+  /// What is reported at a time.
+  public struct Batch: Sendable {
+    public var changes: [ReplicaChange]
+    public var holds: HoldLedgerStateMachine.Report
+    fileprivate var upTo: UInt64
+    fileprivate var registration: UInt64
+  }
+
+  private let send: @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void
   private let state = Mutex(State())
 
-  /// - Parameter send: delivers a report; called again only after it returned.
-  public init(send: @escaping @Sendable ([ReplicaChange], HoldLedgerStateMachine.Report) async throws -> Void) {
+  /// - Parameter send: delivers a report; called again only after it returned. `isCurrent` is false once
+  ///   a registration has carried all holds since the report was taken: its holds are not to be sent then.
+  public init(send: @escaping @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void) {
     self.send = send
   }
 
   public func isHeld(_ object: ObjectID) -> Bool { state.withLock { $0.ledger.isHeld(object) } }
 
   /// Takes all holds, for a registration that carries them.
-  public func takeRegistration() -> [ObjectID] { state.withLock { $0.ledger.takeRegistration() } }
+  public func takeRegistration() -> [ObjectID] {
+    state.withLock { state in
+      state.registrations += 1
+      return state.ledger.takeRegistration()
+    }
+  }
 
   /// Counts holds; they are reported with the next flush.
   public func hold(_ objects: [ObjectID], by holder: UInt64) {
@@ -80,20 +96,15 @@ public final class HoldReporter: Sendable {
     if starts { Task { await sendAll() } }
   }
 
-  private struct Batch {
-    var changes: [ReplicaChange]
-    var holds: HoldLedgerStateMachine.Report
-    var upTo: UInt64
-  }
-
   private func sendAll() async {
     var sent: UInt64?
     while let batch = takeBatch(after: sent) {
       var failure: (any Error)?
       do {
-        if !batch.changes.isEmpty || !batch.holds.isEmpty { try await send(batch.changes, batch.holds) }
+        if !batch.changes.isEmpty || !batch.holds.isEmpty {
+          try await send(batch) { self.state.withLock { $0.registrations == batch.registration } }
+        }
       } catch {
-        // What was lost is said again with the next registration.
         failure = error
       }
       sent = batch.upTo
@@ -123,7 +134,9 @@ public final class HoldReporter: Sendable {
         }
       }
       state.changes.removeAll()
-      return Batch(changes: changes, holds: state.ledger.takeReport(), upTo: state.asked)
+      return Batch(
+        changes: changes, holds: state.ledger.takeReport(), upTo: state.asked,
+        registration: state.registrations)
     }
   }
 }

@@ -122,7 +122,7 @@ func tasks(_ cluster: Cluster) async throws {
   try check(ready.count == 1 && pending.isEmpty, "wait finds what is there")
 
   var options = cluster.options
-  options.leaseDeadline = .seconds(1)
+  options.workDeadline = .seconds(1)
   let impatient = try await Cluster.connect(options)
   let lease = try await failure {
     _ = try await impatient.submit(WhereAmI(), .resources(["unobtainium": 1], cpu: 0)).value

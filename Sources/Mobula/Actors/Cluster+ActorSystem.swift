@@ -21,9 +21,9 @@ extension Cluster: DistributedActorSystem {
     }
     let encoded = try ArgumentCoding.encode(configuration)
     try await store.holds.flush()
-    let grant = try await lease(request)
+    let grant = try await lease(request, within: options.leaseDeadline)
     do {
-      let worker = try await workers.connection(to: grant.endpoint)
+      let worker = try await workers.leasedConnection(to: grant)
       let address = try await worker.call(
         WorkerAPI.spawn, SpawnCall(type: name, configuration: encoded.bytes, lease: grant.lease),
         deadline: options.workDeadline)
@@ -81,12 +81,13 @@ extension Cluster: DistributedActorSystem {
       throw MobulaError(.protocolViolation, "The actor \(actor.id) answered nothing where a \(returning) was due.")
     }
     let reader = ValueReader(cluster: self)
-    let value = try ArgumentCoding.decode(returning, from: bytes, reader: reader)
+    let value = Result { try ArgumentCoding.decode(returning, from: bytes, reader: reader) }
     if let number = reply.reply {
-      try await store.holds.flush()
-      _ = try? await worker.call(WorkerAPI.received, ReplyReceived(reply: number))
+      // What could not be decoded is not wanted either.
+      if case .success = value { try await store.holds.flush() }
+      await cleanUp { _ = try? await worker.call(WorkerAPI.received, ReplyReceived(reply: number)) }
     }
-    return value
+    return try value.get()
   }
 
   public func remoteCallVoid<Act: DistributedActor, Failure: Error>(

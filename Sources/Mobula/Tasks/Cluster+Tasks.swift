@@ -1,5 +1,6 @@
 import Logging
 import MobulaCore
+import MobulaHost
 import MobulaWire
 
 extension Cluster {
@@ -51,9 +52,10 @@ extension Cluster {
   }
 
   private func runOnce(_ call: TaskCall, _ request: ResourceRequest) async throws {
-    let grant = try await lease(request)
+    // A task may queue for as long as those before it take.
+    let grant = try await lease(request, within: options.workDeadline)
     do {
-      let worker = try await workers.connection(to: grant.endpoint)
+      let worker = try await workers.leasedConnection(to: grant)
       _ = try await worker.call(WorkerAPI.run, call, deadline: options.workDeadline)
       await giveBack(grant.lease, workerIsReusable: true)
     } catch {
@@ -63,7 +65,7 @@ extension Cluster {
   }
 
   /// The right to run work of this shape on one worker.
-  func lease(_ request: ResourceRequest) async throws -> LeaseGrant {
+  func lease(_ request: ResourceRequest, within limit: Duration) async throws -> LeaseGrant {
     guard let program else {
       throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
     }
@@ -71,13 +73,18 @@ extension Cluster {
       lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
     let grant: LeaseGrant
     do {
-      grant = try await head.call(HeadAPI.requestLease, lease, deadline: options.leaseDeadline)
-    } catch let error as MobulaError where error.code == .deadlineExceeded {
+      grant = try await head.call(HeadAPI.requestLease, lease, deadline: limit)
+    } catch {
       // What was granted after all is given back.
       await giveBack(lease.lease, workerIsReusable: true)
+      if (error as? MobulaError)?.code == .connectionClosed {
+        throw MobulaError(
+          .unavailable, "The head at \(store.attached.head) is gone, and the job with it: run the program again.")
+      }
+      guard (error as? MobulaError)?.code == .deadlineExceeded else { throw error }
       throw MobulaError(
         .unavailable,
-        "No pod had \(request.demand) free within \(options.leaseDeadline): `mobula status` shows what the pods have, and who has it now."
+        "No pod had \(request.demand) free within \(limit): `mobula status` shows what the pods have, and who has it now."
       )
     }
     workers.leased(grant.lease, at: grant.endpoint)
@@ -87,6 +94,8 @@ extension Cluster {
   func giveBack(_ lease: LeaseID, workerIsReusable: Bool) async {
     workers.returned(lease)
     // Without the head the lease ends with the job.
-    _ = try? await head.call(HeadAPI.returnLease, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))
+    await cleanUp { [head] in
+      _ = try? await head.call(HeadAPI.returnLease, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))
+    }
   }
 }

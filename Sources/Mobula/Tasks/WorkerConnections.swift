@@ -40,6 +40,17 @@ final class WorkerConnections: Sendable {
     return winner
   }
 
+  /// The connection to the worker of a fresh lease.
+  ///
+  /// - Throws: `MobulaError` (`connectionClosed`) when the worker has ended meanwhile.
+  func leasedConnection(to grant: LeaseGrant) async throws -> RPCConnection {
+    do {
+      return try await connection(to: grant.endpoint)
+    } catch let error as MobulaError where [.unavailable, .deadlineExceeded].contains(error.code) {
+      throw MobulaError(.connectionClosed, "The worker at \(grant.endpoint) ended before it was given work.")
+    }
+  }
+
   func leased(_ lease: LeaseID, at endpoint: Endpoint) {
     state.withLock { $0.leases[lease] = endpoint }
   }

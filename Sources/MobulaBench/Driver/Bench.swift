@@ -29,6 +29,8 @@ public final class Bench: Sendable {
   private let options: BenchOptions
   private let cases: [PlannedCase]
   private let runs: Mutex<[Int: [BenchRun]]> = Mutex([:])
+  /// What runs showed that can't be.
+  private let problems: Mutex<[String]> = Mutex([])
   private let say: @Sendable (String) -> Void
 
   static let bucket = "mobula-bench"
@@ -133,6 +135,7 @@ public final class Bench: Sendable {
     guard exit.isSuccess else {
       throw MobulaError(.workFailed, "The bench's driver ended with \(exit): its reason is above.")
     }
+    if let problem = problems.withLock({ $0.first }) { throw MobulaError(.mismatch, problem) }
     let rate = emulation.kind == .netns ? lineRate : nil
     var report = BenchReport(
       emulation: emulation.kind, size: options.size.bytes, lineRate: Int(lineRate.bytesPerSecond))
@@ -154,6 +157,9 @@ public final class Bench: Sendable {
   private func finished(_ run: FinishedRun, lineRate: LineRate?) {
     guard cases.indices.contains(run.index) else { return }
     let one = BenchRun(loaders: run.loaders, s3Bytes: run.fromS3, wireBytes: run.received)
+    if let problem = cases[run.index].problem(with: one, size: options.size.bytes) {
+      problems.withLock { $0.append(problem) }
+    }
     runs.withLock { $0[run.index, default: []].append(one) }
     say(result(cases[run.index], [one], lineRate).text(size: options.size.bytes))
   }

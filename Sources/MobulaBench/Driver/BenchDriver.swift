@@ -1,16 +1,22 @@
 import FoundationEssentials
+import Glibc
 import Mobula
 import MobulaCore
 import MobulaWire
 
 /// The program whose tasks and actors are measured; runs on host 0, told what to do by the bench.
 public enum BenchDriver {
-  /// Whether this process was started as the driver.
-  public static var isRequested: Bool { currentEnvironment()[DriverOrders.variable] != nil }
+  /// What this process is to do, when it was started as the driver; taken out of its environment,
+  /// where those that it starts would find it.
+  public static func takeOrders() -> String? {
+    guard let orders = currentEnvironment()[DriverOrders.variable] else { return nil }
+    unsetenv(DriverOrders.variable)
+    return orders
+  }
 
+  /// - Parameter text: what `takeOrders` returned.
   /// - Throws: `MobulaError` of the first thing that goes wrong.
-  public static func run() async throws {
-    let text = currentEnvironment()[DriverOrders.variable] ?? ""
+  public static func run(_ text: String) async throws {
     let orders = try JSONDecoder().decode(DriverOrders.self, from: Data(text.utf8))
     var options = ClusterOptions()
     options.workDeadline = .seconds(300)
@@ -86,6 +92,24 @@ private actor DriverRun {
     return model
   }
 
+  /// What an earlier run fetched is not to be found again, in any store.
+  private func removeFetched() async throws {
+    for listing in try await cluster.list() where listing.names.contains(orders.url) {
+      _ = try await cluster.remove("\(listing.object)")
+      try await waitUntilGone(listing.object)
+    }
+  }
+
+  private func waitUntilGone(_ object: ObjectID) async throws {
+    for _ in 0..<500 {
+      var bytes = 0
+      for loader in loaders.values.joined() { bytes += try await loader.bytesOf(object) }
+      if bytes == 0 { return }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    throw MobulaError(.mismatch, "The model of an earlier run is still in a store before the clock runs.")
+  }
+
   private func measure(_ item: PlannedCase, _ actors: [LoadModel]) async throws -> FinishedRun {
     var reference: ModelReference?
     if case .replication = item.kind {
@@ -98,8 +122,7 @@ private actor DriverRun {
       }
       reference = fresh
     } else {
-      // What an earlier run fetched is not to be found again.
-      _ = try? await cluster.remove(orders.url)
+      try await removeFetched()
     }
     let before = try await control.call(BenchControlAPI.counters, Empty())
     let start = monotonicSeconds() + 0.15

@@ -48,6 +48,10 @@ distributed actor LoadModel: RemoteActor {
     try await actorSystem.progress(of: reference.model.id).verified.bytes
   }
 
+  distributed func bytesOf(_ object: ObjectID) async throws -> Int {
+    try await actorSystem.progress(of: object).verified.bytes
+  }
+
   /// From the stores of the cluster.
   distributed func load(_ reference: ModelReference, from sources: SourcePolicy, at start: Double) async throws
     -> LoadTimes
@@ -69,8 +73,8 @@ distributed actor LoadModel: RemoteActor {
   /// From S3, through the stores.
   distributed func fetch(_ url: String, s3Endpoint: String, at start: Double) async throws -> LoadTimes {
     try await measure(start) {
-      let fetched = try await actorSystem.fetch(url, endpoint: s3Endpoint)
-      return (try await fetched.value, 0)
+      let (reference, bytesCopied) = try await actorSystem.fetchCounted(url, endpoint: s3Endpoint)
+      return (try await reference.value, bytesCopied)
     }
   }
 

@@ -80,7 +80,7 @@ struct PodCommand: AsyncParsableCommand {
     guard let entry = started.pods.first(where: { $0.name == name }) else {
       throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
     }
-    let pod = Pod(
+    let pod = try Pod(
       PodConfiguration(
         pod: entry.pod, name: entry.name, host: started.host, incarnation: Incarnation.now(), head: started.head,
         token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,

@@ -71,6 +71,8 @@ struct StartCommand: AsyncParsableCommand {
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
     try prepareToken(directory)
+    // From here on the token is in its file, and in no child's environment.
+    unsetenv("MOBULA_TOKEN")
     let configuration = try makeConfiguration(directory)
     // In the foreground a host waits for its head, as hosts that are started together must.
     if !head, !foreground { try await checkHead(configuration, directory) }
@@ -187,7 +189,8 @@ struct StartCommand: AsyncParsableCommand {
       try await Task.sleep(for: .milliseconds(20))
     }
     supervisor.signal(SIGTERM)
-    _ = await supervisor.waitForExit()
+    for _ in 0..<400 where supervisor.exit == nil { try await Task.sleep(for: .milliseconds(20)) }
+    supervisor.signal(SIGKILL)
     throw MobulaError(
       .deadlineExceeded,
       "The host was not ready within 20 seconds (\(last.map { "\($0)" } ?? "its pods did not register")): see \(directory.logFile)."

@@ -32,14 +32,7 @@ final class Supervisor: Sendable {
       unlink(directory.lockFile)
       close(lock)
     }
-    // A socket pair does as a pipe does, and can be made close-on-exec at once.
-    var ends: [CInt] = [-1, -1]
-    try systemCall("A socket pair can't be made") {
-      socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends)
-    }
-    let ours = SharedDescriptor(OwnedDescriptor(owning: ends[0]))
-    let theirs = SharedDescriptor(OwnedDescriptor(owning: ends[1]))
-    let input = theirs.rawValue
+    let lifeline = try Lifeline()
     let executable = try executablePath()
 
     var commands: [(name: String, arguments: [String])] = []
@@ -51,7 +44,7 @@ final class Supervisor: Sendable {
     try await withThrowingTaskGroup(of: Void.self) { group in
       for command in commands {
         let arguments = command.arguments + ["--directory", directory.path]
-        group.addTask { try await self.keep(command.name, executable, arguments, input: input) }
+        group.addTask { try await self.keep(command.name, executable, arguments, input: lifeline.childsEnd) }
       }
       group.addTask {
         for await signal in signals {
@@ -70,15 +63,21 @@ final class Supervisor: Sendable {
         throw error
       }
     }
-    withExtendedLifetime((ours, theirs)) {}
+    withExtendedLifetime(lifeline) {}
   }
 
   /// Keeps one process running.
   private func keep(_ name: String, _ executable: String, _ arguments: [String], input: CInt) async throws {
     while !Task.isCancelled {
       let started = ContinuousClock.now
-      let child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
-      state.withLock { $0.children[name] = child }
+      // Under the lock: whoever stops sees either no child and no more to come, or the child.
+      let child = try state.withLock { state -> ChildProcess? in
+        if state.machine.isStopping { return nil }
+        let child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
+        state.children[name] = child
+        return child
+      }
+      guard let child else { return }
       let exit = await child.waitForExit()
       let action = state.withLock { state in
         state.children[name] = nil

@@ -18,7 +18,7 @@ struct SupervisorStateMachine {
   static let refusedStatus: CInt = 77
 
   private var quickEnds: [String: Int] = [:]
-  private var isStopping = false
+  private(set) var isStopping = false
 
   /// A process ended after it ran for `lifetime`.
   mutating func ended(_ name: String, lifetime: Duration, exit: ChildProcess.Exit) -> Action {

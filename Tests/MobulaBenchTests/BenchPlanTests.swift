@@ -1,0 +1,49 @@
+import MobulaCore
+import Testing
+
+@testable import MobulaBench
+
+@Suite struct BenchPlanTests {
+  @Test func everyCaseIsPlanned() throws {
+    let cases = try BenchPlan.cases([])
+    #expect(
+      Set(cases.map(\.id)) == [
+        "replication-1", "replication-2", "replication-3", "replication-4", "replication-5", "s3-1", "s3-2", "s3-3",
+        "s3-4",
+      ])
+    for sources in [BenchSources.origin, .relay] {
+      let fanOut = cases.filter { $0.id == "replication-5" && $0.sources == sources }
+      #expect(fanOut.map(\.loaders.count) == [1, 2, 3, 4, 5])
+      #expect(fanOut.allSatisfy { Set($0.loaders.map(\.host)).count == $0.loaders.count })
+    }
+    #expect(cases.allSatisfy { $0.loaders.allSatisfy { $0.host < BenchPlan.hosts } })
+    #expect(cases.filter { $0.id == "replication-3" }.allSatisfy { $0.loaders.allSatisfy { $0 == BenchPlan.maker } })
+  }
+
+  @Test func casesAreChosenByName() throws {
+    #expect(try Set(BenchPlan.cases(["s3-2"]).map(\.id)) == ["s3-2"])
+    #expect(throws: MobulaError.self) { try BenchPlan.cases(["s3-2", "s3-9"]) }
+  }
+
+  private func run(_ item: PlannedCase, copied: Int = 0, s3: Int?, wire: Int?) -> BenchRun {
+    BenchRun(
+      loaders: item.loaders.map {
+        BenchLoader(host: $0.hostName, pod: $0.podName, seconds: 1, touched: 0, bytesCopied: copied)
+      }, s3Bytes: s3, wireBytes: wire)
+  }
+
+  @Test func whatCannotBeIsNoticed() throws {
+    let size = 100_000_000
+    let planned = try #require(
+      try BenchPlan.cases(["s3-2"]).first { $0.kind == .s3Planned && $0.loaders.count == 4 })
+    #expect(planned.problem(with: run(planned, s3: size, wire: 4 * size + 1), size: size) == nil)
+    #expect(planned.problem(with: run(planned, s3: size + 1, wire: 4 * size), size: size) != nil)
+    #expect(planned.problem(with: run(planned, s3: size, wire: 4 * size - 1), size: size) != nil)
+    #expect(planned.problem(with: run(planned, s3: size, wire: 4 * size * 108 / 100), size: size) != nil)
+    #expect(planned.problem(with: run(planned, s3: nil, wire: nil), size: size) == nil)
+    let same = try #require(try BenchPlan.cases(["replication-2"]).first)
+    #expect(same.problem(with: run(same, s3: 0, wire: 500), size: size) == nil)
+    #expect(same.problem(with: run(same, copied: 1, s3: 0, wire: 500), size: size) != nil)
+    #expect(same.problem(with: run(same, s3: 0, wire: size), size: size) != nil)
+  }
+}
