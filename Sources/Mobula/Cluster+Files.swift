@@ -39,7 +39,7 @@ extension Cluster {
         progress?(ByteCount(done), ByteCount(size))
       }
     }
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: name, object: object))
+    _ = try await store.host.call(HostAPI.setName, NameRequest(name: name, object: object))
     return ObjectRef(reference)
   }
 

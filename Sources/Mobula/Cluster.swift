@@ -124,7 +124,7 @@ public final class Cluster: Sendable {
 
   /// Gives an object a name, which keeps it until the name is removed.
   public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: name, object: reference.id))
+    _ = try await store.host.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
   }
 
   /// The object with this name, or this text form of an `ObjectID`.

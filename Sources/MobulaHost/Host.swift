@@ -15,6 +15,7 @@ public final class Host: Sendable {
   private let reporter: HoldReporter
   private let head: HeadLink
   private let clients = ClientTable()
+  private let notes: ObjectNotes
   private let log: Logger
 
   /// Opens the store and the bulk port; nobody is served before `run()`.
@@ -35,7 +36,10 @@ public final class Host: Sendable {
       source: { store.source($0) })
     self.transfer = transfer
     var router = RPCRouter()
+    let notes = ObjectNotes()
+    self.notes = notes
     router.on(HostControlAPI.drop) { request, _ in
+      notes.dropped(request.objects)
       for object in request.objects { store.delete(object) }
       return Empty()
     }
@@ -66,18 +70,21 @@ public final class Host: Sendable {
     let head = HeadLink(
       head: configuration.head, token: configuration.token, hello: hello, router: router, log: log
     ) { connection in
+      let inventory = store.inventory()
       let registration = HostRegistration(
         host: configuration.host, name: configuration.name, incarnation: configuration.incarnation,
         bulk: transfer.endpoint, capacity: configuration.capacity,
-        replicas: store.inventory().map { ReplicaReport(object: $0.object, geometry: $0.geometry, digest: $0.digest) },
-        holds: reporter.takeRegistration(), names: [:])
+        replicas: inventory.map {
+          ReplicaReport(
+            object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object))
+        }, holds: reporter.takeRegistration(), names: notes.names(of: inventory.map(\.object)))
       _ = try await connection.call(HeadAPI.registerHost, registration)
     }
     box.fill(head)
     self.head = head
     fetcher = ReplicaFetcher(
       configuration: configuration, hello: hello, store: store, head: head, reporter: reporter, log: log)
-    s3 = S3Fetcher(host: configuration.host, head: head, fetcher: fetcher, log: log)
+    s3 = S3Fetcher(host: configuration.host, head: head, fetcher: fetcher, notes: notes, log: log)
   }
 
   /// Serves until cancelled; then the sockets are gone and the memory is given back.
@@ -160,8 +167,14 @@ public final class Host: Sendable {
       let info = try await self.store.seal(request.object, client: self.client(connection))
       let report = ReplicaReport(
         object: info.object, geometry: info.geometry, digest: info.digest, contains: request.contains)
+      self.notes.contain(report.object, report.contains)
       try await self.reporter.report(.sealed(report, held: false))
       return report
+    }
+    router.on(HostAPI.setName) { request, _ in
+      _ = try await self.head.call(HeadAPI.setName, request)
+      self.notes.name(request.name, request.object)
+      return Empty()
     }
     router.on(HostAPI.abort) { request, connection in
       try self.store.abort(request.object, client: self.client(connection))

@@ -10,6 +10,8 @@ public enum HostAPI {
 
   public static let create = RPCMethod<CreateRequest, Placement>("host.create")
   public static let seal = RPCMethod<SealRequest, ReplicaReport>("host.seal")
+  /// Names an object at the head; this host remembers it for a head that is restarted.
+  public static let setName = RPCMethod<NameRequest, Empty>("host.setName")
   public static let abort = RPCMethod<ObjectRequest, Empty>("host.abort")
 
   /// Answers once every byte of the object is in this host's store, fetched from elsewhere if need be.

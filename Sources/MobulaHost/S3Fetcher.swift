@@ -10,14 +10,16 @@ final class S3Fetcher: Sendable {
   private let host: HostID
   private let head: HeadLink
   private let fetcher: ReplicaFetcher
+  private let notes: ObjectNotes
   private let log: Logger
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[String: S3Client]>([:])
 
-  init(host: HostID, head: HeadLink, fetcher: ReplicaFetcher, log: Logger) {
+  init(host: HostID, head: HeadLink, fetcher: ReplicaFetcher, notes: ObjectNotes, log: Logger) {
     self.host = host
     self.head = head
     self.fetcher = fetcher
+    self.notes = notes
     self.log = log
   }
 
@@ -88,6 +90,8 @@ final class S3Fetcher: Sendable {
       }
     }
     _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object))
+    notes.name("\(url)", claim.object)
+    notes.name(version, claim.object)
     return FetchReply(
       object: claim.object, name: "\(url)", size: ByteCount(info.size), bytesFromS3: claim.isMaker ? info.size : 0)
   }

@@ -1,0 +1,33 @@
+import MobulaCore
+import Synchronization
+
+/// What a host remembers of its objects for a head that was restarted: their names, and what they contain.
+final class ObjectNotes: Sendable {
+  private struct State {
+    var names: [String: ObjectID] = [:]
+    var contains: [ObjectID: [ObjectID]] = [:]
+  }
+
+  private let state = Mutex(State())
+
+  func name(_ name: String, _ object: ObjectID) { state.withLock { $0.names[name] = object } }
+
+  func contain(_ object: ObjectID, _ inner: [ObjectID]) {
+    if !inner.isEmpty { state.withLock { $0.contains[object] = inner } }
+  }
+
+  func dropped(_ objects: [ObjectID]) {
+    state.withLock { state in
+      for object in objects { state.contains[object] = nil }
+      state.names = state.names.filter { !objects.contains($0.value) }
+    }
+  }
+
+  /// The names of those objects that are here.
+  func names(of objects: [ObjectID]) -> [String: ObjectID] {
+    let here = Set(objects)
+    return state.withLock { $0.names.filter { here.contains($0.value) } }
+  }
+
+  func contents(of object: ObjectID) -> [ObjectID] { state.withLock { $0.contains[object] ?? [] } }
+}
