@@ -73,6 +73,7 @@ let package = Package(
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
-    tests("MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaCore", "MobulaTestKit"]),
+    tests(
+      "MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit"]),
   ]
 )

@@ -100,7 +100,9 @@ struct TestCluster: Sendable {
   }
 
   /// Starts the head's host, and `others` more that join it.
-  static func start(others: Int = 0, _ arguments: [String] = []) async throws -> TestCluster {
+  static func start(
+    others: Int = 0, _ arguments: [String] = [], environment: [String: String] = [:]
+  ) async throws -> TestCluster {
     let folder = try TemporaryFolder()
     let port = try freePort()
     let cluster = TestCluster(folder: folder, head: "127.0.0.1:\(port)")
@@ -108,7 +110,7 @@ struct TestCluster: Sendable {
       let started = try await run(
         Products.mobula,
         ["start", "--head", "--port", "\(port)", "--name", "h0", "--capacity", "256MB"] + arguments,
-        environment: cluster.environment(0))
+        environment: environment.merging(cluster.environment(0)) { $1 })
       try #require(started.status.isSuccess, "\(started.errors)")
       for index in 0..<others {
         let joined = try await run(
@@ -117,7 +119,7 @@ struct TestCluster: Sendable {
             "start", "--address", cluster.head, "--token-file", cluster.directory(0) + "/token", "--name",
             "h\(index + 1)",
             "--capacity", "256MB",
-          ], environment: cluster.environment(index + 1))
+          ], environment: environment.merging(cluster.environment(index + 1)) { $1 })
         try #require(joined.status.isSuccess, "\(joined.errors)")
       }
       return cluster
@@ -146,9 +148,10 @@ struct TestCluster: Sendable {
 
 /// A cluster for the length of `body`.
 func withCluster(
-  others: Int = 0, _ arguments: [String] = [], _ body: (TestCluster) async throws -> Void
+  others: Int = 0, _ arguments: [String] = [], environment: [String: String] = [:],
+  _ body: (TestCluster) async throws -> Void
 ) async throws {
-  let cluster = try await TestCluster.start(others: others, arguments)
+  let cluster = try await TestCluster.start(others: others, arguments, environment: environment)
   do {
     try await body(cluster)
   } catch {
