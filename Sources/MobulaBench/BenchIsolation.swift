@@ -73,6 +73,8 @@ public enum BenchIsolation {
       newSession: true)
     let signals = try SignalWatch([SIGINT, SIGTERM, SIGHUP, SIGQUIT]) { _ in end(child, kind, lifeline) }
     let exit = await child.waitForExit()
+    // Its S3 server is gone with it, and could not clean up after itself.
+    defer { SeaweedSockets.removeStale() }
     // On loopback the session's other processes are not the child's to wait for.
     if kind == .loopback { _ = kill(-child.pid, SIGKILL) }
     if let signal = signals.stop() { return 128 + signal }

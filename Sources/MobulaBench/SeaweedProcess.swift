@@ -13,6 +13,7 @@ final class SeaweedProcess: Sendable {
   init(
     program: String, address: String, ports: SeaweedPorts, accessKey: String, secretKey: String
   ) throws(MobulaError) {
+    SeaweedSockets.removeStale()
     let folder = try SeaweedFolder()
     do {
       let identities = try folder.write(
@@ -66,6 +67,7 @@ final class SeaweedProcess: Sendable {
     // It takes SIGTERM for a wish and 15 s over it.
     server.signal(SIGKILL)
     _ = await server.waitForExit()
+    SeaweedSockets.removeStale()
     folder.remove()
   }
 

@@ -34,7 +34,7 @@ final class BenchCluster: Sendable {
     var variables = currentEnvironment().merging(environment) { $1 }
     variables["MOBULA_TOKEN"] = secret
     variables["MOBULA_DIRECTORY"] = host.directory
-    variables["MOBULA_LOG"] = variables["MOBULA_LOG"] ?? "warning"
+    variables["MOBULA_LOG"] = variables["MOBULA_LOG"] ?? "error"
     return variables
   }
 
