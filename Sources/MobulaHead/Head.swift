@@ -85,7 +85,10 @@ public final class Head: Sendable {
   /// Lets the state decide, then sees to what it decided.
   @discardableResult
   func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
-    let (answer, effects) = state.withLock { (body(&$0), $0.takeEffects()) }
+    let (answer, effects) = state.withLock { state in
+      state.directory.advance(to: now)
+      return (body(&state), state.takeEffects())
+    }
     for effect in effects {
       if case .resume(let resume) = effect { resume() } else { outbox.yield(effect) }
     }

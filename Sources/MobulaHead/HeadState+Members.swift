@@ -11,18 +11,13 @@ extension HeadState {
       name: registration.name, bulk: registration.bulk, capacity: registration.capacity)
     let actions = try membership.hostRegistered(
       host, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
-    hostNames[host] = registration.name
+    hostNames.joined(host, registration.name)
     watch(connection)
     apply(actions, at: now)
     let inventory = HostInventory(registration)
-    // A host that brings something to a young head knew the one before: others may hold it.
-    if !inventory.isEmpty, now < configuration.hostTimeout, settlesAt == nil {
-      directory.beginSettling()
-      settlesAt = configuration.hostTimeout
-      act(.wakeAt(configuration.hostTimeout))
-    }
-    for object in inventory.sealed.map(\.object) + inventory.holds { lastJob = max(lastJob, object.job) }
+    if !inventory.isEmpty { beginSettling(at: now) }
     apply(directory.registered(host, inventory))
+    heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)), at: now)
     return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
   }
 
@@ -39,14 +34,15 @@ extension HeadState {
       name: registration.name, host: registration.host, resources: registration.resources)
     let actions = try membership.podRegistered(
       registration.pod, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
-    podNames[registration.pod] = registration.name
+    podNames.joined(registration.pod, registration.name)
     watch(connection)
     apply(actions, at: now)
-    for lease in registration.leases { lastJob = max(lastJob, lease.job) }
+    if !registration.leases.isEmpty { beginSettling(at: now) }
     apply(
       scheduler.podRegistered(
         registration.pod, host: registration.host, total: registration.resources,
         leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) }, at: now))
+    heard(of: Set(registration.leases.map(\.job)), at: now)
     return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
   }
 
@@ -76,11 +72,14 @@ extension HeadState {
       case .hostLost(let host):
         act(.log(.warning, "host \(hostName(host)) is lost"))
         lostHosts.insert(host)
+        // Unless a newer incarnation is there at once.
+        if membership.hosts[host] == nil { hostNames.left(host) }
       case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))
       case .podReturned(let pod): act(.log(.info, "pod \(podName(pod)) is back"))
       case .podSuspected(let pod): act(.log(.notice, "pod \(podName(pod)) is away"))
       case .podLost(let pod):
         act(.log(.warning, "pod \(podName(pod)) is lost"))
+        if membership.pods[pod] == nil { podNames.left(pod) }
         apply(scheduler.podLost(pod, at: now))
       case .close(let connection): if let connection = connections[connection] { act(.close(connection)) }
       case .wakeAt(let instant): act(.wakeAt(instant))

@@ -51,6 +51,10 @@ extension HeadState {
       case .ready(let id, let objects): finishWait(id, objects)
       }
     }
+    if let next = directory.nextExpiry, next != expiryWake {
+      expiryWake = next
+      act(.wakeAt(next))
+    }
   }
 
   private func reply(_ answer: LocateAnswer, to request: LocateRequest) -> LocateReply {

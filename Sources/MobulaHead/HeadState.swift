@@ -8,7 +8,7 @@ internal import MobulaWire
 /// Its methods decide, and leave what is to be done in `effects`.
 struct HeadState: Sendable {
   let configuration: HeadConfiguration
-  var directory = ObjectDirectoryStateMachine()
+  var directory: ObjectDirectoryStateMachine
   var membership: MembershipStateMachine
   var scheduler: SchedulerStateMachine
   /// Connections of hosts, pods and drivers.
@@ -24,15 +24,20 @@ struct HeadState: Sendable {
   /// What pods have granted, until the driver has it.
   var grants: [LeaseID: LeaseGrant] = [:]
   /// What people call hosts and pods, also those that are lost: errors name them.
-  var hostNames: [HostID: String] = [:]
-  var podNames: [PodID: String] = [:]
+  var hostNames = MemberNames<HostID>()
+  var podNames = MemberNames<PodID>()
   /// When hosts that knew a former head have had their time to register.
   var settlesAt: Duration?
+  /// Jobs that hosts and pods brought from a former head, until it is settled that their drivers don't come.
+  var orphanedJobs: Set<JobID> = []
+  /// What the timer was last told for receivers that have not reported yet.
+  var expiryWake: Duration?
   private var effects: [HeadEffect] = []
   private var lastRequest: UInt64 = 0
 
   init(_ configuration: HeadConfiguration) {
     self.configuration = configuration
+    directory = ObjectDirectoryStateMachine(partialTimeout: configuration.partialTimeout)
     membership = MembershipStateMachine(hostTimeout: configuration.hostTimeout)
     scheduler = SchedulerStateMachine(infeasibleTimeout: configuration.infeasibleTimeout)
   }
@@ -61,6 +66,8 @@ struct HeadState: Sendable {
   mutating func tick(_ now: Duration) {
     apply(membership.tick(now), at: now)
     apply(scheduler.tick(now))
+    expiryWake = nil
+    apply(directory.tick(now))
     for (request, _) in waitDeadlines.filter({ $0.value <= now }) {
       finishWait(request, directory.endWait(request))
     }
@@ -68,7 +75,7 @@ struct HeadState: Sendable {
     if let instant = settlesAt {
       if instant <= now {
         settlesAt = nil
-        apply(directory.settled())
+        endSettling(at: now)
       } else {
         act(.wakeAt(instant))
       }

@@ -32,7 +32,9 @@ struct HeadFixture: Sendable {
   }
 
   /// A host that does nothing but note what it shall drop.
-  func host(_ number: UInt64, incarnation: UInt64 = 1, replicas: [ReplicaReport] = []) async throws -> FakeHost {
+  func host(
+    _ number: UInt64, incarnation: UInt64 = 1, replicas: [ReplicaReport] = [], holds: [ObjectID] = []
+  ) async throws -> FakeHost {
     let (drops, sink) = AsyncStream.makeStream(of: ObjectID.self)
     var router = RPCRouter()
     router.on(HostControlAPI.drop) { request, _ in
@@ -45,13 +47,13 @@ struct HeadFixture: Sendable {
       HeadAPI.registerHost,
       HostRegistration(
         host: fake.id, name: "host \(number)", incarnation: incarnation,
-        bulk: .tcp(host: "10.0.0.\(number)", port: 7601), capacity: .gigabytes(1), replicas: replicas, holds: [],
+        bulk: .tcp(host: "10.0.0.\(number)", port: 7601), capacity: .gigabytes(1), replicas: replicas, holds: holds,
         names: [:]))
     return fake
   }
 
   /// A pod that grants whatever it is asked for, and notes what it shall give up.
-  func pod(_ number: UInt64, _ resources: Resources) async throws -> FakePod {
+  func pod(_ number: UInt64, _ resources: Resources, leases: [LeaseRecord] = []) async throws -> FakePod {
     let id = PodID(high: 0, low: number)
     let host = HostID(high: 0, low: number)
     let (releases, sink) = AsyncStream.makeStream(of: LeaseID.self)
@@ -69,7 +71,7 @@ struct HeadFixture: Sendable {
     _ = try await connection.call(
       HeadAPI.registerPod,
       PodRegistration(
-        pod: id, name: "pod \(number)", host: host, incarnation: 1, resources: resources, leases: []))
+        pod: id, name: "pod \(number)", host: host, incarnation: 1, resources: resources, leases: leases))
     return FakePod(id: id, connection: connection, releases: releases)
   }
 

@@ -130,6 +130,41 @@ import Testing
     }
   }
 
+  @Test func jobsOfAFormerHeadEndWhenTheirDriversDoNotCome() async throws {
+    try await withHead {
+      $0.hostTimeout = .milliseconds(500)
+    } _: { cluster in
+      // The leases alone make the head wait for others.
+      let kept = LeaseRecord(lease: LeaseID(high: 1, low: 9), job: JobID(7), demand: ["CPU": 1])
+      let pod = try await cluster.pod(1, ["CPU": 1], leases: [kept])
+      let a = try await cluster.host(1, replicas: [report], holds: [report.object])
+      let driver = try await cluster.driver()
+      #expect(driver.job == JobID(8))
+      async let grant = driver.lease(1, ["CPU": 1])
+      #expect(await pod.nextRelease() == kept.lease)
+      #expect(await a.nextDrop() == report.object)
+      #expect(try await grant.pod == pod.id)
+      // Whoever comes later finds nobody to wait for.
+      let late = LeaseRecord(lease: LeaseID(high: 1, low: 10), job: JobID(6), demand: ["CPU": 1])
+      let other = try await cluster.pod(2, ["CPU": 1], leases: [late])
+      #expect(await other.nextRelease() == late.lease)
+      #expect(cluster.head.status().jobs == [driver.job])
+    }
+  }
+
+  @Test func aHostThatNeverBeginsHoldsNobodyUp() async throws {
+    try await withHead {
+      $0.partialTimeout = .milliseconds(20)
+    } _: { cluster in
+      let a = try await cluster.host(1)
+      let b = try await cluster.host(2)
+      let c = try await cluster.host(3)
+      try await a.changed(.sealed(report, held: true))
+      #expect(try await b.locate(report.object).source == a.id)
+      #expect(try await c.locate(report.object).source == a.id)
+    }
+  }
+
   @Test func aLeaseIsGrantedAndReturned() async throws {
     try await withHead { cluster in
       let pod = try await cluster.pod(1, ["worker_pod_b": 1])

@@ -48,6 +48,19 @@ import Testing
     #expect(members.connectionLost(1, at: .zero) == [])
   }
 
+  @Test func theNamesOfTheLastThatWentAreKept() {
+    var names = MemberNames<HostID>(capacity: 2)
+    for number: UInt64 in 1...4 { names.joined(host(number), "host \(number)") }
+    for number: UInt64 in [1, 2, 2] { names.left(host(number)) }
+    #expect(names[host(1)] == "host 1")
+    // Back, and so not among those that went.
+    names.joined(host(1), "one")
+    names.left(host(3))
+    #expect(names[host(2)] == "host 2")
+    names.left(host(4))
+    #expect((1...4).map { names[host($0)] } == ["one", nil, "host 3", "host 4"])
+  }
+
   @Test func podsFollowTheSameRules() throws {
     var members = MembershipStateMachine(hostTimeout: .seconds(10))
     _ = try members.podRegistered(p, podOf(a), incarnation: 1, on: 1)

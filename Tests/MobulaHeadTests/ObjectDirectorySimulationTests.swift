@@ -119,7 +119,7 @@ private struct HoldsModel {
   }
 
   /// Receivers with a link to a source each, chunks that only move down, links that break,
-  /// hosts that are lost: whoever is left has the object in the end.
+  /// hosts that are lost, or fail without a word: whoever is left has the object in the end.
   @Test(arguments: seeds) func everyReceiverIsServed(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     var directory = ObjectDirectoryStateMachine()
@@ -132,7 +132,16 @@ private struct HoldsModel {
     var asking: [RequestID: HostID] = [:]
     var excluded: [HostID: Set<HostID>] = [:]
     var lastRequest: UInt64 = 0
+    var now = Duration.zero
     _ = directory.changed(maker, [sealed(model, held: true)])
+
+    func requireNoCircle(_ sources: [HostID: HostID], _ what: String) throws {
+      for start in sources.keys {
+        var at = start
+        for _ in sources { at = sources[at] ?? at }
+        try #require(sources[at] == nil, "seed \(seed): a circle of \(what) at \(start)")
+      }
+    }
 
     func act(_ actions: [DirectoryAction]) throws {
       for action in actions {
@@ -153,12 +162,12 @@ private struct HoldsModel {
         default: Issue.record("seed \(seed): unexpected \(action)")
         }
       }
-      let sources = directory.records[model]?.graph.sources ?? [:]
-      for start in sources.keys {
-        var at = start
-        for _ in sources { at = sources[at] ?? at }
-        try #require(sources[at] == nil, "seed \(seed): a circle of sources at \(start)")
-      }
+      try requireNoCircle(directory.records[model]?.graph.sources ?? [:], "sources")
+      // What hosts do may differ from what the directory knows, but not so.
+      try requireNoCircle(links, "links")
+      var again = directory
+      let late = again.serve(model)
+      try #require(late == [], "seed \(seed): somebody waits who could be served")
     }
 
     var steps = 0
@@ -166,6 +175,9 @@ private struct HoldsModel {
       steps += 1
       try #require(steps < 20_000, "seed \(seed): receivers starve")
       let isRough = steps < 300
+      now += .milliseconds(100)
+      directory.advance(to: now)
+      if let expiry = directory.nextExpiry, expiry <= now { try act(directory.tick(now)) }
       guard let receiver = receivers.filter({ progress[$0] != 10 }).sorted().randomElement(using: &random) else {
         break
       }
@@ -173,7 +185,10 @@ private struct HoldsModel {
         if isRough, random.chance(8) {
           // The link breaks, or the receiver fails before it could report anything.
           links[receiver] = nil
-          if random.chance(50) {
+          if !reported.contains(receiver), receivers.count > 3, random.chance(50) {
+            // It has no room, and does not say so.
+            receivers.remove(receiver)
+          } else if random.chance(50) {
             excluded[receiver, default: []].insert(source)
           } else {
             try act(directory.transferEnded(receiver: receiver, source: source, object: model))
@@ -213,5 +228,11 @@ private struct HoldsModel {
         try act(actions.filter { $0 != .refuse(id, model, .receiverLost) })
       }
     }
+    #expect(directory.requests.isEmpty && asking.isEmpty, "seed \(seed): somebody still waits")
+    try act(directory.tick(now + .seconds(10)))
+    let graph = try #require(directory.records[model]?.graph)
+    #expect(graph.sources.isEmpty && graph.deadlines.isEmpty, "seed \(seed): \(graph)")
+    #expect(directory.nextExpiry == nil, "seed \(seed)")
+    #expect(Set(graph.complete) == receivers.union([maker]), "seed \(seed)")
   }
 }

@@ -107,6 +107,17 @@ import Testing
     #expect(directory.names == ["it": object(5)])
   }
 
+  @Test func jobsWhoseDriversDoNotComeEndWithTheSettling() {
+    var directory = ObjectDirectoryStateMachine()
+    directory.beginSettling()
+    let kept = object(7, job: 2)
+    let replicas = [model, part, kept].map { SealedReplica(object: $0, geometry: geometry, digest: digest()) }
+    #expect(
+      directory.registered(a, HostInventory(sealed: replicas, holds: [model, part, kept], names: ["it": part])) == [])
+    #expect(directory.settled(ending: [JobID(1)]) == [.drop(model, hosts: [a])])
+    #expect(directory.listed().map(\.object) == [part, kept])
+  }
+
   @Test func registeringAgainReplacesWhatWasKnown() {
     var directory = ObjectDirectoryStateMachine()
     _ = directory.changed(a, [sealed(model, held: true), sealed(part, held: true)])

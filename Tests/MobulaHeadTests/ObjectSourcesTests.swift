@@ -62,6 +62,41 @@ import Testing
     #expect(directory.transferEnded(receiver: b, source: a, object: model) == [answer(2, a)])
   }
 
+  @Test func aReceiverThatNeverBeginsIsNotWaitedFor() {
+    var directory = directory(at: a)
+    directory.advance(to: .seconds(100))
+    #expect(directory.locate(question(1, b, model)) == [answer(1, a)])
+    directory.advance(to: .seconds(103))
+    #expect(directory.locate(question(2, c, model)) == [])
+    #expect(directory.nextExpiry == .seconds(105))
+    #expect(directory.tick(.seconds(104)) == [])
+    #expect(directory.tick(.seconds(105)) == [answer(2, a)])
+    #expect(directory.nextExpiry == .seconds(110))
+    // One that has begun keeps its source, however long it takes.
+    #expect(directory.changed(c, [.partial(model, geometry)]) == [])
+    #expect(directory.tick(.seconds(110)) == [])
+    #expect(directory.nextExpiry == nil)
+    #expect(directory.locate(question(3, d, model)) == [answer(3, c)])
+    // b was only late: nobody depends on it before it is complete, or asks again.
+    #expect(directory.changed(b, [.partial(model, geometry), .gone(model), .partial(model, geometry)]) == [])
+    #expect(directory.locate(question(4, host(5), model)) == [])
+    #expect(directory.tick(.seconds(115)) == [answer(4, c)])
+  }
+
+  @Test func aReceiverThatAsksAgainHasItsTimeAgain() {
+    var directory = directory(at: a)
+    #expect(directory.locate(question(1, b, model)) == [answer(1, a)])
+    #expect(directory.locate(question(2, c, model)) == [])
+    directory.advance(to: .seconds(3))
+    #expect(directory.transferEnded(receiver: b, source: a, object: model) == [answer(2, a)])
+    #expect(directory.locate(question(3, b, model)) == [])
+    #expect(directory.changed(c, [.partial(model, geometry)]) == [answer(3, c)])
+    #expect(directory.locate(question(4, d, model)) == [])
+    #expect(directory.tick(.seconds(5)) == [])
+    #expect(directory.nextExpiry == .seconds(8))
+    #expect(directory.tick(.seconds(8)) == [answer(4, c)])
+  }
+
   @Test func anObjectNeverHeardOfIsWaitedFor() {
     var directory = ObjectDirectoryStateMachine()
     #expect(directory.locate(question(1, b, model)) == [])
@@ -105,6 +140,20 @@ import Testing
     #expect(directory.changed(b, [sealed(model)]) == [])
     // Nobody holds it, but it has a name.
     #expect(try directory.unnamed(name) == [.drop(model, hosts: [b])])
+  }
+
+  @Test func aClaimWhoseAnswerWasLostIsAnsweredAgain() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let name = "s3://models/one#e1"
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .yours(model))
+    #expect(directory.registered(a, HostInventory()) == [])
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(2)) == .yours(model))
+    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(3)) == .exists(model))
+    #expect(directory.changed(a, [.partial(model, geometry)]) == [])
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(4)) == .exists(model))
+    #expect(directory.changed(a, [sealed(model)]) == [])
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(5)) == .exists(model))
+    #expect(directory.names == [name: model])
   }
 
   @Test func aFailedClaimLeavesNothingBehind() throws {

@@ -40,6 +40,9 @@ extension ObjectDirectoryStateMachine {
       if let action = answer(request, &record) {
         requests[id] = nil
         actions.append(action)
+        if let deadline = record.graph.deadlines[request.host] {
+          expiries.append(SourceExpiry(deadline: deadline, object: object, receiver: request.host))
+        }
       } else {
         stillWaiting.append(id)
       }
@@ -61,7 +64,7 @@ extension ObjectDirectoryStateMachine {
     switch record.graph.choose(for: request.host, excluding: request.excluded, plan: request.plan) {
     case .source(let host):
       guard let geometry = record.geometry else { return nil }
-      record.graph.attach(request.host, to: host)
+      record.graph.attach(request.host, to: host, until: now + partialTimeout)
       return .answer(request.id, .source(host, geometry, record.digest))
     case .wait: return nil
     case .none: return .refuse(request.id, request.object, .sourcesFailed(request.excluded.sorted()))

@@ -39,6 +39,9 @@ extension ObjectDirectoryStateMachine {
   /// A host wants to fetch what `name` stands for (one version of one S3 object): the
   /// first that asks does, the others locate what it fetches.
   ///
+  /// A host that asks again before it has reported anything of it is told again that it
+  /// does: it may not have had the first answer.
+  ///
   /// - Parameter fresh: the identifier that the object gets if nobody has asked before.
   /// - Throws: `MobulaError` (`mismatch`) when there are replicas of another size under that name.
   mutating func claim(
@@ -52,7 +55,8 @@ extension ObjectDirectoryStateMachine {
         "\(name) has \(geometry.objectSize) bytes, but the object fetched under that name \(record.geometry?.objectSize ?? 0); remove it with `mobula rm \(object)`."
       )
     }
-    if record.graph.hasRoot { return .exists(object) }
+    let hasBegun = record.graph.filler != host || record.graph.partial.contains(host) || !record.graph.complete.isEmpty
+    if record.graph.hasRoot, hasBegun { return .exists(object) }
     // Nobody has asked before, or its first claimer left it undone, or every host has evicted it.
     names[name] = object
     record.names.insert(name)

@@ -12,12 +12,25 @@ struct ObjectDirectoryStateMachine: Sendable {
   var names: [String: ObjectID] = [:]
   var requests: [RequestID: LocateQuestion] = [:]
   var waits: [RequestID: ObjectWait] = [:]
-  var endedJobs: Set<JobID> = []
+  var endedJobs = EndedJobs()
   var tombstones: Tombstones
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
   private(set) var isSettling = false
 
-  init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
+  /// What the receivers that have not reported yet have left of their time, the first to expire first.
+  var expiries: [SourceExpiry] = []
+  /// The instant of the events that come, since the head's start.
+  private(set) var now = Duration.zero
+  /// How long a receiver that was given a source may take to report that it can serve.
+  let partialTimeout: Duration
+
+  init(tombstones: Int = 65_536, partialTimeout: Duration = .seconds(5)) {
+    self.tombstones = Tombstones(capacity: tombstones)
+    self.partialTimeout = partialTimeout
+  }
+
+  /// What comes from here on happens at `instant`, or later.
+  mutating func advance(to instant: Duration) { now = max(now, instant) }
 
   // MARK: What hosts report
 
@@ -78,16 +91,18 @@ struct ObjectDirectoryStateMachine: Sendable {
   mutating func beginSettling() { isSettling = true }
 
   /// Whoever has not registered by now is not coming: from here on, what is not there is lost.
-  mutating func settled() -> [DirectoryAction] {
+  ///
+  /// - Parameter jobs: those whose drivers have not come.
+  mutating func settled(ending jobs: [JobID] = []) -> [DirectoryAction] {
     isSettling = false
-    return settle(records.keys.sorted())
+    return jobs.flatMap { jobEnded($0) } + settle(records.keys.sorted())
   }
 
   // MARK: Jobs
 
   /// A job has ended: its objects go, held or not, but for those that are named or inside a live one.
   mutating func jobEnded(_ job: JobID) -> [DirectoryAction] {
-    guard job != .commandLine, endedJobs.insert(job).inserted else { return [] }
+    guard job != .commandLine, endedJobs.insert(job) else { return [] }
     // Objects that contain each other would keep each other alive: only what a root reaches stays.
     var reached: Set<ObjectID> = []
     var pending = records.filter { isRoot($0.key, $0.value) }.map(\.key)

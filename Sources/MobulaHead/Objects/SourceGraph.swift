@@ -21,6 +21,8 @@ struct SourceGraph: Hashable, Sendable {
   /// The source of each receiver. A receiver that is not yet in `partial` has been
   /// answered, but has not said yet that it can serve.
   private(set) var sources: [HostID: HostID] = [:]
+  /// When each of those that have not said so yet must have.
+  private(set) var deadlines: [HostID: Duration] = [:]
   /// The host that fills its replica from outside the cluster, from S3; a root while it does.
   private(set) var filler: HostID?
 
@@ -39,35 +41,42 @@ struct SourceGraph: Hashable, Sendable {
 
   mutating func completed(_ host: HostID) {
     partial.remove(host)
-    sources[host] = nil
+    detach(host)
     if filler == host { filler = nil }
     if !complete.contains(host) { complete.append(host) }
   }
 
   mutating func started(_ host: HostID) {
     if !complete.contains(host) { partial.insert(host) }
+    deadlines[host] = nil
   }
 
   /// `host` has no replica any more; its receivers have no source until they ask again.
   mutating func removeReplica(of host: HostID) {
     complete.removeAll { $0 == host }
     partial.remove(host)
-    sources = sources.filter { $0.value != host }
+    for (receiver, source) in sources where source == host { detach(receiver) }
   }
 
   /// `host` is no longer fed, by `source` or by whomever.
   mutating func detach(_ host: HostID, from source: HostID? = nil) {
-    if source == nil || sources[host] == source { sources[host] = nil }
+    guard source == nil || sources[host] == source else { return }
+    sources[host] = nil
+    deadlines[host] = nil
   }
 
-  mutating func attach(_ receiver: HostID, to source: HostID) {
+  /// `receiver` takes the object from `source`.
+  ///
+  /// - Parameter deadline: when it must have begun to, unless it has chunks already.
+  mutating func attach(_ receiver: HostID, to source: HostID, until deadline: Duration) {
     precondition(chain(above: source)?.contains(receiver) == false, "a source must not depend on its receiver")
     sources[receiver] = source
+    deadlines[receiver] = isReady(receiver) ? nil : deadline
   }
 
   mutating func fill(by host: HostID?) {
     filler = host
-    if let host { sources[host] = nil }
+    if let host { detach(host) }
   }
 
   /// `host` and the hosts above it, up to a root; `nil` when they end at a host that gets nothing.

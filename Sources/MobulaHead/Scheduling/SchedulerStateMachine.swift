@@ -51,7 +51,7 @@ struct SchedulerStateMachine: Sendable {
   var asking: [RequestID: Waiting] = [:]
   /// Where the leases are that drivers have.
   private(set) var places: [LeaseID: PodID] = [:]
-  private var endedJobs: Set<JobID> = []
+  private var endedJobs = EndedJobs()
   private var arrivals: UInt64 = 0
   var nextWake: Duration?
   /// How long a request may wait while no pod could ever hold it.
