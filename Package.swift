@@ -53,7 +53,7 @@ let package = Package(
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
-    library("MobulaBench", ["Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
+    library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
     library("MobulaTestKit", ["MobulaCore"]),
     .executableTarget(
       name: "MobulaTool",

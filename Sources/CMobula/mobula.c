@@ -75,6 +75,8 @@ ssize_t mobula_sendfile(int socket, int fd, int64_t offset, size_t count) {
 
 int mobula_accept(int socket) { return accept4(socket, NULL, NULL, SOCK_CLOEXEC); }
 
+void mobula_adopt_orphans(void) { prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
+
 void mobula_name_thread(const char *name) { prctl(PR_SET_NAME, name); }
 
 // CRC32C. Reflected polynomial 0x82F63B78 (RFC 3720, appendix B.4).

@@ -67,16 +67,17 @@ public enum BenchIsolation {
     environment[variable] = "\(kind.rawValue):\(scratch)"
     // The child's input is the lifeline: it ends with this process, however that ends.
     let (lifeline, childsEnd) = try socketPair()
+    // What the child leaves behind is this process's to wait for: what it says is left is left.
+    Orphans.adopt()
     // A session of its own keeps the terminal's Ctrl-C out: the guardian alone decides.
     let child = try ChildProcess.spawn(
       command[0], Array(command.dropFirst()), environment: environment, input: .descriptor(childsEnd.rawValue),
       newSession: true)
     let signals = try SignalWatch([SIGINT, SIGTERM, SIGHUP, SIGQUIT]) { _ in end(child, kind, lifeline) }
     let exit = await child.waitForExit()
-    // Its S3 server is gone with it, and could not clean up after itself.
-    defer { SeaweedSockets.removeStale() }
     // On loopback the session's other processes are not the child's to wait for.
     if kind == .loopback { _ = kill(-child.pid, SIGKILL) }
+    Orphans.reapAll(within: .seconds(10))
     if let signal = signals.stop() { return 128 + signal }
     guard case .status(let status) = exit, saidFarewell(lifeline) else {
       throw MobulaError(

@@ -1,4 +1,3 @@
-import FoundationEssentials
 internal import Glibc
 public import MobulaCore
 
@@ -33,15 +32,4 @@ public final class HostProcess: Sendable {
     // nsenter reaps the process and ends right after it, so the number is still the process's.
     if let pid { _ = kill(pid, signal) } else { child.signal(SIGKILL) }
   }
-}
-
-/// The child of a process that has exactly one.
-func onlyChild(of pid: Int32) -> Int32? {
-  // The system keeps a list for each thread: of the children that it has started.
-  let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []
-  let children = threads.flatMap { thread in
-    let data = (try? Data(contentsOf: URL(filePath: "/proc/\(pid)/task/\(thread)/children"))) ?? Data()
-    return String(decoding: data, as: UTF8.self).split(separator: " ").compactMap { Int32($0) }
-  }
-  return children.count == 1 ? children[0] : nil
 }

@@ -92,12 +92,18 @@ public final class NamespaceEmulation: HostEmulation {
   }
 
   public func stop() async {
-    for (host, unshare) in zip(hosts, inits) {
+    // The first has the head, at whose end the others would complain.
+    for (host, unshare) in zip(hosts, inits).reversed() {
       // unshare reaps the init only after every process of its namespace is gone; then it ends too.
       if case .namespaces(let initProcess, _) = host.place, unshare.exit == nil { _ = kill(initProcess, SIGKILL) }
     }
     for unshare in inits.dropFirst(hosts.count) { unshare.signal(SIGKILL) }
-    for unshare in inits { _ = await unshare.waitForExit() }
+    // What takes longer ends with the isolation.
+    let deadline = ContinuousClock.now + .seconds(10)
+    while inits.contains(where: { $0.exit == nil }), ContinuousClock.now < deadline {
+      Orphans.reapFromNamespacesBelow()
+      try? await Task.sleep(for: .milliseconds(10))
+    }
     // A namespace's interfaces go a while after it; the next emulation may want the names at once.
     try? await NamespaceScripts.unlink.run(
       (0...hosts.count).map { "v\($0)" } + ["br0"], orSay: "The hosts' bridge can't be removed")

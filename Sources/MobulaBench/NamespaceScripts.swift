@@ -96,6 +96,15 @@ enum NamespaceScripts {
     ' sh "$3" "$4"
     """)
 
+  /// `privateTemporary DIRECTORY PROGRAM ARGUMENT…`: becomes PROGRAM, for which DIRECTORY is `/tmp`.
+  static let privateTemporary = ShellScript(
+    """
+    exec 9<"$2"
+    mount --bind "$1" /tmp
+    shift 2
+    exec /proc/self/fd/9 "$@"
+    """)
+
   /// `link INTERFACE up|down`.
   static let link = ShellScript(#"ip link set "$1" "$2""#)
 

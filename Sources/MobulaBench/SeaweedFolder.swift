@@ -6,9 +6,10 @@ internal import MobulaCore
 struct SeaweedFolder: Sendable {
   let path: String
 
-  /// - Throws: `MobulaError` (`inputOutput`) when no folder can be made in `TMPDIR`, `/tmp` by default.
-  init() throws(MobulaError) {
-    let parent = currentEnvironment()["TMPDIR"].flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
+  /// - Parameter parent: where to make it; `TMPDIR`, `/tmp` by default.
+  /// - Throws: `MobulaError` (`inputOutput`) when no folder can be made there.
+  init(in parent: String? = nil) throws(MobulaError) {
+    let parent = parent ?? currentEnvironment()["TMPDIR"].flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
     var template = Array("\(parent)/mobula-seaweed-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else {
       throw MobulaError.system("A temporary folder can't be made in \(parent)")
@@ -17,7 +18,6 @@ struct SeaweedFolder: Sendable {
     try systemCall("\(path)/data can't be made") { mkdir("\(path)/data", 0o700) }
   }
 
-  var data: String { "\(path)/data" }
   var log: String { "\(path)/log" }
 
   func write(_ text: String, to name: String) throws(MobulaError) -> String {

@@ -65,6 +65,9 @@ public final class SeaweedServer: Sendable {
     return SeaweedMetrics.bytesSent(bucket: bucket, in: text)
   }
 
+  /// Waits until the server has ended, by `stop` or otherwise.
+  func waitForExit() async -> ChildProcess.Exit { await running.server.waitForExit() }
+
   /// Kills the server and removes its folder.
   public func stop() async { await running.stop() }
 

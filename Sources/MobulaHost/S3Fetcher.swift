@@ -82,6 +82,8 @@ final class S3Fetcher: Sendable {
             bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 2,
             partSize: ByteCount(2 * 1_048_576), lead: ByteCount(4 * 1_048_576))
         }
+      } catch let error as MobulaError where error.code == .alreadyExists {
+        // Another call of this host's was as fast, and has begun.
       } catch {
         // Another host may have more room: it is to be the next one's turn.
         let gone = ReplicaChanges(host: host, changes: [.gone(object: claim.object)])

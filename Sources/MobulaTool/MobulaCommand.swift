@@ -32,8 +32,7 @@ struct MobulaCommand: AsyncParsableCommand {
     if arguments.first == LineRateProbe.argument { Glibc.exit(LineRateProbe.run(Array(arguments.dropFirst()))) }
     if let orders = BenchDriver.takeOrders() {
       do {
-        try await BenchDriver.run(orders)
-        Glibc.exit(0)
+        Glibc.exit(try await BenchDriver.run(orders))
       } catch {
         Log.error("\(error)")
         Glibc.exit(1)

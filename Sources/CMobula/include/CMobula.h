@@ -28,5 +28,8 @@ int mobula_accept(int socket);
 /// CRC32C (Castagnoli) of `length` bytes, continuing from `crc` (0 at the start).
 uint32_t mobula_crc32c(uint32_t crc, const void *bytes, size_t length);
 
+/// Makes orphans below this process its children, rather than init's.
+void mobula_adopt_orphans(void);
+
 /// Names the calling thread; 15 bytes are kept.
 void mobula_name_thread(const char *name);

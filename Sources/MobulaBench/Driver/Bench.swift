@@ -29,6 +29,8 @@ public final class Bench: Sendable {
   private let options: BenchOptions
   private let cases: [PlannedCase]
   private let runs: Mutex<[Int: [BenchRun]]> = Mutex([:])
+  /// What the driver says it failed of.
+  private let failure = Mutex<MobulaError?>(nil)
   /// What runs showed that can't be.
   private let problems: Mutex<[String]> = Mutex([])
   private let say: @Sendable (String) -> Void
@@ -111,7 +113,7 @@ public final class Bench: Sendable {
 
     let secret = hexadecimal((0..<32).map { _ in UInt8.random(in: .min ... .max) })
     let token = try ClusterToken(secret)
-    let cluster = BenchCluster(
+    let cluster = try BenchCluster(
       emulation: emulation, token: token, secret: secret, environment: s3.environment, size: options.size)
     try await cluster.start(say: say)
 
@@ -124,21 +126,26 @@ public final class Bench: Sendable {
       self.finished(run, lineRate: emulation.kind == .netns ? lineRate : nil)
       return Empty()
     }
+    router.on(BenchControlAPI.failed) { failure, _ in
+      self.failure.withLock { $0 = failure.error }
+      return Empty()
+    }
     let control = try await RPCServer.bind(
       to: .tcp(host: emulation.serverAddress, port: 0), token: token, hello: Hello(role: .tool, name: "bench"),
       router: router)
     let orders = DriverOrders(
       control: control.endpoint, token: secret, cases: options.cases, runs: options.runs, model: model,
       url: "s3://\(Self.bucket)/\(Self.key)", s3Endpoint: s3.endpoint)
-    let exit = try await cluster.runDriver(orders)
+    let exit = try await cluster.runDriver(orders, beside: seaweed)
     await control.close()
+    if let failure = failure.withLock({ $0 }) { throw failure }
     guard exit.isSuccess else {
       throw MobulaError(.workFailed, "The bench's driver ended with \(exit): its reason is above.")
     }
     if let problem = problems.withLock({ $0.first }) { throw MobulaError(.mismatch, problem) }
     let rate = emulation.kind == .netns ? lineRate : nil
     var report = BenchReport(
-      emulation: emulation.kind, size: options.size.bytes, lineRate: Int(lineRate.bytesPerSecond))
+      emulation: emulation.kind, size: options.size.bytes, lineRate: rate.map { Int($0.bytesPerSecond) })
     for (index, item) in cases.enumerated() {
       guard let runs = runs.withLock({ $0[index] }), runs.count == options.runs else {
         throw MobulaError(.workFailed, "The case \(item.id) was not measured \(options.runs) times.")

@@ -12,20 +12,23 @@ final class BenchCluster: Sendable {
   private let size: ByteCount
   private let processes = Mutex<[HostProcess]>([])
 
-  static let headPort = 7600
+  private let headPort: Int
 
   /// - Parameters:
   ///   - secret: the token's text, for the hosts.
   ///   - environment: S3's address and credentials, for the hosts and their workers.
   ///   - size: of the model; the stores have room for a few of them.
+  /// - Throws: `MobulaError` (`unavailable`) when no port is free.
   init(
     emulation: any HostEmulation, token: ClusterToken, secret: String, environment: [String: String], size: ByteCount
-  ) {
+  ) throws(MobulaError) {
     self.emulation = emulation
     self.token = token
     self.secret = secret
     self.environment = environment
     self.size = size
+    // Other benches on this machine have the same loopback addresses.
+    headPort = emulation.kind == .netns ? 7600 : try FreePorts.draw(1)[0]
   }
 
   private var head: EmulatedHost { emulation.hosts[0] }
@@ -48,7 +51,7 @@ final class BenchCluster: Sendable {
       arguments += ["--capacity", "\(max(64_000_000, size.bytes * 4))", "--memory", "1GB", "--cpus", "2"]
       arguments +=
         host.index == head.index
-        ? ["--head", "--port", "\(Self.headPort)"] : ["--address", "\(head.address):\(Self.headPort)"]
+        ? ["--head", "--port", "\(headPort)"] : ["--address", "\(head.address):\(headPort)"]
       for pod in [LoaderPlace.PodLetter.a, .b] {
         let place = LoaderPlace(host: host.index, pod: pod)
         arguments += ["--pod", "\(place.podName):\(place.resource)=8"]
@@ -62,7 +65,7 @@ final class BenchCluster: Sendable {
   /// Asks the head, as anybody would, until it knows all hosts and pods.
   private func waitUntilReady() async throws {
     let deadline = ContinuousClock.now + .seconds(30)
-    let endpoint = Endpoint.tcp(host: head.address, port: Self.headPort)
+    let endpoint = Endpoint.tcp(host: head.address, port: headPort)
     var last = "nobody answered"
     while ContinuousClock.now < deadline {
       for (host, process) in zip(emulation.hosts, processes.withLock { $0 }) {
@@ -86,11 +89,24 @@ final class BenchCluster: Sendable {
     throw MobulaError(.deadlineExceeded, "The cluster was not ready within 30 seconds: \(last).")
   }
 
-  /// Runs the driver on the head's host and waits for its end.
-  func runDriver(_ orders: DriverOrders) async throws -> ChildProcess.Exit {
+  /// Runs the driver on the head's host until it ends, or something else does that has to last as long.
+  ///
+  /// - Throws: `MobulaError` (`workFailed`) that names what was killed: the driver would only meet the effects.
+  func runDriver(_ orders: DriverOrders, beside seaweed: SeaweedServer?) async throws -> ChildProcess.Exit {
     var variables = variables(of: head)
     variables[DriverOrders.variable] = String(decoding: try JSONEncoder().encode(orders), as: UTF8.self)
     let driver = try head.spawn(try BenchIsolation.executablePath(), [], environment: variables)
-    return await driver.waitForExit()
+    let (ends, first) = AsyncStream.makeStream(of: (String?, ChildProcess.Exit).self)
+    Task { first.yield((nil, await driver.waitForExit())) }
+    for (host, process) in zip(emulation.hosts, processes.withLock { $0 }) {
+      Task { first.yield(("Host \(host.name)", await process.waitForExit())) }
+    }
+    if let seaweed { Task { first.yield(("SeaweedFS", await seaweed.waitForExit())) } }
+    for await (name, exit) in ends {
+      if name == nil, case .status = exit { return exit }
+      throw MobulaError(
+        .workFailed, "\(name ?? "The bench's driver") ended with \(exit) during the measurement: run the bench again.")
+    }
+    throw CancellationError()
   }
 }

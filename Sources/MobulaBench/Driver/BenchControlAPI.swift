@@ -6,6 +6,7 @@ import MobulaWire
 enum BenchControlAPI {
   static let counters = RPCMethod<Empty, BenchCounters>("bench.counters")
   static let finished = RPCMethod<FinishedRun, Empty>("bench.finished")
+  static let failed = RPCMethod<DriverFailure, Empty>("bench.failed")
 }
 
 struct BenchCounters: Codable, Sendable {
@@ -22,6 +23,11 @@ struct FinishedRun: Codable, Sendable {
   var loaders: [BenchLoader]
   var fromS3: Int?
   var received: Int?
+}
+
+/// Why the driver is about to end.
+struct DriverFailure: Codable, Sendable {
+  var error: MobulaError
 }
 
 /// What the driver is to do; given to it as JSON in its environment.

@@ -15,8 +15,9 @@ public enum BenchDriver {
   }
 
   /// - Parameter text: what `takeOrders` returned.
-  /// - Throws: `MobulaError` of the first thing that goes wrong.
-  public static func run(_ text: String) async throws {
+  /// - Returns: the exit status for this process; the bench was told then why it isn't 0.
+  /// - Throws: `MobulaError` when it can't begin.
+  public static func run(_ text: String) async throws -> CInt {
     let orders = try JSONDecoder().decode(DriverOrders.self, from: Data(text.utf8))
     var options = ClusterOptions()
     options.workDeadline = .seconds(300)
@@ -28,11 +29,14 @@ public enum BenchDriver {
     do {
       try await run.all()
     } catch {
-      await cluster.close()
-      throw error
+      let failure = error as? MobulaError ?? MobulaError(.workFailed, "The bench's driver failed: \(error).")
+      // A bench that is gone has its guardian to say so.
+      _ = try? await control.call(BenchControlAPI.failed, DriverFailure(error: failure))
+      return 1
     }
     await cluster.close()
     await control.close()
+    return 0
   }
 }
 
@@ -142,6 +146,13 @@ private actor DriverRun {
       return times
     }
     let after = try await control.call(BenchControlAPI.counters, Empty())
+    let due = item.fromS3(size: orders.model.size)
+    var fromS3 = difference(after.fromS3, before.fromS3)
+    // The server counts a body some time after its last byte has arrived here: what is missing comes soon or never.
+    for _ in 0..<100 where fromS3.map({ $0 < due }) == true {
+      try await Task.sleep(for: .milliseconds(20))
+      fromS3 = difference(try await control.call(BenchControlAPI.counters, Empty()).fromS3, before.fromS3)
+    }
     for actor in actors {
       try await actor.verify(expected)
       try await actor.unload()
@@ -154,7 +165,7 @@ private actor DriverRun {
         return BenchLoader(
           host: place.hostName, pod: place.podName, seconds: time.seconds, touched: time.touched,
           bytesCopied: time.bytesCopied)
-      }, fromS3: difference(after.fromS3, before.fromS3), received: difference(after.received, before.received))
+      }, fromS3: fromS3, received: difference(after.received, before.received))
   }
 
   private func difference(_ after: Int?, _ before: Int?) -> Int? {
