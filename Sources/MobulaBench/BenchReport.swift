@@ -58,7 +58,7 @@ public struct BenchLoader: Codable, Hashable, Sendable {
   public var seconds: Double
   /// Seconds of the pass over one byte of every page after that.
   public var touched: Double
-  /// Bytes that were copied within the host to get them there: 0 when the store's memory was mapped.
+  /// Bytes that came into the host's memory for this loader: 0 when the store had them already.
   public var bytesCopied: Int
 
   public init(host: String, pod: String, seconds: Double, touched: Double, bytesCopied: Int) {
