@@ -62,13 +62,13 @@ let package = Package(
         signals,
       ],
       swiftSettings: settings),
-    tests("MobulaCoreTests", ["MobulaCore"]),
+    tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
     tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix]),
-    tests("MobulaStoreTests", ["MobulaStore"]),
+    tests("MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
-    tests("MobulaBenchTests", ["MobulaBench"]),
+    tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(

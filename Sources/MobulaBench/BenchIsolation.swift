@@ -1,5 +1,6 @@
 internal import Glibc
-public import MobulaCore
+internal import Mobula
+import MobulaCore
 
 /// A process tree of the bench's own, of which nothing outlives it.
 ///
@@ -43,7 +44,7 @@ public enum BenchIsolation {
       try startInside(kind, scratch: scratch)
       return nil
     }
-    var command = [try executablePath()]
+    var command = [try Executable.path()]
     var chosen = EmulationKind.loopback
     if kind != .loopback {
       switch await Emulation.availability() {
@@ -125,14 +126,5 @@ public enum BenchIsolation {
         kill(0, SIGKILL)
       }
     }
-  }
-
-  /// This process's executable.
-  public static func executablePath() throws(MobulaError) -> String {
-    var buffer = [UInt8](repeating: 0, count: 4096)
-    let count = try systemCall("This process's executable can't be found (is /proc mounted?)") {
-      buffer.withUnsafeMutableBytes { readlink("/proc/self/exe", $0.baseAddress!, $0.count) }
-    }
-    return String(decoding: buffer[..<count], as: UTF8.self)
   }
 }

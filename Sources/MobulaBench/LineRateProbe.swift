@@ -1,4 +1,5 @@
 internal import Glibc
+import Mobula
 import MobulaCore
 
 /// Measures the line rate between two hosts with a TCP connection of its own.
@@ -22,7 +23,7 @@ public enum LineRateProbe {
     from sender: EmulatedHost, to receiver: EmulatedHost, nic: LinkRate?, duration: Duration = .seconds(2),
     executable: String? = nil, arguments: [String] = [LineRateProbe.argument], environment: [String: String]? = nil
   ) async throws -> LineRate {
-    let executable = try executable ?? BenchIsolation.executablePath()
+    let executable = try executable ?? Executable.path()
     let output = try ProcessOutput()
     let server = try receiver.spawn(
       executable, arguments + ["serve", receiver.address], environment: environment, output: output.stream)

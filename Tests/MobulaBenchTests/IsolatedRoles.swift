@@ -1,4 +1,5 @@
 import Glibc
+import Mobula
 import MobulaBench
 import MobulaCore
 import Testing
@@ -27,7 +28,7 @@ enum Role: String {
     environment[kindVariable] = kind.rawValue
     environment[markVariable] = mark
     let child = try ChildProcess.spawn(
-      BenchIsolation.executablePath(), arguments, environment: environment, output: output.stream,
+      Executable.path(), arguments, environment: environment, output: output.stream,
       errors: output.stream, newSession: true)
     output.started()
     return (child, output)

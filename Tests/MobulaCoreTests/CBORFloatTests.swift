@@ -1,3 +1,4 @@
+import MobulaTestKit
 import Testing
 
 @testable import MobulaCore

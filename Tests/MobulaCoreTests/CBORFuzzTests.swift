@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 /// Bytes that nobody wrote. Each test repeats with its seed, which a failure names.

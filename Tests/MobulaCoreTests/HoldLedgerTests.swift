@@ -1,3 +1,4 @@
+import MobulaTestKit
 import Testing
 
 @testable import MobulaCore
@@ -35,7 +36,7 @@ import Testing
 
   /// What the next one up believes after all reports is what is so, whatever happened in between.
   @Test(arguments: 0..<200) func reportsAddUp(_ seed: Int) {
-    var generator = SplitMix(state: UInt64(seed))
+    var generator = SeededGenerator(seed: UInt64(seed))
     var ledger = HoldLedgerStateMachine()
     var model: [UInt64: Set<ObjectID>] = [:]
     var believed: Set<ObjectID> = []
@@ -60,17 +61,6 @@ import Testing
         believed.subtract(report.removed)
         #expect(believed == model.values.reduce(into: []) { $0.formUnion($1) }, "seed \(seed)")
       }
-    }
-  }
-
-  private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var z = state
-      z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-      return z ^ (z >> 31)
     }
   }
 }

@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 @testable import MobulaStore

@@ -1,5 +1,6 @@
 import Glibc
 import MobulaCore
+import MobulaTestKit
 import NIOCore
 import NIOPosix
 import Testing
@@ -156,7 +157,7 @@ import Testing
 
   @Test(arguments: 1...20 as ClosedRange<UInt64>) func randomBytesHurtNobody(seed: UInt64) async throws {
     let fixture = Fixture()
-    var random = SplitMix(seed: seed)
+    var random = SeededGenerator(seed: seed)
     try await fixture.serve { server in
       for round in 0..<10 {
         let isKnown = Bool.random(using: &random)

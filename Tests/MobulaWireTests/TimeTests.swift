@@ -1,3 +1,4 @@
+import MobulaTestKit
 import Testing
 
 @testable import MobulaWire
@@ -26,7 +27,7 @@ import Testing
   let start = ContinuousClock.now
 
   @Test(arguments: [UInt64(1), 2, 3]) func givesThemInOrder(seed: UInt64) {
-    var random = SplitMix(seed: seed)
+    var random = SeededGenerator(seed: seed)
     var queue = DeadlineQueue()
     var expected: [Int] = []
     for id in 0..<500 {
@@ -48,18 +49,5 @@ import Testing
       popped.append(Int(start.duration(to: entry.instant) / .seconds(1)))
     }
     #expect(popped == expected, "seed \(seed)")
-  }
-}
-
-/// Random numbers that a seed repeats (Steele, Lea and Flood 2014).
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  init(seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Mobula
 import MobulaCore
 import MobulaWire
 import Synchronization
@@ -56,7 +57,7 @@ final class BenchCluster: Sendable {
         let place = LoaderPlace(host: host.index, pod: pod)
         arguments += ["--pod", "\(place.podName):\(place.resource)=8"]
       }
-      let process = try host.spawn(try BenchIsolation.executablePath(), arguments, environment: variables(of: host))
+      let process = try host.spawn(try Executable.path(), arguments, environment: variables(of: host))
       processes.withLock { $0.append(process) }
     }
     try await waitUntilReady()
@@ -95,7 +96,7 @@ final class BenchCluster: Sendable {
   func runDriver(_ orders: DriverOrders, beside seaweed: SeaweedServer?) async throws -> ChildProcess.Exit {
     var variables = variables(of: head)
     variables[DriverOrders.variable] = String(decoding: try JSONEncoder().encode(orders), as: UTF8.self)
-    let driver = try head.spawn(try BenchIsolation.executablePath(), [], environment: variables)
+    let driver = try head.spawn(try Executable.path(), [], environment: variables)
     let (ends, first) = AsyncStream.makeStream(of: (String?, ChildProcess.Exit).self)
     Task { first.yield((nil, await driver.waitForExit())) }
     for (host, process) in zip(emulation.hosts, processes.withLock { $0 }) {

@@ -174,7 +174,7 @@ struct StartCommand: AsyncParsableCommand {
         open(directory.logFile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
       })
     let supervisor = try ChildProcess.spawn(
-      try executablePath(), ["supervise", "--directory", directory.path], output: .descriptor(log.rawValue),
+      try Executable.path(), ["supervise", "--directory", directory.path], output: .descriptor(log.rawValue),
       errors: .descriptor(log.rawValue), newSession: true)
     let deadline = ContinuousClock.now + .seconds(20)
     let configuration = try directory.readConfiguration()

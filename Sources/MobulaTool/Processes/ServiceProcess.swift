@@ -65,6 +65,3 @@ enum Log {
     }
   }
 }
-
-/// The absolute path of this executable.
-func executablePath() throws(MobulaError) -> String { try Executable.path() }

@@ -33,7 +33,7 @@ final class Supervisor: Sendable {
       close(lock)
     }
     let lifeline = try Lifeline()
-    let executable = try executablePath()
+    let executable = try Executable.path()
 
     var commands: [(name: String, arguments: [String])] = []
     if configuration.isHead { commands.append(("head", ["head"])) }
