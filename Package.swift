@@ -8,6 +8,8 @@ let settings: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
   .enableUpcomingFeature("InternalImportsByDefault"),
   .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  // For properties and methods of our own that return spans.
+  .enableExperimentalFeature("Lifetimes"),
   .treatAllWarnings(as: .error),
 ]
 
@@ -58,7 +60,8 @@ let package = Package(
     .executableTarget(
       name: "MobulaTool",
       dependencies: [
-        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore", arguments, log,
+        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaStore", "MobulaWire", "MobulaCore",
+        arguments, log,
         signals,
       ],
       swiftSettings: settings),

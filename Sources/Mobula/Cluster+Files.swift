@@ -24,22 +24,30 @@ extension Cluster {
     let (layout, prefix) = ValueLayout.blob(size: size)
     let object = ObjectID.random(job: job)
     let reference = newReference(to: object)
-    try await store.make(object, size: layout.size, holds: true, contains: []) { memory in
-      memory.copyBytes(from: prefix)
-      let target = UnsafeMutableRawBufferPointer(rebasing: memory[layout.buffers[0]])
+    try await store.make(object, size: layout.size, holds: true, contains: []) { writer in
+      prefix.withUnsafeBytes { writer.append($0) }
       var done = 0
       while done < size {
-        let count = try systemCall("\(path) can't be read") {
-          pread(file.rawValue, target.baseAddress! + done, min(8 << 20, size - done), done)
+        // So much stays in the cache until its checksum is computed.
+        let piece = min(1 << 20, size - done)
+        try writer.fill(piece) { target in
+          var filled = 0
+          while filled < piece {
+            let count = try systemCall("\(path) can't be read") {
+              pread(file.rawValue, target.baseAddress! + filled, piece - filled, done + filled)
+            }
+            guard count > 0 else {
+              throw MobulaError(.inputOutput, "\(path) became shorter while it was read: put it again.")
+            }
+            filled += count
+          }
         }
-        guard count > 0 else {
-          throw MobulaError(.inputOutput, "\(path) became shorter while it was read: put it again.")
-        }
-        done += count
+        done += piece
         progress?(ByteCount(done), ByteCount(size))
       }
     }
-    _ = try await store.host.call(HostAPI.setName, NameRequest(name: name, object: object))
+    reference.share()
+    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: object))
     return ObjectRef(reference)
   }
 
@@ -72,7 +80,7 @@ extension Cluster {
 
   /// How much of an object is on this host.
   public func progress(of object: ObjectID) async throws -> (verified: ByteCount, total: ByteCount?) {
-    let progress = try await store.host.call(HostAPI.progress, ObjectRequest(object))
+    let progress = try await store.call(HostAPI.progress, ObjectRequest(object))
     return (progress.verified, progress.total)
   }
 
@@ -104,7 +112,7 @@ extension Cluster {
     _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
   ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
     // The object is known at once, while its bytes are still arriving.
-    let reply = try await store.host.call(
+    let reply = try await store.call(
       HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
     let reference = reference(to: reply.object)
     try await store.holds.flush()
@@ -115,13 +123,13 @@ extension Cluster {
       }
     }
     defer { watching.cancel() }
-    let pin = try await store.pin(reply.object, sources: .relay, deadline: options.valueDeadline)
-    return (ObjectRef(reference), pin.bytesCopied)
+    let brought = try await store.bring(reply.object, sources: .relay, deadline: options.valueDeadline)
+    return (ObjectRef(reference), brought.bytesCopied)
   }
 
   /// What lies under `s3://bucket/prefix`: URLs and sizes.
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
-    let reply = try await store.host.call(
+    let reply = try await store.call(
       HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))
     return reply.entries.map { ($0.url, $0.size) }
   }

@@ -2,6 +2,7 @@ import Distributed
 import Logging
 import MobulaCore
 import MobulaHost
+public import MobulaStore
 import MobulaWire
 import Synchronization
 
@@ -63,15 +64,15 @@ public final class Cluster: Sendable {
     hello.build = program?.build
     let store = try await StoreSession.connect(directory: options.directory, token: token, hello: hello)
     do {
-      hello.cluster = store.attached.cluster
-      hello.host = store.attached.host
+      hello.cluster = store.welcome.cluster
+      hello.host = store.welcome.host
       let workers = WorkerConnections(token: token, hello: hello)
       var control = RPCRouter()
       control.on(DriverControlAPI.leaseRevoked) { lost, _ in
         await workers.leaseLost(lost)
         return Empty()
       }
-      let head = try await RPCConnection.connect(to: store.attached.head, token: token, hello: hello, router: control)
+      let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello, router: control)
       let job: JobID
       do {
         job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job
@@ -124,7 +125,8 @@ public final class Cluster: Sendable {
 
   /// Gives an object a name, which keeps it until the name is removed.
   public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
-    _ = try await store.host.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
+    reference.reference.share()
+    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
   }
 
   /// The object with this name, or this text form of an `ObjectID`.
@@ -139,6 +141,9 @@ public final class Cluster: Sendable {
     return ObjectRef(reference)
   }
 
+  /// What this host's store holds.
+  public func storeStatistics() async throws -> StoreStatistics { try await store.call(HostAPI.statistics, Empty()) }
+
   /// What the head knows of the cluster.
   public func status() async throws -> ClusterStatus {
     try await head.call(HeadAPI.status, Empty())
@@ -150,7 +155,7 @@ public final class Cluster: Sendable {
   func reference(to object: ObjectID) -> AnyReference {
     references.reference(to: object) { number in
       store.holds.hold([object], by: number)
-      return AnyReference(object, cluster: self, number: number)
+      return AnyReference(object, cluster: self, number: number, isShared: true)
     }
   }
 
@@ -158,30 +163,31 @@ public final class Cluster: Sendable {
   func newReference(to object: ObjectID) -> AnyReference {
     references.reference(to: object) { number in
       store.holds.holdSilently(object, by: number)
-      return AnyReference(object, cluster: self, number: number)
+      return AnyReference(object, cluster: self, number: number, isShared: false)
     }
   }
 
-  func make(_ object: ObjectID, _ value: EncodedValue, holds: Bool) async throws {
+  func make(_ object: ObjectID, _ value: EncodedValue, holds: Bool, confirms: Bool = false) async throws {
     // What it contains must be known as held before the object can be.
-    try await store.holds.flush()
+    if !value.references.isEmpty { try await store.holds.flush() }
     try await store.make(
-      object, size: value.layout.size, holds: holds, contains: Array(Set(value.references.map(\.object)))
-    ) { value.write(to: $0) }
+      object, size: value.layout.size, holds: holds, contains: Array(Set(value.references.map(\.object))),
+      confirms: confirms
+    ) { writer in
+      value.forEachPiece { piece in
+        switch piece {
+        case .bytes(let bytes): writer.append(bytes)
+        case .zeros(let count): writer.appendZeros(count)
+        }
+      }
+    }
     // The references inside were to live at least until the object holds them.
     withExtendedLifetime(value.references) {}
   }
 
   func decode<Value: Decodable>(_ type: Value.Type, from pin: PinnedObject) async throws -> Value {
-    let layout = try ValueLayout(reading: pin.bytes)
-    let header = UnsafeRawBufferPointer(rebasing: pin.bytes[layout.header])
-    let reader = ValueReader(cluster: self, pin: pin, layout: layout)
-    var decoder = CBORDecoder()
-    decoder.userInfo[.valueReader] = reader
-    decoder.userInfo[.actorSystemKey] = self
-    if layout.isError { throw try decoder.decode(MobulaError.self, from: header) }
-    let value = try decoder.decode(Value.self, from: header)
-    if !reader.references.isEmpty { try await store.holds.flush() }
+    let (value, hasReferences) = try StoredValue(reading: pin).decode(type, cluster: self)
+    if hasReferences { try await store.holds.flush() }
     return value
   }
 }

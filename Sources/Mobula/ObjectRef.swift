@@ -9,14 +9,26 @@ final class AnyReference: Sendable {
   let object: ObjectID
   let cluster: Cluster
   private let number: UInt64
+  /// Whether anybody but this process can know of the object.
+  private let isShared: Atomic<Bool>
 
-  init(_ object: ObjectID, cluster: Cluster, number: UInt64) {
+  init(_ object: ObjectID, cluster: Cluster, number: UInt64, isShared: Bool) {
+    self.isShared = Atomic(isShared)
     self.object = object
     self.cluster = cluster
     self.number = number
   }
 
-  deinit { cluster.store.holds.release([object], by: number) }
+  deinit {
+    if isShared.load(ordering: .relaxed) {
+      cluster.store.holds.release([object], by: number)
+    } else {
+      cluster.store.holds.releaseUnshared(object, by: number)
+    }
+  }
+
+  /// The reference leaves this process: from now on the head has to know when it ends.
+  func share() { isShared.store(true, ordering: .relaxed) }
 }
 
 /// An immutable value in the stores of the cluster, there or yet to come.
@@ -45,15 +57,18 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   /// - Parameter sources: `.relay` takes them from any host that has some of them; `.origin` from the
   ///   host where the object was made, however many ask it.
   public func value(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Value {
-    try await fetched(within: deadline, sources: sources).value
+    let cluster = reference.cluster
+    let pinned = try await cluster.store.pin(id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
+    return try await cluster.decode(Value.self, from: pinned)
   }
 
   /// The value and how it came.
   public func fetched(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Fetched<Value> {
     let cluster = reference.cluster
-    let pin = try await cluster.store.pin(id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
-    let value = try await cluster.decode(Value.self, from: pin)
-    return Fetched(value: value, digest: pin.digest, bytesCopied: pin.bytesCopied)
+    let brought = try await cluster.store.bring(
+      id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
+    let value = try await cluster.decode(Value.self, from: brought.pinned)
+    return Fetched(value: value, digest: brought.digest, bytesCopied: brought.bytesCopied)
   }
 
   public static func == (a: Self, b: Self) -> Bool { a.id == b.id }
@@ -72,19 +87,18 @@ public struct Fetched<Value: Sendable>: Sendable {
 
 extension ObjectRef: Codable {
   public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let object = try container.decode(ObjectID.self)
+    let object = try ObjectID(from: decoder)
     guard let reader = decoder.userInfo[.valueReader] as? ValueReader else {
-      throw DecodingError.dataCorruptedError(
-        in: container,
-        debugDescription: "an ObjectRef can only be decoded by Mobula, in a value, an argument or a result")
+      throw DecodingError.dataCorrupted(
+        DecodingError.Context(
+          codingPath: decoder.codingPath,
+          debugDescription: "an ObjectRef can only be decoded by Mobula, in a value, an argument or a result"))
     }
     reference = reader.cluster.reference(to: object)
     reader.add(reference)
   }
 
   public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
     guard let writer = encoder.userInfo[.valueWriter] as? ValueWriter else {
       throw EncodingError.invalidValue(
         self,
@@ -92,7 +106,8 @@ extension ObjectRef: Codable {
           codingPath: encoder.codingPath,
           debugDescription: "an ObjectRef can only be encoded by Mobula, which then keeps its object alive on the way"))
     }
+    reference.share()
     writer.add(reference)
-    try container.encode(id)
+    try id.encode(to: encoder)
   }
 }

@@ -1,30 +1,28 @@
 import Glibc
+import Logging
 import MobulaCore
 import MobulaHost
 import MobulaStore
 import MobulaWire
+import Synchronization
 
 /// A process's connection to its host: the host's memory, and the holds of this process.
+///
+/// The host may be started again meanwhile: what is mapped stays, puts into this process's own memory go
+/// on, and calls wait until it is back.
 final class StoreSession: Sendable {
-  let host: RPCConnection
-  let attached: AttachReply
-  private let client: StoreClient
+  let welcome: WelcomeReply
+  let client: StoreClient
+  let link: PeerLink
   let holds: HoldReporter
+  private let running: Mutex<Task<Void, any Error>?>
 
-  private init(host: RPCConnection, attached: AttachReply) {
-    self.host = host
-    self.attached = attached
-    client = StoreClient(descriptorSocket: attached.descriptorSocket)
-    holds = HoldReporter { batch, _ in
-      do {
-        let changes = ProcessHoldChanges(added: batch.holds.added, removed: batch.holds.removed)
-        _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
-      } catch {
-        // The host would go on believing what is no longer so; without a connection it believes nothing.
-        await host.close()
-        throw error
-      }
-    }
+  private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink, holds: HoldReporter) {
+    self.welcome = welcome
+    self.client = client
+    self.link = link
+    self.holds = holds
+    running = Mutex(Task { try await link.run() })
   }
 
   /// Connects to the host whose sockets are in `directory`.
@@ -32,17 +30,60 @@ final class StoreSession: Sendable {
   /// - Throws: `MobulaError` (`unavailable`) when no host runs there, `unauthenticated` for another token.
   static func connect(directory: String, token: ClusterToken, hello: Hello) async throws -> StoreSession {
     let endpoint = Endpoint.unix(path: HostConfiguration.socket(in: directory))
-    let connection: RPCConnection
+    let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
     do {
-      connection = try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
-    } catch let error as MobulaError where error.code == .unavailable {
-      throw nothingRuns("nobody answers at \(endpoint)")
-    }
-    do {
-      return StoreSession(host: connection, attached: try await connection.call(HostAPI.attach, Empty()))
+      let welcome = try await connection.call(HostAPI.welcome, Empty())
+      let client = try await onThread(named: "attach") {
+        try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
+      }
+      let box = Mutex<PeerLink?>(nil)
+      let holds = HoldReporter { batch, isCurrent in
+        guard let link = box.withLock({ $0 }), !batch.holds.isEmpty else { return }
+        let host = try await link.connection()
+        // A registration has told it all anew.
+        guard isCurrent() else { return }
+        let changes = ProcessHoldChanges(
+          added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared)
+        do {
+          _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
+        } catch let error as MobulaError where error.code == .connectionClosed {
+          // The registration that follows says it all.
+        } catch {
+          // The host would go on believing what is no longer so.
+          await host.close()
+          throw error
+        }
+      }
+      let link = PeerLink(
+        "host", at: endpoint, first: connection, token: token, hello: hello, router: RPCRouter(),
+        log: Logger(label: "mobula")
+      ) { connection in
+        _ = try await connection.call(
+          HostAPI.attach,
+          AttachRequest(client: client.id, secret: client.secret, holds: holds.takeRegistration()))
+      }
+      box.withLock { $0 = link }
+      return StoreSession(welcome: welcome, client: client, link: link, holds: holds)
     } catch {
       await connection.close()
       throw error
+    }
+  }
+
+  /// A host that died is back in a moment, and has left its socket behind meanwhile.
+  private static func connect(
+    to endpoint: Endpoint, directory: String, token: ClusterToken, hello: Hello
+  ) async throws -> RPCConnection {
+    let deadline = ContinuousClock.now + .seconds(2)
+    while true {
+      do {
+        return try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
+      } catch let error as MobulaError where error.code == .unavailable {
+        guard ContinuousClock.now < deadline, access(HostConfiguration.socket(in: directory), F_OK) == 0 else {
+          throw nothingRuns("nobody answers at \(endpoint)")
+        }
+        try await Task.sleep(for: .milliseconds(20))
+      }
     }
   }
 
@@ -62,61 +103,124 @@ final class StoreSession: Sendable {
     )
   }
 
-  func close() async { await host.close() }
+  /// Ends the connection, and all holds of this process. Views of objects stay good as long as they live.
+  func close() async {
+    await cleanUp { [link] in
+      if let host = try? await withDeadline(.seconds(2), { try await link.connection() }) {
+        _ = try? await host.call(HostAPI.leave, Empty(), deadline: .seconds(2))
+      }
+    }
+    let task = running.withLock { $0.take() }
+    task?.cancel()
+    _ = await task?.result
+  }
 
-  /// Pins an object once all its bytes are in this host's store, and maps it.
+  /// Waits until the host refused this process for good, or the session is closed.
+  func waitUntilClosed() async {
+    let task = running.withLock { $0 }
+    _ = await task?.result
+  }
+
+  /// Calls the host, waiting for it to come back if it has to.
+  func call<Request, Response>(
+    _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30)
+  ) async throws -> Response {
+    try await link.call(method, request, deadline: deadline)
+  }
+
+  // MARK: Reading
+
+  /// Pins an object that is in this host's memory, without a call.
+  func pinned(_ object: ObjectID) throws -> PinnedObject? {
+    guard let bytes = try client.pin(object) else { return nil }
+    return PinnedObject(bytes)
+  }
+
+  /// Pins an object once all its bytes are in this host's store.
   func pin(_ object: ObjectID, sources: SourcePolicy, deadline: Duration) async throws -> PinnedObject {
-    let reply: PinReply
-    do {
-      reply = try await host.call(HostAPI.pin, PinRequest(object: object, policy: sources), deadline: deadline)
-    } catch let error as MobulaError where error.code == .deadlineExceeded {
-      throw MobulaError(
-        .deadlineExceeded,
-        "Object \(object) did not arrive within \(deadline): is it still being made, or is the time too short?")
-    }
-    do {
-      return PinnedObject(
-        object: object, digest: reply.digest, bytesCopied: reply.bytesCopied,
-        mapped: try await onThread(named: "map") { [client] in try client.map(reply.placement) }, session: self)
-    } catch {
-      unpin(object)
-      throw error
-    }
+    if let pinned = try pinned(object) { return pinned }
+    return try await bring(object, sources: sources, deadline: deadline).pinned
   }
 
-  /// Lets go of a pin; the host hears of it soon, or that the process is gone.
-  func unpin(_ object: ObjectID) {
-    Task { _ = try? await host.call(HostAPI.unpin, ObjectRequest(object)) }
-  }
-
-  /// Makes an object of `size` bytes, which `write` fills, and seals it.
-  ///
-  /// - Returns: its digest.
-  @discardableResult
-  func make(
-    _ object: ObjectID, size: Int, holds: Bool, contains: [ObjectID],
-    write: @escaping @Sendable (UnsafeMutableRawBufferPointer) throws -> Void
-  ) async throws -> ObjectDigest {
-    do {
-      let placement = try await host.call(
-        HostAPI.create, CreateRequest(object: object, size: size, holds: holds), deadline: .seconds(120))
-      let mapped = try await onThread(named: "map") { [client] in try client.map(placement) }
-      guard placement.writable else {
+  /// As `pin`, and what the host says of it.
+  func bring(
+    _ object: ObjectID, sources: SourcePolicy, deadline: Duration
+  ) async throws -> (pinned: PinnedObject, digest: ObjectDigest, bytesCopied: Int) {
+    let end = ContinuousClock.now + deadline
+    var bytesCopied = 0
+    while true {
+      let reply: BringReply
+      do {
+        reply = try await link.call(
+          HostAPI.bring, BringRequest(object: object, policy: sources), deadline: max(ContinuousClock.now.duration(to: end), .zero))
+      } catch let error as MobulaError where error.code == .deadlineExceeded {
         throw MobulaError(
-          .protocolViolation, "The host gave read-only memory for object \(object): its version may be another.")
+          .deadlineExceeded,
+          "Object \(object) did not arrive within \(deadline): is it still being made, or is the time too short?")
       }
-      // Copying blocks its thread for as long as memory takes; small copies are not worth a thread.
-      if size < 1 << 20 {
-        try mapped.withUnsafeMutableBytes { try write($0) }
-      } else {
-        try await onThread(named: "put") { try mapped.withUnsafeMutableBytes { try write($0) } }
+      bytesCopied += reply.bytesCopied
+      if let pinned = try pinned(object) { return (pinned, reply.digest, bytesCopied) }
+      do {
+        let client = client
+        let pinned = try await onThread(named: "pin") { PinnedObject(try client.pinSlowly(object)) }
+        return (pinned, reply.digest, bytesCopied)
+      } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
+        // Evicted again between the two, for want of room: once more.
+        guard ContinuousClock.now < end else { throw error }
+        try await Task.sleep(for: .milliseconds(1))
       }
-      return try await host.call(
-        HostAPI.seal, SealRequest(object: object, contains: contains), deadline: .seconds(300)
-      ).digest
-    } catch {
-      await cleanUp { [host] in _ = try? await host.call(HostAPI.abort, ObjectRequest(object)) }
-      throw error
     }
+  }
+
+  // MARK: Making
+
+  /// Makes an object of `size` bytes, which `write` passes on in order, and seals it.
+  ///
+  /// - Parameter confirms: whether to wait until the store has taken it in, which tells `alreadyExists`.
+  func make(
+    _ object: ObjectID, size: Int, holds: Bool, contains: [ObjectID], confirms: Bool = false,
+    write: @escaping @Sendable (inout ChecksummingWriter) throws -> Void
+  ) async throws {
+    // Copying blocks its thread for as long as memory takes; small copies are not worth a thread.
+    if size < 1 << 20, let draft = try client.draftWithoutWaiting(object, size: size, contains: contains) {
+      try Self.fill(draft, holds: holds, write)
+    } else {
+      let client = client
+      try await onThread(named: "put") {
+        try Self.fill(try client.draft(object, size: size, contains: contains), holds: holds, write)
+      }
+    }
+    if confirms {
+      let client = client
+      try await onThread(named: "confirm") { try client.confirm(object) }
+    }
+  }
+
+  private static func fill(
+    _ draft: consuming ObjectDraft, holds: Bool, _ write: (inout ChecksummingWriter) throws -> Void
+  ) throws {
+    var writer = draft.writer()
+    try write(&writer)
+    try draft.seal(checksums: writer.finish(), holds: holds)
+  }
+}
+
+/// Runs `body`, and gives up on it after a while.
+///
+/// - Throws: `MobulaError` (`deadlineExceeded`), or what `body` throws.
+func withDeadline<Result: Sendable>(
+  _ deadline: Duration, _ body: @escaping @Sendable () async throws -> Result
+) async throws -> Result {
+  try await withThrowingTaskGroup(of: Result?.self) { group in
+    group.addTask { try await body() }
+    group.addTask {
+      try await Task.sleep(for: deadline)
+      return nil
+    }
+    defer { group.cancelAll() }
+    guard let first = try await group.next(), let result = first else {
+      throw MobulaError(.deadlineExceeded, "It took more than \(deadline).")
+    }
+    return result
   }
 }

@@ -47,15 +47,15 @@ public enum Worker {
     hello.build = environment.program.build
 
     let store = try await StoreSession.connect(directory: environment.directory, token: token, hello: hello)
-    hello.host = store.attached.host
-    hello.cluster = store.attached.cluster
-    let head = try await RPCConnection.connect(to: store.attached.head, token: token, hello: hello)
+    hello.host = store.welcome.host
+    hello.cluster = store.welcome.cluster
+    let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello)
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
       program: environment.program, workers: WorkerConnections(token: token, hello: hello),
       log: Logger(label: "mobula.worker"))
     let context = TaskContext(
-      cluster: cluster, host: store.attached.host, hostName: store.attached.name, pod: environment.pod,
+      cluster: cluster, host: store.welcome.host, hostName: store.welcome.name, pod: environment.pod,
       podName: environment.podName)
 
     let service = WorkerService(context: context)
@@ -68,7 +68,7 @@ public enum Worker {
     // Without its pod nobody watches it, without its host it has no store: either ends it.
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await pod.waitUntilClosed() }
-      group.addTask { await store.host.waitUntilClosed() }
+      group.addTask { await store.waitUntilClosed() }
       await group.next()
       // The process ends here; what the other task waits for ends with it.
       exit(0)

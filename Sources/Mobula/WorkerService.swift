@@ -66,7 +66,7 @@ final class WorkerService: Sendable {
       result = try EncodedValue(Self.failure(error, of: "\(Work.self)"), isError: true)
     }
     // What the result contains is held by this process until the object holds it.
-    try await cluster.make(call.result, result, holds: false)
+    try await cluster.make(call.result, result, holds: false, confirms: true)
   }
 
   // MARK: - Actors

@@ -40,12 +40,14 @@ public final class ChildProcess: Sendable {
   ///
   /// - Parameters:
   ///   - environment: the child's whole environment; `nil` for a copy of this process's.
+  ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Of all
+  ///     others it has only those that are not close-on-exec.
   ///   - newSession: whether the child leads a session of its own, out of reach of the terminal's Ctrl-C.
   /// - Throws: `MobulaError` (`inputOutput`) when it can't be started.
   public static func spawn(
     _ executable: String, _ arguments: [String], environment: [String: String]? = nil,
     input: Stream = .null, output: Stream = .inherit, errors: Stream = .inherit,
-    newSession: Bool = false
+    extra: [CInt] = [], newSession: Bool = false
   ) throws(MobulaError) -> ChildProcess {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -56,6 +58,10 @@ public final class ChildProcess: Sendable {
       case .null: posix_spawn_file_actions_addopen(&actions, CInt(target), "/dev/null", O_RDWR, 0)
       case .descriptor(let descriptor): posix_spawn_file_actions_adddup2(&actions, descriptor, CInt(target))
       }
+    }
+    let copies = try duplicates(of: extra)
+    for (index, copy) in copies.enumerated() {
+      posix_spawn_file_actions_adddup2(&actions, copy.rawValue, CInt(3 + index))
     }
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
@@ -79,11 +85,26 @@ public final class ChildProcess: Sendable {
     envp.append(nil)
     defer { for pointer in argv + envp { free(pointer) } }
     var pid = pid_t()
-    let number = posix_spawnp(&pid, executable, &actions, &attributes, argv, envp)
+    let number = withExtendedLifetime(copies) {
+      posix_spawnp(&pid, executable, &actions, &attributes, argv, envp)
+    }
     guard number == 0 else { throw MobulaError.system("\(executable) can't be started", number: number) }
     let child = ChildProcess(pid: pid)
     detachThread(named: "wait \(pid)") { child.reap() }
     return child
+  }
+
+  /// Duplicates above every number that the child's own descriptors get. So none of these is overwritten
+  /// before its turn, and none is its own target, which would leave it close-on-exec.
+  private static func duplicates(of descriptors: [CInt]) throws(MobulaError) -> [SharedDescriptor] {
+    var copies: [SharedDescriptor] = []
+    for descriptor in descriptors {
+      let copy = try systemCall("A descriptor for a child process can't be duplicated") {
+        fcntl(descriptor, F_DUPFD_CLOEXEC, CInt(3 + descriptors.count))
+      }
+      copies.append(SharedDescriptor(OwnedDescriptor(owning: copy)))
+    }
+    return copies
   }
 
   private func reap() {

@@ -133,3 +133,8 @@ public func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
   }
   return String(decoding: text, as: UTF8.self)
 }
+
+extension ChunkGeometry {
+  /// Base 2 logarithm of the chunk size.
+  public var chunkShift: Int { chunkSize.trailingZeroBitCount }
+}

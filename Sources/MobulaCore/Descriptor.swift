@@ -76,6 +76,23 @@ public enum MemoryFile {
     try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 0, 1) }
   }
 
+  /// Gives the pages of a part of a memfd back to the system; they read as zeros from then on.
+  public static func giveBack(_ range: Range<Int>, of descriptor: CInt) {
+    // Can fail for want of nothing but a signal's sake; what stays reserved is given back with the file.
+    _ = mobula_give_back(descriptor, Int64(range.lowerBound), Int64(range.count))
+  }
+
+  /// As `readOnly(_:)`.
+  public static func readOnly(of descriptor: SharedDescriptor) throws(MobulaError) -> OwnedDescriptor {
+    let raw = descriptor.rawValue
+    let opened = try systemCall("Shared memory can't be opened read-only (is /proc mounted?)") {
+      mobula_reopen_read_only(raw)
+    }
+    let result = OwnedDescriptor(owning: opened)
+    try systemCall("Shared memory can't be made read-only") { fchmod(raw, 0o400) }
+    return result
+  }
+
   /// A read-only descriptor of the same memory. The file's mode becomes 0400,
   /// so that its holder can't open it again for writing through `/proc`.
   public static func readOnly(_ descriptor: borrowing OwnedDescriptor) throws(MobulaError) -> OwnedDescriptor {

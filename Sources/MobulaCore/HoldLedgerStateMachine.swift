@@ -14,6 +14,11 @@ public struct HoldLedgerStateMachine: Sendable {
     public var added: [ObjectID]
     public var removed: [ObjectID]
 
+    public init(added: [ObjectID], removed: [ObjectID]) {
+      self.added = added
+      self.removed = removed
+    }
+
     public var isEmpty: Bool { added.isEmpty && removed.isEmpty }
   }
 
@@ -53,6 +58,16 @@ public struct HoldLedgerStateMachine: Sendable {
     holders[object]?.remove(holder)
     if holders[object]?.isEmpty == true { holders[object] = nil }
     changed.insert(object)
+  }
+
+  /// A holder holds no more than these.
+  public mutating func keep(only kept: Set<ObjectID>, by holder: Holder) {
+    release((objects[holder] ?? []).filter { !kept.contains($0) }, by: holder)
+  }
+
+  /// Nobody is to be told of an object that came and went.
+  public mutating func forget(_ object: ObjectID) {
+    if !reported.contains(object) { changed.remove(object) }
   }
 
   /// Takes what was not told yet; from here on it counts as told.

@@ -1,5 +1,8 @@
+internal import Synchronization
+
 /// A 128-bit identifier, made at random, whose `Tag` keeps one kind from being
-/// taken for another. Its text form is 32 lower-case hexadecimal digits.
+/// taken for another. Its text form is 32 lower-case hexadecimal digits; CBOR has it
+/// as the 16 bytes that those are, and other coders as text.
 public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringConvertible {
   public let high: UInt64
   public let low: UInt64
@@ -57,6 +60,11 @@ public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringCon
 
 extension Identifier: Codable {
   public init(from decoder: any Decoder) throws {
+    if let item = decoder as? CBORItem {
+      let (high, low) = try item.words(Self.self)
+      self.init(high: high, low: low)
+      return
+    }
     let container = try decoder.singleValueContainer()
     let text = try container.decode(String.self)
     guard let value = Self(text) else {
@@ -67,6 +75,7 @@ extension Identifier: Codable {
   }
 
   public func encode(to encoder: any Encoder) throws {
+    if let encoder = encoder as? CBORFrameEncoder { return try encoder.encode(words: (high, low)) }
     var container = encoder.singleValueContainer()
     try container.encode(description)
   }
@@ -118,10 +127,36 @@ public struct JobID: Hashable, Sendable, Codable, Comparable, CustomStringConver
 extension Identifier where Tag == ObjectTag {
   /// A new object's identifier: the job's number and 96 random bits.
   public static func random(job: JobID) -> ObjectID {
-    let random = Self.random()
+    let random = ProcessRandom.shared.next()
     return Self(high: UInt64(job.number) << 32 | random.high & 0xFFFF_FFFF, low: random.low)
   }
 
   /// The job that the object belongs to.
   public var job: JobID { JobID(UInt32(high >> 32)) }
+}
+
+/// Random bits without a system call each: xoroshiro128++ (Blackman, Vigna: "Scrambled linear
+/// pseudorandom number generators", 2021), begun with the system's. No secrets are made of them.
+final class ProcessRandom: Sendable {
+  static let shared = ProcessRandom()
+  private let state: Mutex<(UInt64, UInt64)>
+
+  private init() {
+    var system = SystemRandomNumberGenerator()
+    state = Mutex((system.next(), system.next() | 1))
+  }
+
+  func next() -> (high: UInt64, low: UInt64) {
+    state.withLock { state in (Self.step(&state), Self.step(&state)) }
+  }
+
+  private static func step(_ state: inout (UInt64, UInt64)) -> UInt64 {
+    func rotated(_ word: UInt64, _ count: UInt64) -> UInt64 { word << count | word >> (64 - count) }
+    var (a, b) = state
+    let result = rotated(a &+ b, 17) &+ a
+    b ^= a
+    a = rotated(a, 49) ^ b ^ b << 21
+    state = (a, rotated(b, 28))
+    return result
+  }
 }

@@ -26,3 +26,8 @@ public final class MemoryMapping: @unchecked Sendable {
 
   deinit { munmap(bytes.baseAddress, bytes.count) }
 }
+
+extension MemoryMapping {
+  /// Asks for huge pages, which the system may or may not give.
+  public func adviseHugePages() { madvise(bytes.baseAddress, bytes.count, CInt(MADV_HUGEPAGE)) }
+}

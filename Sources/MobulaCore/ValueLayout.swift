@@ -21,8 +21,10 @@ public struct ValueLayout: Sendable, Hashable {
   /// Bytes of the whole object.
   public let size: Int
 
-  private static let magic: [UInt8] = Array("MBv1".utf8)
-  static let maximumBuffers = 1 << 20
+  /// `MBv1`, as a little-endian number.
+  private static let magic: UInt32 = 0x3176_424D
+  /// More buffers than this a value can't have.
+  public static let maximumBuffers = 1 << 20
 
   /// Lays out a header of `headerSize` bytes and buffers of the given sizes.
   public init(headerSize: Int, bufferSizes: [Int], isError: Bool = false) {
@@ -42,20 +44,33 @@ public struct ValueLayout: Sendable, Hashable {
 
   /// Everything in front of the first buffer (the whole object when there is none).
   public func prefix(header bytes: [UInt8]) -> [UInt8] {
+    Array(unsafeUninitializedCapacity: prefixSize) { prefix, initialized in
+      writePrefix(header: bytes, into: UnsafeMutableRawBufferPointer(prefix))
+      initialized = prefixSize
+    }
+  }
+
+  /// Bytes in front of the first buffer.
+  public var prefixSize: Int { buffers.first?.lowerBound ?? size }
+
+  /// Writes the prefix to where the object begins; `memory` has at least `prefixSize` bytes.
+  public func writePrefix(header bytes: [UInt8], into memory: UnsafeMutableRawBufferPointer) {
     precondition(bytes.count == header.count, "the header that was laid out")
-    var prefix = Self.magic
-    for word in [UInt32(header.count), UInt32(buffers.count), isError ? 1 : 0] {
-      withUnsafeBytes(of: word.littleEndian) { prefix.append(contentsOf: $0) }
+    writeTable(into: memory)
+    UnsafeMutableRawBufferPointer(rebasing: memory[header]).copyBytes(from: bytes)
+    UnsafeMutableRawBufferPointer(rebasing: memory[header.upperBound..<prefixSize])
+      .initializeMemory(as: UInt8.self, repeating: 0)
+  }
+
+  /// Writes what comes before the header; `memory` has at least `header.lowerBound` bytes.
+  public func writeTable(into memory: UnsafeMutableRawBufferPointer) {
+    for (index, word) in [Self.magic, UInt32(header.count), UInt32(buffers.count), isError ? 1 : 0].enumerated() {
+      memory.storeBytes(of: word.littleEndian, toByteOffset: 4 * index, as: UInt32.self)
     }
-    for range in buffers {
-      withUnsafeBytes(of: UInt64(range.lowerBound).littleEndian) { prefix.append(contentsOf: $0) }
-      withUnsafeBytes(of: UInt64(range.count).littleEndian) { prefix.append(contentsOf: $0) }
+    for (index, range) in buffers.enumerated() {
+      memory.storeBytes(of: UInt64(range.lowerBound).littleEndian, toByteOffset: 16 + 16 * index, as: UInt64.self)
+      memory.storeBytes(of: UInt64(range.count).littleEndian, toByteOffset: 24 + 16 * index, as: UInt64.self)
     }
-    prefix.append(contentsOf: bytes)
-    if let first = buffers.first {
-      prefix.append(contentsOf: repeatElement(0, count: first.lowerBound - prefix.count))
-    }
-    return prefix
   }
 
   /// Reads the layout of an object.
@@ -65,13 +80,11 @@ public struct ValueLayout: Sendable, Hashable {
     func damaged(_ what: String) -> MobulaError {
       MobulaError(.corrupted, "The object is not a value of Mobula's: \(what).")
     }
-    guard object.count >= 16, object.prefix(4).elementsEqual(Self.magic) else {
-      throw damaged("it does not begin like one")
-    }
     func word32(_ at: Int) -> Int {
       Int(UInt32(littleEndian: object.loadUnaligned(fromByteOffset: at, as: UInt32.self)))
     }
     func word64(_ at: Int) -> UInt64 { UInt64(littleEndian: object.loadUnaligned(fromByteOffset: at, as: UInt64.self)) }
+    guard object.count >= 16, word32(0) == Int(Self.magic) else { throw damaged("it does not begin like one") }
     let headerSize = word32(4)
     let count = word32(8)
     guard word32(12) <= 1 else { throw damaged("unknown flags") }

@@ -7,12 +7,15 @@ import Synchronization
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
 
-  /// The process of a connection says that it is there.
-  func attach(_ connection: UInt64, _ make: () -> StoreClientID) {
-    clients.withLock { clients in
-      if clients[connection] == nil { clients[connection] = make() }
-    }
+  /// The process of a connection says which client it is.
+  func attach(_ connection: UInt64, _ client: StoreClientID) {
+    clients.withLock { $0[connection] = client }
   }
+
+  /// Clients that a connection speaks for.
+  var attached: Set<StoreClientID> { clients.withLock { Set($0.values) } }
+
+  func forget(_ client: StoreClientID) { clients.withLock { $0 = $0.filter { $0.value != client } } }
 
   /// - Throws: `MobulaError` (`connectionClosed`) before the process attached and once it is gone: a late request must leave nothing behind.
   func client(of connection: UInt64) throws(MobulaError) -> StoreClientID {
@@ -26,31 +29,32 @@ final class ClientTable: Sendable {
   /// Does something for a process, which can't be removed meanwhile.
   ///
   /// - Throws: `MobulaError` (`connectionClosed`) when it is gone.
-  func whileAttached(_ connection: UInt64, _ body: () -> Void) throws(MobulaError) {
+  func whileAttached(_ connection: UInt64, _ body: (StoreClientID) -> Void) throws(MobulaError) {
     let isAttached = clients.withLock { clients in
-      guard clients[connection] != nil else { return false }
-      body()
+      guard let client = clients[connection] else { return false }
+      body(client)
       return true
     }
     guard isAttached else { throw MobulaError(.connectionClosed, "The process that asked has ended.") }
   }
 
-  func remove(_ connection: UInt64) -> StoreClientID? {
-    clients.withLock { $0.removeValue(forKey: connection) }
-  }
+  func remove(_ connection: UInt64) { clients.withLock { $0[connection] = nil } }
 }
 
-/// Holds the link to the head for those that are made before it.
-final class LinkBox: Sendable {
-  private let content = Mutex<HeadLink?>(nil)
+/// Something that others need before it can be made.
+final class Once<Value: Sendable>: Sendable {
+  private let content = Mutex<Value?>(nil)
+  private let name: String
 
-  func fill(_ link: HeadLink) { content.withLock { $0 = link } }
+  init(_ name: String) { self.name = name }
+
+  func fill(_ value: Value) { content.withLock { if $0 == nil { $0 = value } } }
+
+  var filled: Value? { content.withLock { $0 } }
 
   /// - Precondition: filled.
-  var link: HeadLink {
-    guard let link = content.withLock({ $0 }) else {
-      preconditionFailure("the link to the head is used before it is made")
-    }
-    return link
+  var value: Value {
+    guard let value = filled else { preconditionFailure("\(name) is used before it is made") }
+    return value
   }
 }

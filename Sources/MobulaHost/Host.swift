@@ -3,6 +3,7 @@ import MobulaCore
 import MobulaStore
 import MobulaTransfer
 import MobulaWire
+import Synchronization
 
 /// A host: the store that every process on it maps, the server that other hosts
 /// take chunks from, and the fetches that bring objects in.
@@ -13,9 +14,10 @@ public final class Host: Sendable {
   private let fetcher: ReplicaFetcher
   private let s3: S3Fetcher
   private let reporter: HoldReporter
-  private let head: HeadLink
+  private let head: PeerLink
   private let clients = ClientTable()
   private let notes: ObjectNotes
+  private let clusterBox = Once<ClusterID?>("the cluster")
   private let log: Logger
 
   /// Opens the store and the bulk port; nobody is served before `run()`.
@@ -24,9 +26,11 @@ public final class Host: Sendable {
   public init(_ configuration: HostConfiguration, log: Logger) throws {
     self.configuration = configuration
     self.log = log
-    let store = try Store(
-      capacity: configuration.capacity, socket: HostConfiguration.descriptorSocket(in: configuration.directory),
-      name: configuration.name)
+    let clients = clients
+    let notes = ObjectNotes()
+    self.notes = notes
+    let reporterBox = Once<HoldReporter>("the reporter")
+    let store = try Self.openStore(configuration, reporterBox, notes, clients, log: log)
     self.store = store
     var hello = Hello(role: .host, name: configuration.name)
     hello.host = configuration.host
@@ -36,21 +40,19 @@ public final class Host: Sendable {
       source: { store.source($0) })
     self.transfer = transfer
     var router = RPCRouter()
-    let notes = ObjectNotes()
-    self.notes = notes
     router.on(HostControlAPI.drop) { request, _ in
       notes.dropped(request.objects)
       for object in request.objects { store.delete(object) }
       return Empty()
     }
     // The reporter and the link need each other: the link is reached through a box that is filled once.
-    let box = LinkBox()
+    let box = Once<PeerLink>("the link to the head")
     let reporter = HoldReporter { batch, isCurrent in
-      let head = box.link
+      let head = box.value
       do {
-        if !batch.changes.isEmpty {
-          _ = try await head.call(
-            HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: batch.changes))
+        let changes = Self.changes(batch.changes, store)
+        if !changes.isEmpty {
+          _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: changes))
         }
         let connection = try await head.connection()
         // Differences are against what the head was told. A registration tells it everything anew, and
@@ -67,24 +69,95 @@ public final class Host: Sendable {
       }
     }
     self.reporter = reporter
-    let head = HeadLink(
-      head: configuration.head, token: configuration.token, hello: hello, router: router, log: log
+    reporterBox.fill(reporter)
+    let clusterBox = clusterBox
+    let returned = Once<Bool>("the first registration")
+    if store.recovered?.clients ?? 0 == 0 { returned.fill(true) }
+    let head = PeerLink(
+      "head", at: configuration.head, token: configuration.token, hello: hello, router: router, log: log
     ) { connection in
-      let inventory = store.inventory()
+      clusterBox.fill(connection.peer.cluster)
+      // The head drops what nobody holds: processes that were here before this one say first what they hold.
+      if returned.filled == nil { await Self.waitForReturning(store, clients) }
+      returned.fill(true)
+      let all = store.inventory()
+      let inventory = all.prefix(Self.largestRegistration)
       let registration = HostRegistration(
         host: configuration.host, name: configuration.name, incarnation: configuration.incarnation,
         bulk: transfer.endpoint, capacity: configuration.capacity,
         replicas: inventory.map {
           ReplicaReport(
             object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object))
-        }, holds: reporter.takeRegistration(), names: notes.names(of: inventory.map(\.object)))
+        }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)))
       _ = try await connection.call(HeadAPI.registerHost, registration)
+      for info in all.dropFirst(Self.largestRegistration) {
+        reporter.made(info.object, contains: notes.contents(of: info.object), holder: nil)
+      }
     }
     box.fill(head)
     self.head = head
     fetcher = ReplicaFetcher(
       configuration: configuration, hello: hello, store: store, head: head, reporter: reporter, log: log)
     s3 = S3Fetcher(host: configuration.host, head: head, fetcher: fetcher, notes: notes, log: log)
+  }
+
+  /// A registration with more replicas might not fit into a frame; the others are reported after it.
+  private static let largestRegistration = 8192
+
+  private static func openStore(
+    _ configuration: HostConfiguration, _ reporter: Once<HoldReporter>, _ notes: ObjectNotes, _ clients: ClientTable,
+    log: Logger
+  ) throws -> Store {
+    var events = StoreEvents()
+    events.sealed = { objects in
+      for sealed in objects {
+        notes.contain(sealed.object, sealed.contains)
+        reporter.value.made(
+          sealed.object, contains: sealed.contains, holder: sealed.isHeld ? sealed.maker.number : nil)
+      }
+    }
+    events.gone = { objects in
+      for object in objects { reporter.value.note(.gone(object: object)) }
+    }
+    events.clientGone = { client in
+      clients.forget(client)
+      reporter.value.holderGone(client.number)
+    }
+    var started = StoreConfiguration(
+      capacity: configuration.capacity, socket: HostConfiguration.storeSocket(in: configuration.directory))
+    started.spillDirectories = configuration.spillDirectories
+    started.warmShare = configuration.warmShare
+    started.spareShare = configuration.spareShare
+    started.keeper = configuration.keeper
+    let store = try Store(started, events: events)
+    if let (objects, found) = store.recovered {
+      log.notice("the store's memory was kept", metadata: ["objects": "\(objects)", "processes": "\(found)"])
+      for info in store.inventory() { notes.contain(info.object, store.contents(of: info.object)) }
+    }
+    return store
+  }
+
+  /// The processes that the store knows, and that live, connect again within moments; who does not in three
+  /// seconds holds nothing until it says so.
+  private static func waitForReturning(_ store: Store, _ clients: ClientTable) async {
+    let deadline = ContinuousClock.now + .seconds(3)
+    while ContinuousClock.now < deadline, !clients.attached.isSuperset(of: store.clients) {
+      try? await Task.sleep(for: .milliseconds(10))
+    }
+  }
+
+  /// What the head is told: of objects that were made here all that it has to know, if they are still there.
+  private static func changes(_ changes: [HoldReporter.Change], _ store: Store) -> [ReplicaChange] {
+    changes.compactMap { change in
+      switch change {
+      case .replica(let change): change
+      case .made(let object, let contains, let held):
+        store.info(of: object).map {
+          .sealed(
+            ReplicaReport(object: object, geometry: $0.geometry, digest: $0.digest, contains: contains), held: held)
+        }
+      }
+    }
   }
 
   /// Serves until cancelled; then the sockets are gone and the memory is given back.
@@ -99,15 +172,14 @@ public final class Host: Sendable {
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await self.head.run() }
       // Clients wait for the head anyway; binding after it was reached tells the supervisor that the host is ready.
-      let connection = try await head.connection()
+      let cluster = try await reachedCluster()
       var hello = Hello(role: .host, name: configuration.name)
       hello.host = configuration.host
       hello.incarnation = configuration.incarnation
-      hello.cluster = connection.peer.cluster
+      hello.cluster = cluster
       let server = try await RPCServer.bind(
         to: .unix(path: HostConfiguration.socket(in: configuration.directory)), token: configuration.token,
-        hello: hello, router: router(cluster: connection.peer.cluster),
-        onDisconnect: { self.disconnected($0) })
+        hello: hello, router: router(cluster: cluster), onDisconnect: { self.clients.remove($0.id) })
       log.notice(
         "host ready",
         metadata: [
@@ -125,18 +197,29 @@ public final class Host: Sendable {
     }
   }
 
-  private func disconnected(_ connection: RPCConnection) {
-    guard let client = clients.remove(connection.id) else { return }
-    let aborted = store.detach(client)
-    reporter.holderGone(connection.id)
-    if !aborted.isEmpty {
-      log.info("a process ended before it sealed what it was making", metadata: ["objects": "\(aborted.count)"])
+  /// The cluster, once the head was reached; it may not know this host yet.
+  private func reachedCluster() async throws -> ClusterID? {
+    while true {
+      if let cluster = clusterBox.filled { return cluster }
+      // Refused for good: the link says why.
+      if head.isRefused { _ = try await head.connection() }
+      try await Task.sleep(for: .milliseconds(2))
     }
   }
 
   /// Holds of a process that has ended already would never end.
   private func hold(_ objects: [ObjectID], by connection: RPCConnection) throws(MobulaError) {
-    try clients.whileAttached(connection.id) { reporter.hold(objects, by: connection.id) }
+    try clients.whileAttached(connection.id) { client in
+      reporter.hold(objects, by: client.number)
+      store.setHeld(objects, true)
+    }
+  }
+
+  private func release(_ change: ProcessHoldChanges, by client: StoreClientID) {
+    reporter.release(change.removed, by: client.number)
+    // What nobody but this process ever knew of is gone without a word to the head, if it wasn't told yet.
+    for object in change.unshared where reporter.forgetUntold(object) { store.delete(object) }
+    store.setHeld(change.removed.filter { !reporter.isHeld($0) }, false)
   }
 
   private func client(_ connection: RPCConnection) throws(MobulaError) -> StoreClientID {
@@ -146,55 +229,50 @@ public final class Host: Sendable {
   private func router(cluster: ClusterID?) -> RPCRouter {
     let configuration = configuration
     var router = RPCRouter()
-    router.on(HostAPI.attach) { _, connection in
-      self.clients.attach(connection.id) { self.store.attach() }
-      return AttachReply(
+    router.on(HostAPI.welcome) { _, _ in
+      WelcomeReply(
         host: configuration.host, name: configuration.name, cluster: cluster ?? ClusterID(high: 0, low: 0),
         head: configuration.head, address: configuration.address,
-        descriptorSocket: HostConfiguration.descriptorSocket(in: configuration.directory),
+        storeSocket: HostConfiguration.storeSocket(in: configuration.directory), ticket: self.store.ticket(),
         capacity: configuration.capacity)
     }
-    router.on(HostAPI.create) { request, connection in
-      let client = try self.client(connection)
-      let placement = try await onThread(named: "reserve") {
-        try self.store.create(request.object, size: request.size, client: client)
+    router.on(HostAPI.attach) { request, connection in
+      guard self.store.isAttached(request.client, secret: request.secret) else {
+        throw MobulaError(
+          .mismatch, "The host's store was started anew, and knows nothing of this process: connect to it again.")
       }
-      // Told to the head with the seal.
-      if request.holds { try self.hold([request.object], by: connection) }
-      return placement
+      self.store.takeAnnouncements(of: request.client)
+      self.reporter.setHolds(request.holds, by: request.client.number)
+      self.store.setHeld(request.holds, true)
+      self.clients.attach(connection.id, request.client)
+      return Empty()
     }
-    router.on(HostAPI.seal) { request, connection in
-      let info = try await self.store.seal(request.object, client: self.client(connection))
-      let report = ReplicaReport(
-        object: info.object, geometry: info.geometry, digest: info.digest, contains: request.contains)
-      self.notes.contain(report.object, report.contains)
-      try await self.reporter.report(.sealed(report, held: false))
-      return report
+    router.on(HostAPI.leave) { _, connection in
+      let client = try self.client(connection)
+      self.store.takeAnnouncements(of: client)
+      self.reporter.holderGone(client.number)
+      return Empty()
     }
-    router.on(HostAPI.setName) { request, _ in
+    router.on(HostAPI.setName) { request, connection in
+      self.store.takeAnnouncements(of: try self.client(connection))
+      try await self.reporter.flush()
       _ = try await self.head.call(HeadAPI.setName, request)
       self.notes.name(request.name, request.object)
       return Empty()
     }
-    router.on(HostAPI.abort) { request, connection in
-      try self.store.abort(request.object, client: self.client(connection))
-      self.reporter.release([request.object], by: connection.id)
-      return Empty()
-    }
-    router.on(HostAPI.pin) { request, connection in
-      let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
-      let client = try self.client(connection)
-      let placement = try self.store.pin(request.object, client: client)
-      if Task.isCancelled {
-        // Nobody takes the answer, so nobody would give the pin back.
-        self.store.unpin(request.object, client: client)
-        throw CancellationError()
+    router.on(HostAPI.bring) { request, connection in
+      self.store.takeAnnouncements(of: try self.client(connection))
+      do {
+        let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
+        return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
+      } catch let error as MobulaError where error.code == .notFound {
+        // What came from S3 can come again.
+        guard let origin = self.notes.origin(of: request.object),
+          try await self.s3.fetch(origin).object == request.object
+        else { throw error }
+        let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
+        return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
       }
-      return PinReply(placement: placement, digest: fetched.digest, bytesCopied: fetched.bytesCopied)
-    }
-    router.on(HostAPI.unpin) { request, connection in
-      try self.store.unpin(request.object, client: self.client(connection))
-      return Empty()
     }
     router.on(HostAPI.progress) { request, _ in
       guard let progress = self.store.progress(of: request.object) else {
@@ -203,12 +281,16 @@ public final class Host: Sendable {
       return ReplicaProgress(verified: ByteCount(progress.verified), total: ByteCount(progress.total))
     }
     router.on(HostAPI.holdsChanged) { request, connection in
+      let client = try self.client(connection)
+      // What it put before is known before its hold is over.
+      self.store.takeAnnouncements(of: client)
       try self.hold(request.added, by: connection)
-      self.reporter.release(request.removed, by: connection.id)
+      self.release(request, by: client)
       if !request.added.isEmpty { try await self.reporter.flush() }
       return Empty()
     }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
+    router.on(HostAPI.statistics) { _, _ in self.store.statistics }
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
     return router
   }

@@ -4,19 +4,21 @@ public import MobulaWire
 
 /// What a host answers to the processes on it, over its Unix socket.
 ///
-/// Everything that a process pins, holds or has not sealed yet ends with its connection.
+/// Objects are put and pinned in the store's shared memory, past these calls. What a process holds ends
+/// with the process, not with its connection.
 public enum HostAPI {
-  public static let attach = RPCMethod<Empty, AttachReply>("host.attach")
+  /// The right to attach to the store.
+  public static let welcome = RPCMethod<Empty, WelcomeReply>("host.welcome")
+  /// Says which client of the store this connection's process is, and what it holds; before anything else.
+  public static let attach = RPCMethod<AttachRequest, Empty>("host.attach")
+  /// The process holds nothing any more.
+  public static let leave = RPCMethod<Empty, Empty>("host.leave")
 
-  public static let create = RPCMethod<CreateRequest, Placement>("host.create")
-  public static let seal = RPCMethod<SealRequest, ReplicaReport>("host.seal")
   /// Names an object at the head; this host remembers it for a head that is restarted.
   public static let setName = RPCMethod<NameRequest, Empty>("host.setName")
-  public static let abort = RPCMethod<ObjectRequest, Empty>("host.abort")
 
-  /// Answers once every byte of the object is in this host's store, fetched from elsewhere if need be.
-  public static let pin = RPCMethod<PinRequest, PinReply>("host.pin")
-  public static let unpin = RPCMethod<ObjectRequest, Empty>("host.unpin")
+  /// Answers once every byte of the object is in this host's memory, fetched from elsewhere if need be.
+  public static let bring = RPCMethod<BringRequest, BringReply>("host.bring")
   public static let progress = RPCMethod<ObjectRequest, ReplicaProgress>("host.progress")
 
   /// Answers once the head knows what is held from now on.
@@ -24,19 +26,35 @@ public enum HostAPI {
 
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   public static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
+  /// What the store holds.
+  public static let statistics = RPCMethod<Empty, StoreStatistics>("host.statistics")
   public static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
 }
 
-public struct AttachReply: Codable, Sendable {
+public struct WelcomeReply: Codable, Sendable {
   public var host: HostID
   public var name: String
   public var cluster: ClusterID
   public var head: Endpoint
   /// Where other hosts reach this one.
   public var address: String
-  /// The Unix socket that hands out descriptors.
-  public var descriptorSocket: String
+  /// The store's socket, and what to show there.
+  public var storeSocket: String
+  public var ticket: DescriptorTicket
   public var capacity: ByteCount
+}
+
+public struct AttachRequest: Codable, Sendable {
+  public var client: StoreClientID
+  public var secret: ClientSecret
+  /// All that the process holds.
+  public var holds: [ObjectID]
+
+  public init(client: StoreClientID, secret: ClientSecret, holds: [ObjectID]) {
+    self.client = client
+    self.secret = secret
+    self.holds = holds
+  }
 }
 
 public struct ObjectRequest: Codable, Sendable {
@@ -45,31 +63,7 @@ public struct ObjectRequest: Codable, Sendable {
   public init(_ object: ObjectID) { self.object = object }
 }
 
-public struct CreateRequest: Codable, Sendable {
-  public var object: ObjectID
-  /// Bytes; at least one.
-  public var size: Int
-  /// Whether the caller holds the object from now on.
-  public var holds: Bool
-
-  public init(object: ObjectID, size: Int, holds: Bool) {
-    self.object = object
-    self.size = size
-    self.holds = holds
-  }
-}
-
-public struct SealRequest: Codable, Sendable {
-  public var object: ObjectID
-  public var contains: [ObjectID]
-
-  public init(object: ObjectID, contains: [ObjectID]) {
-    self.object = object
-    self.contains = contains
-  }
-}
-
-public struct PinRequest: Codable, Sendable {
+public struct BringRequest: Codable, Sendable {
   public var object: ObjectID
   public var policy: SourcePolicy
 
@@ -79,8 +73,7 @@ public struct PinRequest: Codable, Sendable {
   }
 }
 
-public struct PinReply: Codable, Sendable {
-  public var placement: Placement
+public struct BringReply: Codable, Sendable {
   public var digest: ObjectDigest
   /// Bytes that came into this host's store on behalf of this request; 0 when
   /// the object was here, or on its way here for somebody else.
@@ -98,10 +91,13 @@ public struct ReplicaProgress: Codable, Sendable {
 public struct ProcessHoldChanges: Codable, Sendable {
   public var added: [ObjectID]
   public var removed: [ObjectID]
+  /// Of the removed those of which nobody but the process ever knew.
+  public var unshared: [ObjectID]
 
-  public init(added: [ObjectID], removed: [ObjectID]) {
+  public init(added: [ObjectID], removed: [ObjectID], unshared: [ObjectID]) {
     self.added = added
     self.removed = removed
+    self.unshared = unshared
   }
 }
 

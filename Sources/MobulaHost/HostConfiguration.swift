@@ -1,4 +1,5 @@
 public import MobulaCore
+public import MobulaStore
 public import MobulaWire
 
 /// What a host needs to know to start.
@@ -17,6 +18,13 @@ public struct HostConfiguration: Sendable {
   public var address: String
   /// The most that its store may hold.
   public var capacity: ByteCount
+  /// Folders for objects that have no room in memory.
+  public var spillDirectories: [String] = []
+  /// The share of the capacity in which free memory is kept warm, and in which it is reserved ahead; see `StoreConfiguration`.
+  public var warmShare = 0.5
+  public var spareShare = 0.02
+  /// Keeps the store's memory for when this process dies.
+  public var keeper: KeeperConnection?
 
   public init(
     host: HostID, name: String, incarnation: UInt64, head: Endpoint, token: ClusterToken, directory: String,
@@ -34,6 +42,6 @@ public struct HostConfiguration: Sendable {
 
   /// The socket that processes of this host connect to.
   public static func socket(in directory: String) -> String { directory + "/host.sock" }
-  /// The socket that hands out descriptors.
-  public static func descriptorSocket(in directory: String) -> String { directory + "/store.sock" }
+  /// The store's own socket, which hands out its memory.
+  public static func storeSocket(in directory: String) -> String { directory + "/store.sock" }
 }

@@ -6,11 +6,17 @@ final class ObjectNotes: Sendable {
   private struct State {
     var names: [String: ObjectID] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
+    /// What can be had again from S3, by its URL.
+    var origins: [ObjectID: FetchRequest] = [:]
   }
 
   private let state = Mutex(State())
 
   func name(_ name: String, _ object: ObjectID) { state.withLock { $0.names[name] = object } }
+
+  func comesFrom(_ object: ObjectID, _ request: FetchRequest) { state.withLock { $0.origins[object] = request } }
+
+  func origin(of object: ObjectID) -> FetchRequest? { state.withLock { $0.origins[object] } }
 
   func contain(_ object: ObjectID, _ inner: [ObjectID]) {
     if !inner.isEmpty { state.withLock { $0.contains[object] = inner } }
@@ -18,7 +24,10 @@ final class ObjectNotes: Sendable {
 
   func dropped(_ objects: [ObjectID]) {
     state.withLock { state in
-      for object in objects { state.contains[object] = nil }
+      for object in objects {
+        state.contains[object] = nil
+        state.origins[object] = nil
+      }
       state.names = state.names.filter { !objects.contains($0.value) }
     }
   }

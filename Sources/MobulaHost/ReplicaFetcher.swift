@@ -25,13 +25,13 @@ final class ReplicaFetcher: Sendable {
   private let configuration: HostConfiguration
   private let hello: Hello
   private let store: Store
-  private let head: HeadLink
+  private let head: PeerLink
   private let reporter: HoldReporter
   private let log: Logger
   private let fetches = Mutex<[ObjectID: Fetch]>([:])
 
   init(
-    configuration: HostConfiguration, hello: Hello, store: Store, head: HeadLink, reporter: HoldReporter, log: Logger
+    configuration: HostConfiguration, hello: Hello, store: Store, head: PeerLink, reporter: HoldReporter, log: Logger
   ) {
     self.configuration = configuration
     self.hello = hello
@@ -47,7 +47,7 @@ final class ReplicaFetcher: Sendable {
   func ensureLocal(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
     while true {
       try Task.checkCancellation()
-      if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
+      if let here = try await local(object) { return here }
       let (task, isFirst) = join(object) { try await self.fetch(object, policy: policy) }
       do {
         let fetched = try await withTaskCancellationHandler {
@@ -61,6 +61,24 @@ final class ReplicaFetcher: Sendable {
         continue
       }
     }
+  }
+
+  /// The object as it is here, brought back from disk if need be; `nil` when it isn't, or no longer.
+  ///
+  /// - Throws: `MobulaError` (`full`) when it has no room.
+  private func local(_ object: ObjectID) async throws -> Fetched? {
+    guard let info = store.info(of: object) else { return nil }
+    if store.isSpilled(object) {
+      let store = store
+      do {
+        try await onThread(named: "restore") { try store.restore(object) }
+      } catch let error as MobulaError where error.code != .full {
+        // Its file is damaged or gone, and so is it: elsewhere there may be another replica.
+        log.warning("an object can't be restored", metadata: ["object": "\(object)", "reason": "\(error)"])
+        return nil
+      }
+    }
+    return Fetched(digest: info.digest, bytesCopied: 0)
   }
 
   /// The fetch of an object, begun by `body` if there is none; and whether its bytes are the caller's to report.
@@ -125,7 +143,7 @@ final class ReplicaFetcher: Sendable {
   /// Making room can mean evicting and unmapping: off the threads that serve calls.
   private func reserve(_ object: ObjectID, _ geometry: ChunkGeometry) async throws -> any ReplicaWriter {
     let store = store
-    return try await onThread(named: "reserve") { try store.receive(object, geometry: geometry) }
+    return try await onThread(named: "reserve") { try store.receive(object, geometry: geometry, isCache: true) }
   }
 
   private func giveUp(_ writer: any ReplicaWriter, _ object: ObjectID, _ error: any Error) async {

@@ -8,14 +8,14 @@ import Synchronization
 /// each version; the others take it from there while it is still arriving.
 final class S3Fetcher: Sendable {
   private let host: HostID
-  private let head: HeadLink
+  private let head: PeerLink
   private let fetcher: ReplicaFetcher
   private let notes: ObjectNotes
   private let log: Logger
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[String: S3Client]>([:])
 
-  init(host: HostID, head: HeadLink, fetcher: ReplicaFetcher, notes: ObjectNotes, log: Logger) {
+  init(host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, log: Logger) {
     self.host = host
     self.head = head
     self.fetcher = fetcher
@@ -63,8 +63,10 @@ final class S3Fetcher: Sendable {
     let version = "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)"
     // The caller may go; a claim that nobody follows would keep all others waiting.
     return try await Task {
-      try await self.fetch(
+      let reply = try await self.fetch(
         url, version, client: client, info: info, header: header, geometry: geometry)
+      self.notes.comesFrom(reply.object, request)
+      return reply
     }.value
   }
 

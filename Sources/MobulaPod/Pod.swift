@@ -87,7 +87,7 @@ public final class Pod: Sendable {
     let server = try await RPCServer.bind(
       to: .unix(path: configuration.socket), token: configuration.token, hello: hello, router: workers)
 
-    let box = Mutex<HeadLink?>(nil)
+    let box = Mutex<PeerLink?>(nil)
     var control = RPCRouter()
     control.on(PodControlAPI.grantLease) { request, _ in
       guard let head = box.withLock({ $0 }) else { throw MobulaError(.unavailable, "The pod is starting.") }
@@ -97,8 +97,8 @@ public final class Pod: Sendable {
       self.release(request)
       return Empty()
     }
-    let head = HeadLink(
-      head: configuration.head, token: configuration.token, hello: hello, router: control, log: log
+    let head = PeerLink(
+      "head", at: configuration.head, token: configuration.token, hello: hello, router: control, log: log
     ) { connection in
       let configuration = self.configuration
       _ = try await connection.call(
@@ -121,7 +121,7 @@ public final class Pod: Sendable {
     await server.close()
   }
 
-  private func grant(_ request: LeaseRequest, head: HeadLink) async throws -> LeaseGrant {
+  private func grant(_ request: LeaseRequest, head: PeerLink) async throws -> LeaseGrant {
     try await programs.check(request.program)
     let worker = WorkerID.random()
     let action = state.withLock { $0.books.offered(request, newWorker: worker) }
@@ -146,7 +146,7 @@ public final class Pod: Sendable {
       worker: worker, endpoint: endpoint)
   }
 
-  private func start(_ worker: WorkerID, for request: LeaseRequest, head: HeadLink) async throws -> Endpoint {
+  private func start(_ worker: WorkerID, for request: LeaseRequest, head: PeerLink) async throws -> Endpoint {
     let process = try WorkerLauncher.launch(worker, for: request, in: configuration, lifeline: lifeline)
     state.withLock { $0.processes[worker] = process }
     Task { await self.watch(worker, process, head: head) }
@@ -177,7 +177,7 @@ public final class Pod: Sendable {
       ))
   }
 
-  private func watch(_ worker: WorkerID, _ process: ChildProcess, head: HeadLink) async {
+  private func watch(_ worker: WorkerID, _ process: ChildProcess, head: PeerLink) async {
     let exit = await process.waitForExit()
     failStart(worker, process)
     let lease = state.withLock { state in

@@ -23,12 +23,14 @@ final class Replica: Sendable {
   let object: ObjectID
   let geometry: ChunkGeometry
   let memory: SegmentMemory
+  private let reservation: Reservation?
   /// Where the object begins in the segment.
   let offset: Int
   private let state: Monitor<State>
 
   /// An object of which no chunk is there yet.
-  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int) {
+  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, reservation: Reservation?) {
+    self.reservation = reservation
     self.object = object
     self.geometry = geometry
     self.memory = memory
@@ -39,6 +41,7 @@ final class Replica: Sendable {
 
   /// An object that its maker has sealed.
   init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, checksums: [UInt32]) {
+    reservation = nil
     self.object = object
     self.geometry = geometry
     self.memory = memory
@@ -81,7 +84,7 @@ final class Replica: Sendable {
   func claimChunk(from start: Int) -> Int? {
     guard let index = claimUnreserved(from: start) else { return nil }
     do throws(MobulaError) {
-      try memory.waitUntilReserved(offset + geometry.range(of: index).upperBound)
+      try reservation?.wait(for: geometry.range(of: index).upperBound)
       return index
     } catch {
       returnClaim(index)
@@ -135,6 +138,15 @@ final class Replica: Sendable {
 
   func checkNotAbandoned() throws(MobulaError) {
     if case .abandoned(let error) = state.read({ $0.phase }) { throw error }
+  }
+
+  /// Writes the trailer of a complete replica behind it.
+  func writeTrailer() {
+    let checksums = state.read { $0.checksums }
+    let footprint = ObjectTrailer.footprint(geometry, contained: 0)
+    try? reservation?.wait(for: footprint)
+    ObjectTrailer.write(
+      object, geometry, checksums: checksums, contains: [], to: memory.writableBytes(of: offset..<offset + footprint))
   }
 
   /// The digest of a complete replica.

@@ -20,11 +20,11 @@ public protocol ReplicaWriter: ChunkSink {
 
 final class StoreReplicaWriter: ReplicaWriter {
   private let replica: Replica
-  private let entry: EntryID
+  private let entry: Int
   private let store: Store
   private let released = Atomic(false)
 
-  init(_ replica: Replica, entry: EntryID, store: Store) {
+  init(_ replica: Replica, entry: Int, store: Store) {
     self.replica = replica
     self.entry = entry
     self.store = store
@@ -58,7 +58,7 @@ final class StoreReplicaWriter: ReplicaWriter {
   func complete() throws(MobulaError) -> ObjectDigest {
     let digest = try replica.completedDigest()
     defer { release() }
-    guard store.completeReceive(entry) else {
+    guard try store.completeReceive(entry, replica) else {
       throw MobulaError(
         .notFound, "Object \(object) was deleted while it was arriving: ask for it again if it is still wanted.")
     }
@@ -87,11 +87,11 @@ final class StoreReplicaWriter: ReplicaWriter {
 /// A replica to send from; pins its object until it goes.
 final class StoreSource: ChunkSource {
   private let replica: Replica
-  private let entry: EntryID
+  private let entry: Int
   private let store: Store
 
   /// Takes over a pin of `entry`.
-  init(_ replica: Replica, pinned entry: EntryID, store: Store) {
+  init(_ replica: Replica, pinned entry: Int, store: Store) {
     self.replica = replica
     self.entry = entry
     self.store = store

@@ -1,214 +1,352 @@
+internal import CMobula
+internal import Glibc
 public import MobulaCore
 internal import Synchronization
 
-/// A host's object store: immutable objects in shared memory, of which every
-/// process of the host maps the same bytes.
+/// What a store is started with.
+public struct StoreConfiguration: Sendable {
+  /// The most bytes that segments may take; at least 1 MiB. Memory is reserved as objects come.
+  public var capacity: ByteCount
+  /// Where the store's socket is to be, in a folder that is there; at most 107 bytes.
+  public var socket: String
+  /// Folders for objects that have no room in memory; none, and a full store is an error.
+  public var spillDirectories: [String]
+  /// The share of the capacity in which free memory is kept warm for the next objects, from 0 to 1.
+  public var warmShare: Double
+  /// The share of the capacity that is reserved ahead of those who put, from 0 to 1.
+  public var spareShare: Double
+  /// How long a put waits for room.
+  public var roomDeadline: Duration
+  /// Keeps the descriptors for a store that is started again; none, and all is lost with the process.
+  public var keeper: KeeperConnection?
+
+  public init(
+    capacity: ByteCount, socket: String, spillDirectories: [String] = [], warmShare: Double = 0.5,
+    spareShare: Double = 0.02, roomDeadline: Duration = .seconds(10), keeper: KeeperConnection? = nil
+  ) {
+    self.capacity = capacity
+    self.socket = socket
+    self.spillDirectories = spillDirectories
+    self.warmShare = warmShare
+    self.spareShare = spareShare
+    self.roomDeadline = roomDeadline
+    self.keeper = keeper
+  }
+}
+
+/// What a store tells its host. Called on the store's threads, which wait for it.
+public struct StoreEvents: Sendable {
+  /// Objects were sealed by their makers, in this order.
+  public var sealed: @Sendable ([SealedObject]) -> Void = { _ in }
+  /// Objects had to make room, or were lost with a damaged spill file.
+  public var gone: @Sendable ([ObjectID]) -> Void = { _ in }
+  /// A client's process has ended.
+  public var clientGone: @Sendable (StoreClientID) -> Void = { _ in }
+
+  public init() {}
+}
+
+/// An object that its maker has sealed.
+public struct SealedObject: Sendable, Hashable {
+  public let object: ObjectID
+  public let geometry: ChunkGeometry
+  /// The objects whose references lie inside.
+  public let contains: [ObjectID]
+  public let maker: StoreClientID
+  /// Whether the maker holds it.
+  public let isHeld: Bool
+}
+
+/// A host's object store: immutable objects in shared memory, of which every process of the host maps
+/// the same bytes.
 ///
-/// Clients write small objects into arenas and big ones into segments of their
-/// own; what comes from other hosts or from S3 lies in segments that only the
-/// store writes. Readers get read-only descriptors, through a Unix socket, for
-/// the ticket in a `Placement`.
+/// Clients look objects up, pin them and announce new ones in shared memory, without a call
+/// (<doc:ReadProtocol>); they call, over a Unix socket, to attach, for more memory, and for what is rare.
+/// All of the store's memory survives this process where a keeper has the descriptors.
 public final class Store: Sendable {
+  struct ClientRecord: Sendable {
+    let page: ClientPage
+    let pageDescriptor: SharedDescriptor
+    /// Readable once the process has ended; `nil` where the system can't tell, and then its socket does.
+    let process: SharedDescriptor?
+    /// Regions that did not fit into the ring of its page.
+    var unreturned: [Int] = []
+    /// Why announcements were refused, the latest of them.
+    var refusals: [(object: ObjectID, error: MobulaError)] = []
+    /// Connections of this client.
+    var connections = 0
+    var hasWritten = false
+  }
+
   struct State: Sendable {
     var machine: StoreStateMachine
+    let shared: SharedSide
+    var records: [StoreClientID: ClientRecord] = [:]
     var segments: [SegmentID: SegmentMemory] = [:]
-    /// Of sealed and arriving entries.
-    var replicas: [EntryID: Replica] = [:]
+    /// Of arriving objects.
+    var replicas: [Int: Replica] = [:]
+    var spilled: [Int: SpilledObject] = [:]
     var tickets = TicketBook()
+    /// The own segment's warm memory may have gaps: reserving failed.
+    var distrustsWarm = false
   }
 
-  let name: String
-  /// The most bytes that its segments take.
-  public let capacity: ByteCount
-  let onEvict: @Sendable ([ObjectID]) -> Void
+  public let configuration: StoreConfiguration
+  let events: StoreEvents
   let state: Mutex<State>
-  private let server: DescriptorServer
+  let draining = Mutex(())
+  let spill: SpillSpace?
+  /// Rung by clients that announce something while the store's thread sleeps.
+  let doorbell: SharedDescriptor
+  let server: StoreServer
+  let pump: StorePump
+  /// How many objects and clients a restart found; `nil` for a store that began empty.
+  public let recovered: (objects: Int, clients: Int)?
 
-  /// An empty store; `start` makes it reachable.
+  /// A store: what its keeper has of one that died, else an empty one. `start` makes it reachable.
   ///
-  /// - Parameters:
-  ///   - capacity: the most bytes that segments may take, at least 1 MiB. Memory is reserved as objects come.
-  ///   - path: where the descriptor socket is to be, in a folder that is there; at most 107 bytes.
-  ///   - name: shows in `/proc/PID/maps`.
-  ///   - onEvict: told which objects had to make room, on the thread that needed it.
-  /// - Throws: `MobulaError` (`invalidArgument`).
-  public init(
-    capacity: ByteCount, socket path: String, name: String = "mobula",
-    onEvict: @escaping @Sendable ([ObjectID]) -> Void = { _ in }
-  ) throws(MobulaError) {
-    let machine = try StoreStateMachine(capacity: capacity.bytes, epoch: UInt32.random(in: 1...UInt32.max))
-    self.server = try DescriptorServer(path: path)
-    self.name = name
-    self.capacity = capacity
-    self.onEvict = onEvict
-    self.state = Mutex(State(machine: machine))
+  /// - Throws: `MobulaError`: `invalidArgument`, `inputOutput`, `mismatch` when what was kept is another version's.
+  public init(_ configuration: StoreConfiguration, events: StoreEvents = StoreEvents()) throws(MobulaError) {
+    self.configuration = configuration
+    self.events = events
+    server = try StoreServer(path: configuration.socket)
+    let kept = try Recovery.kept(by: configuration.keeper)
+    let machine = try StoreStateMachine(
+      capacity: configuration.capacity.bytes,
+      warmLimit: Int(Double(configuration.capacity.bytes) * min(max(configuration.warmShare, 0), 1)))
+    var state: State
+    if let kept {
+      doorbell = kept.doorbell
+      let index = try IndexWriter.takeOver(kept.index)
+      spill = SpillSpace(paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      state = State(machine: machine, shared: SharedSide(index))
+      recovered = try Recovery.rebuild(&state, kept, spill: spill)
+    } else {
+      var random = SystemRandomNumberGenerator()
+      let index = try IndexWriter.make(instance: (random.next(), random.next()))
+      spill = SpillSpace(paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      doorbell = SharedDescriptor(
+        OwnedDescriptor(owning: try systemCall("An event descriptor can't be made") { mobula_bell() }))
+      try configuration.keeper?.keep(Recovery.indexKey, [index.descriptor.rawValue, doorbell.rawValue])
+      state = State(machine: machine, shared: SharedSide(index))
+      recovered = nil
+    }
+    if state.machine.ownSegment == nil {
+      let id = SegmentID(state.index.takeNumber(.nextSegment))
+      let size = state.machine.segmentSize
+      let memory = try SegmentMemory(id, size: size, isOwn: true)
+      try configuration.keeper?.keep(Recovery.ownKey(id), [memory.writable.rawValue])
+      state.machine.ownSegment = id
+      state.machine.segments[id] = .init(
+        size: size, maker: nil, user: getuid(), space: VirtualSpace(size: size, granularity: pageSize))
+      state.segments[id] = memory
+    }
+    self.state = Mutex(state)
+    pump = StorePump(doorbell: doorbell)
   }
 
-  /// Serves the descriptor socket from now until `close`, on a thread of its own.
+  /// Serves clients from now until `close`, on threads of its own.
   ///
-  /// - Throws: `MobulaError`: `alreadyExists` when another store serves that socket, else `inputOutput`.
+  /// - Throws: `MobulaError`: `alreadyExists` when another store serves the socket, else `inputOutput`.
   public func start() throws(MobulaError) {
-    try server.start { [weak self] ticket in self?.redeem(ticket) }
+    try pump.start(self)
+    do throws(MobulaError) {
+      try server.start(self)
+    } catch {
+      pump.close()
+      throw error
+    }
   }
 
-  /// Ends serving and removes the socket. What clients have mapped stays mapped.
-  public func close() { server.close() }
+  /// Ends the store in order: its socket, spill files and kept descriptors are gone. What clients
+  /// have mapped stays mapped.
+  public func close() {
+    server.close()
+    pump.close()
+    spill?.removeAll()
+    let (index, segments, clients) = state.withLock { state in
+      (state.index, Array(state.segments.keys), Array(state.records.keys))
+    }
+    index.header(.isClosed).pointee.store(1, ordering: .releasing)
+    guard let keeper = configuration.keeper else { return }
+    for id in segments {
+      keeper.drop(Recovery.segmentKey(id))
+      keeper.drop(Recovery.ownKey(id))
+    }
+    for id in clients { keeper.drop(Recovery.clientKey(id)) }
+    keeper.drop(Recovery.indexKey)
+  }
+
+  /// Grows with every start on the same memory, from 1.
+  public var epoch: UInt64 { state.withLock { $0.index.epoch } }
 
   // MARK: Clients
 
-  /// A client has connected.
-  public func attach() -> StoreClientID {
-    state.withLock { $0.machine.attach() }
+  /// The right to attach, once and soon: for a process that is known to have the cluster's token.
+  public func ticket() -> DescriptorTicket {
+    var generator = SystemRandomNumberGenerator()
+    return state.withLock { $0.tickets.issue(now: .now, using: &generator) }
   }
 
-  /// A client is gone: its pins are released, and its unsealed objects, which are returned, are aborted.
-  @discardableResult
-  public func detach(_ client: StoreClientID) -> [ObjectID] {
-    change { state in
-      let detachment = state.machine.detach(client)
-      return (detachment.aborted, detachment.freed)
-    }
-  }
+  /// The clients whose processes live.
+  public var clients: [StoreClientID] { state.withLock { Array($0.records.keys) } }
 
-  /// Memory for a new object of `size` bytes, for `client` to write. Blocks while
-  /// a new segment's pages are reserved: about a second for 1 GB.
-  ///
-  /// - Throws: `MobulaError`: `alreadyExists`; `invalidArgument` for an empty object; `full`, with
-  ///   the numbers, when nothing more can be evicted; `unavailable` for a client that isn't attached.
-  public func create(_ object: ObjectID, size: Int, client: StoreClientID) throws(MobulaError) -> Placement {
-    try allocate(.arena) { machine throws(MobulaError) in
-      try machine.create(object, size: size, client: client)
-    } install: { state, allocation, _ in
-      state.placement(allocation.region, size: allocation.segmentSize, writable: true)
-    }
-  }
-
-  /// Makes an object immutable that `client` has written, and computes its digest.
-  ///
-  /// - Throws: `MobulaError`: `notFound`, `denied` when another made it, `alreadyExists` when
-  ///   it was sealed before, `cancelled` when it was deleted meanwhile.
-  public func seal(_ object: ObjectID, client: StoreClientID) async throws -> ReplicaInfo {
-    let (sealing, memory) = try state.withLock { state throws(MobulaError) in
-      let sealing = try state.machine.beginSeal(object, client: client)
-      return (sealing, state.segments[sealing.region.segment]!)
-    }
-    let geometry: ChunkGeometry
-    let replica: Replica
-    do {
-      geometry = try ChunkGeometry(objectSize: sealing.region.size)
-      let checksums = try await chunkChecksums(in: memory, at: sealing.region.offset, geometry: geometry)
-      replica = Replica(
-        object, geometry: geometry, memory: memory, offset: sealing.region.offset, checksums: checksums)
-    } catch {
-      abort(object, client: client)
-      unpin(sealing.entry)
-      throw error
-    }
-    let isSealed = change { state in
-      switch state.machine.finishSeal(sealing) {
-      case .sealed(let freed):
-        state.replicas[sealing.entry] = replica
-        return (true, freed)
-      case .aborted(let freed): return (false, freed)
-      }
-    }
-    guard isSealed else {
-      throw MobulaError(.cancelled, "Object \(object) was deleted while it was sealed: put it again if it is wanted.")
-    }
-    return ReplicaInfo(object: object, geometry: geometry, digest: replica.digest!)
-  }
-
-  /// Gives up an object that `client` has not sealed; nothing when it has none by that name.
-  public func abort(_ object: ObjectID, client: StoreClientID) {
-    change { state in ((), state.machine.abort(object, client: client)) }
-  }
-
-  /// Where a sealed object is; it stays there until `client` has unpinned it as often as it pinned it.
-  ///
-  /// - Throws: `MobulaError`: `notFound`; `unavailable` while it isn't sealed, or for a client that isn't attached.
-  public func pin(_ object: ObjectID, client: StoreClientID) throws(MobulaError) -> Placement {
-    try state.withLock { state throws(MobulaError) in
-      let region = try state.machine.pin(object, client: client)
-      return state.placement(region, size: state.segments[region.segment]!.mapping.bytes.count, writable: false)
-    }
-  }
-
-  /// Lets one of the client's pins go; nothing when it has none.
-  public func unpin(_ object: ObjectID, client: StoreClientID) {
-    change { state in ((), state.machine.unpin(object, client: client)) }
+  /// Whether this client is attached with this secret, which is in its page.
+  public func isAttached(_ client: StoreClientID, secret: ClientSecret) -> Bool {
+    state.withLock { $0.records[client].map { $0.page.secret == secret } ?? false }
   }
 
   // MARK: Objects
+
+  /// Waits until everything that a client announced before was taken in; nothing happens for one that is gone.
+  public func takeAnnouncements(of client: StoreClientID) {
+    while true {
+      let isTaken = draining.withLock { _ in state.withLock { $0.records[client]?.page.isTaken ?? true } }
+      if isTaken { return }
+      drain(limit: ClientPage.ringCount)
+    }
+  }
+
+  /// Whether something holds the object: held ones are evicted after all others.
+  public func setHeld(_ objects: [ObjectID], _ isHeld: Bool) {
+    state.withLock { state in
+      for object in objects { state.machine.setHeld(object, isHeld) }
+    }
+  }
 
   /// Removes an object in whatever state it is; its memory goes when nobody pins it any more.
   /// Whoever waits for a chunk that had not arrived gets `notFound`. False when it wasn't here.
   @discardableResult
   public func delete(_ object: ObjectID) -> Bool {
-    let (found, replica) = change { state in
-      guard let deletion = state.machine.delete(object) else { return ((false, Replica?.none), .init()) }
-      return ((true, state.replicas[deletion.entry]), deletion.freed)
+    let replica: (found: Bool, replica: Replica?) = change { state in
+      guard let (entry, freed) = state.machine.delete(object, retire: state.shared.retire) else { return ((false, nil), .init()) }
+      return ((true, state.replicas[entry]), freed)
     }
-    replica?.abandon(MobulaError(.notFound, "Object \(object) was deleted while it was arriving."))
-    return found
+    replica.replica?.abandon(MobulaError(.notFound, "Object \(object) was deleted while it was arriving."))
+    return replica.found
   }
 
-  /// Whether the object may be removed to make room while nobody pins it; at first it may not.
-  public func setEvictable(_ object: ObjectID, _ evictable: Bool) {
-    state.withLock { $0.machine.setEvictable(object, evictable) }
-  }
-
-  /// A replica for the store's process to fill. Blocks while its pages are reserved: about a second for 1 GB.
+  /// A replica for the store's process to fill. Blocks for room at most as long as the configuration says.
   ///
+  /// - Parameter isCache: whether there is another replica, so that this one may be evicted.
   /// - Throws: `MobulaError`: `alreadyExists`, `full`.
-  public func receive(_ object: ObjectID, geometry: ChunkGeometry) throws(MobulaError) -> any ReplicaWriter {
-    let (entry, replica) = try allocate(.filled) { machine throws(MobulaError) in
-      try machine.receive(object, size: geometry.objectSize)
-    } install: { state, allocation, memory in
-      let replica = Replica(object, geometry: geometry, memory: memory, offset: allocation.region.offset)
-      state.replicas[allocation.entry] = replica
-      return (allocation.entry, replica)
+  public func receive(
+    _ object: ObjectID, geometry: ChunkGeometry, isCache: Bool = true
+  ) throws(MobulaError) -> any ReplicaWriter {
+    let (filling, memory) = try place { machine throws(MobulaError) in
+      try machine.receive(object, geometry: geometry, isCache: isCache)
     }
-    return StoreReplicaWriter(replica, entry: entry, store: self)
+    var reservation: Reservation?
+    if let grant = filling.grant, !grant.toReserve.isEmpty {
+      reservation = Reservation(reserved: 0)
+      reservation!.start(grant.range, grant.toReserve, in: memory) { [weak self] _ in
+        self?.state.withLock { $0.distrustsWarm = true }
+      }
+    }
+    let replica = Replica(
+      object, geometry: geometry, memory: memory, offset: filling.offset, reservation: reservation)
+    state.withLock { $0.replicas[filling.entry] = replica }
+    return StoreReplicaWriter(replica, entry: filling.entry, store: self)
   }
 
-  /// A sealed or arriving object to send from, pinned as long as the source lives; `nil` when it isn't here.
+  /// A sealed or arriving object to send from, pinned as long as the source lives; `nil` when it isn't
+  /// here, or its trailer is not whole. Blocks while a spilled one is restored.
   public func source(_ object: ObjectID) -> (any ChunkSource)? {
+    try? restore(object)
     let pinned = state.withLock { state in
-      state.machine.pinSource(object).map { ($0, state.replicas[$0]!) }
+      state.machine.pinSource(object).map { ($0, state.machine.entries[$0]!, state.replicas[$0]) }
     }
-    return pinned.map { StoreSource($0.1, pinned: $0.0, store: self) }
+    guard let (number, entry, arriving) = pinned else { return nil }
+    if let arriving { return StoreSource(arriving, pinned: number, store: self) }
+    guard let memory = state.withLock({ $0.segments[entry.segment] }), let trailer = Self.trailer(of: entry, in: memory)
+    else {
+      unpin(number)
+      return nil
+    }
+    let replica = Replica(
+      object, geometry: trailer.geometry, memory: memory, offset: entry.offset, checksums: trailer.checksums)
+    return StoreSource(replica, pinned: number, store: self)
+  }
+
+  static func trailer(of entry: StoreStateMachine.Entry, in memory: SegmentMemory) -> ObjectTrailer? {
+    ObjectTrailer.read(
+      entry.object, size: entry.size, from: memory.bytes(of: entry.offset..<entry.offset + entry.footprint))
+  }
+
+  /// A sealed object's digest and chunks, wherever it is; `nil` when it isn't here, not complete, or damaged.
+  public func info(of object: ObjectID) -> ReplicaInfo? {
+    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SpilledObject?)? in
+      guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
+      if entry.phase == .sealed { _ = state.machine.pinSource(object) }
+      return (number, entry, state.spilled[number])
+    }
+    guard let (number, entry, spilled) = found else { return nil }
+    switch entry.phase {
+    case .sealed:
+      defer { unpin(number) }
+      guard let memory = state.withLock({ $0.segments[entry.segment] }), let trailer = Self.trailer(of: entry, in: memory)
+      else { return nil }
+      return ReplicaInfo(object: object, geometry: trailer.geometry, digest: trailer.digest)
+    case .spilled, .restoring:
+      guard let spilled, let description = try? spill?.opened().describe(spilled) else { return nil }
+      return ReplicaInfo(
+        object: object, geometry: spilled.geometry,
+        digest: ObjectDigest(geometry: spilled.geometry, checksums: description.checksums))
+    case .writing, .receiving, .doomed: return nil
+    }
+  }
+
+  /// The objects whose references lie inside a sealed one.
+  public func contents(of object: ObjectID) -> [ObjectID] {
+    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory)? in
+      guard let number = state.machine.index[object], let entry = state.machine.entries[number],
+        entry.phase == .sealed, let memory = state.segments[entry.segment]
+      else { return nil }
+      _ = state.machine.pinSource(object)
+      return (number, entry, memory)
+    }
+    guard let (number, entry, memory) = found else { return [] }
+    defer { unpin(number) }
+    return Self.trailer(of: entry, in: memory)?.contains ?? []
   }
 
   /// How much of an object is here; `nil` for nothing, or while its maker writes.
   public func contains(_ object: ObjectID) -> ReplicaState? {
-    guard let (isSealed, replica) = replica(of: object) else { return nil }
-    if isSealed { return .sealed }
-    let map = replica.chunkMap
-    return .partial(verified: map.verifiedCount, of: map.count)
-  }
-
-  func replica(of object: ObjectID) -> (isSealed: Bool, replica: Replica)? {
-    state.withLock { state in
-      state.machine.index[object].flatMap { entry in
-        state.replicas[entry].map { (state.machine.entries[entry]!.phase == .sealed, $0) }
-      }
+    let found = state.withLock { state in
+      state.machine.index[object].map { (state.machine.entries[$0]!.phase, state.replicas[$0]) }
+    }
+    switch found {
+    case nil, (.writing, _)?: return nil
+    case (.receiving, let replica?)?:
+      let map = replica.chunkMap
+      return .partial(verified: map.verifiedCount, of: map.count)
+    default: return .sealed
     }
   }
 
-  /// All sealed objects, by identifier.
+  /// Bytes of the object in verified chunks, and in all; `nil` when nothing of it is here.
+  public func progress(of object: ObjectID) -> (verified: Int, total: Int)? {
+    let found = state.withLock { state in
+      state.machine.index[object].map { (state.machine.entries[$0]!, state.replicas[$0]) }
+    }
+    guard let (entry, replica) = found, entry.phase != .writing else { return nil }
+    guard entry.phase == .receiving, let replica else { return (entry.size, entry.size) }
+    return (min(entry.size, replica.chunkMap.verifiedCount * replica.geometry.chunkSize), entry.size)
+  }
+
+  /// All sealed objects, by identifier; reads every one's trailer.
   public func inventory() -> [ReplicaInfo] {
-    let sealed = state.withLock { state in
-      state.replicas.filter { state.machine.entries[$0.key]?.phase == .sealed }.map(\.value)
+    let objects = state.withLock { state in
+      state.machine.index.filter {
+        let phase = state.machine.entries[$0.value]!.phase
+        return phase == .sealed || phase == .spilled
+      }.keys.sorted()
     }
-    return sealed.map { ReplicaInfo(object: $0.object, geometry: $0.geometry, digest: $0.digest!) }
-      .sorted { $0.object < $1.object }
+    return objects.compactMap { info(of: $0) }
   }
 
-  public var statistics: StoreStatistics {
-    state.withLock { state in
-      StoreStatistics(
-        capacity: state.machine.capacity, used: state.machine.used, objects: state.machine.index.count,
-        pinned: state.machine.pinnedBytes, segments: state.machine.segments.count)
-    }
+  /// The objects of a job that are here.
+  public func objects(of job: JobID) -> [ObjectID] {
+    state.withLock { $0.machine.index.keys.filter { $0.job == job } }.sorted()
   }
 }

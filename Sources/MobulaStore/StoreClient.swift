@@ -1,127 +1,231 @@
 internal import CMobula
 internal import Glibc
-internal import MobulaCore
+public import MobulaCore
 internal import Synchronization
 
-/// A process's view of its host's store: maps the segments that placements name.
+/// A process's view of its host's store.
 ///
-/// A segment is mapped once, however many of its objects are in use, and
-/// unmapped with the last of them.
+/// `pin` and `seal` make no system call as long as the segment is mapped and the store's thread awake
+/// (<doc:ReadProtocol>). All methods may be called from any thread. What the client has mapped is good
+/// even while the store's process is down; calls wait for it to come back.
 public final class StoreClient: Sendable {
-  private struct Key: Hashable {
-    let segment: SegmentID
-    let writable: Bool
+  public let id: StoreClientID
+  /// Shows a host, started again perhaps, that this process is this client.
+  public let secret: ClientSecret
+  let index: IndexReader
+  let page: ClientPage
+  let own: SegmentID
+  let ownMapping: MemoryMapping
+  let segments = MappedSegments()
+  private let doorbell: SharedDescriptor
+  /// For calls that are answered at once, and for those that may wait for room.
+  private let quick: StoreCalls
+  let patient: StoreCalls
+  let capacity: Int
+  let writing: Mutex<WritingState>
+
+  struct WritingState: Sendable {
+    var allocator: ExtentAllocator
   }
 
-  private struct WeakMapping {
-    weak var mapping: MemoryMapping?
-  }
-
-  private let path: String
-  private let mappings = Mutex<[Key: WeakMapping]>([:])
-
-  /// - Parameter path: the store's descriptor socket.
-  public init(descriptorSocket path: String) { self.path = path }
-
-  /// Maps an object. Blocks for some 100 µs when its segment is not mapped yet, at most for 10 s.
+  /// Attaches to the store at `path`.
   ///
-  /// - Throws: `MobulaError`: `denied` when the ticket was used before or is too old (ask the store
-  ///   again); `unavailable` when no store answers; `notFound` without a ticket; `protocolViolation`.
-  public func map(_ placement: Placement) throws -> MappedObject {
-    guard placement.size > 0, placement.offset >= 0, placement.size <= placement.segmentSize,
-      placement.offset <= placement.segmentSize - placement.size
+  /// - Parameters:
+  ///   - ticket: from the store, over an authenticated connection.
+  ///   - name: for people who look who pins what.
+  /// - Throws: `MobulaError`: `denied` for a ticket that is no good, `unavailable` when no store answers,
+  ///   `mismatch` for one of another version.
+  public init(socket path: String, ticket: DescriptorTicket, name: String) throws(MobulaError) {
+    let socket = try StoreCalls.connect(path)
+    // So that the store knows of this process's end, from whatever process namespace.
+    let process = mobula_open_process(getpid())
+    defer { if process >= 0 { close(process) } }
+    let answer = try StoreCalls.exchange(
+      .attach, [ticket.high, ticket.low], text: name, descriptors: process >= 0 ? [process] : [], on: socket)
+    guard answer.words.count == 5, answer.descriptors.count == 4, answer.words[2] < 1 << 50, answer.words[3] < 1 << 50,
+      let extent = Int(exactly: answer.words[4]), extent >= 65_536, extent <= 16 << 20, extent & (extent - 1) == 0
     else {
+      throw MobulaError(.protocolViolation, "The store's answer has not what was asked for: use the same mobula on both sides.")
+    }
+    id = StoreClientID(answer.words[0])
+    own = SegmentID(answer.words[1])
+    capacity = Int(answer.words[3])
+    try Self.checkSize(of: answer.descriptors[0], IndexLayout.size)
+    index = IndexReader(
+      try MemoryMapping(answer.descriptors[0].rawValue, count: IndexLayout.size, access: .readOnly))
+    try Self.checkSize(of: answer.descriptors[1], ClientPage.size)
+    page = ClientPage(try MemoryMapping(answer.descriptors[1].rawValue, count: ClientPage.size, access: .readWrite))
+    try Self.checkSize(of: answer.descriptors[2], Int(answer.words[2]))
+    ownMapping = try MemoryMapping(answer.descriptors[2].rawValue, count: Int(answer.words[2]), access: .readWrite)
+    ownMapping.adviseHugePages()
+    doorbell = answer.descriptors[3]
+    secret = page.secret
+    writing = Mutex(WritingState(allocator: ExtentAllocator(maximumExtent: extent)))
+    quick = StoreCalls(path: path, client: id, secret: secret, socket: socket)
+    patient = StoreCalls(path: path, client: id, secret: secret, socket: nil)
+    let mapping = ownMapping
+    try segments.add(own.number) { () throws(MobulaError) in mapping }
+  }
+
+  /// A file that is smaller than promised would end in a SIGBUS later.
+  private static func checkSize(of descriptor: SharedDescriptor, _ size: Int) throws(MobulaError) {
+    var status = stat()
+    try systemCall("Shared memory can't be examined") { fstat(descriptor.rawValue, &status) }
+    guard size > 0, status.st_size >= size else {
       throw MobulaError(
         .protocolViolation,
-        "The store placed \(placement.size) bytes at \(placement.offset) of a segment of \(placement.segmentSize): stop the host and report this."
-      )
+        "The store gave \(status.st_size) bytes of shared memory, not \(size): use the same mobula on both sides.")
     }
-    if let mapping = cached(placement), mapping.bytes.count >= placement.segmentSize {
-      return MappedObject(placement, in: mapping)
+  }
+
+  /// Wakes the store's thread if it sleeps: our announcement before our look, as there its word before its look.
+  func ringIfAsleep() {
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if index.header(.isAsleep).pointee.load(ordering: .relaxed) != 0 {
+      var one: UInt64 = 1
+      _ = write(doorbell.rawValue, &one, 8)
     }
-    guard let ticket = placement.ticket else {
+  }
+
+  // MARK: Reading
+
+  /// Pins a sealed object and shows its bytes, without a system call once its segment is mapped.
+  ///
+  /// - Returns: `nil` when the index doesn't have it: it is not here, not sealed, on disk, or was announced
+  ///   a moment ago; `pinSlowly` finds out.
+  /// - Throws: `MobulaError` when its segment can't be mapped.
+  @inline(__always)
+  public func pin(_ object: ObjectID) throws(MobulaError) -> PinnedBytes? {
+    while true {
+      guard let found = index.find(object) else { return nil }
+      guard let pin = page.takePin(found.entry, from: Self.lane) else { return nil }
+      atomicMemoryFence(ordering: .sequentiallyConsistent)
+      guard index.isStill(found) else {
+        page.releasePin(pin)
+        continue
+      }
+      page.noteUse(found.entry)
+      if let (base, count) = segments.find(found.segment), found.offset >= 0, found.size > 0,
+        found.size <= count, found.offset <= count - found.size
+      {
+        return PinnedBytes(
+          bytes: UnsafeRawBufferPointer(
+            start: UnsafeRawPointer(bitPattern: base + UInt(found.offset)), count: found.size), pin: pin, client: self)
+      }
+      let pinned = PinnedBytes(bytes: UnsafeRawBufferPointer(start: nil, count: 0), pin: pin, client: self)
+      try map(found)
+      _ = consume pinned
+    }
+  }
+
+  /// Where a thread looks for a free pin word first: threads stay out of each other's cache lines.
+  private static var lane: Int {
+    @inline(__always) get { Int(truncatingIfNeeded: UInt64(pthread_self()) >> 12 & 31) * 8 }
+  }
+
+  /// Maps a segment, which stays as long as its object is pinned.
+  @inline(never)
+  private func map(_ found: IndexReader.Found) throws(MobulaError) {
+    try mapSegment(found.segment)
+    guard let (_, count) = segments.find(found.segment), found.offset >= 0, found.size > 0, found.size <= count,
+      found.offset <= count - found.size
+    else {
       throw MobulaError(
-        .notFound,
-        "Segment \(placement.segment) is not mapped any more, and the placement has no ticket: ask the store again.")
-    }
-    let descriptor = try fetch(ticket)
-    try checkSize(of: descriptor, placement)
-    let mapping = try MemoryMapping(
-      descriptor.rawValue, count: placement.segmentSize, access: placement.writable ? .readWrite : .readOnly)
-    return MappedObject(placement, in: remember(mapping, for: placement))
-  }
-
-  /// A mapping that will do: a reader is served by a writable one as well.
-  private func cached(_ placement: Placement) -> MemoryMapping? {
-    mappings.withLock { mappings in
-      let writable = mappings[Key(segment: placement.segment, writable: true)]?.mapping
-      if placement.writable { return writable }
-      return mappings[Key(segment: placement.segment, writable: false)]?.mapping ?? writable
+        .protocolViolation, "The store placed an object outside of segment \(found.segment): stop the host and report this.")
     }
   }
 
-  /// Keeps `mapping` in mind unless another thread was faster, whose mapping is then the one to use.
-  private func remember(_ mapping: MemoryMapping, for placement: Placement) -> MemoryMapping {
-    let key = Key(segment: placement.segment, writable: placement.writable)
-    return mappings.withLock { mappings in
-      if let other = mappings[key]?.mapping { return other }
-      for (key, weak) in mappings where weak.mapping == nil { mappings[key] = nil }
-      mappings[key] = WeakMapping(mapping: mapping)
+  func mapSegment(_ number: UInt64) throws(MobulaError) {
+    let quick = quick
+    try segments.add(number) { () throws(MobulaError) in
+      let answer = try quick.call(.segment, [number])
+      guard let size = answer.words.first, size < 1 << 50, let descriptor = answer.descriptors.first else {
+        throw MobulaError(.protocolViolation, "The store gave no segment: use the same mobula on both sides.")
+      }
+      try Self.checkSize(of: descriptor, Int(size))
+      let mapping = try MemoryMapping(descriptor.rawValue, count: Int(size), access: .readOnly)
+      mapping.adviseHugePages()
       return mapping
     }
   }
 
-  /// Redeems `ticket` at the store.
-  func fetch(_ ticket: DescriptorTicket) throws(MobulaError) -> OwnedDescriptor {
-    try UnixSocket.check(path)
-    let socket = try UnixSocket.make()
-    try UnixSocket.setTimeout(DescriptorProtocol.patience, on: socket)
-    let failure = UnixSocket.connect(socket, to: path)
-    guard failure == 0 else {
-      throw MobulaError(
-        .unavailable,
-        "No store answers at \(path) (\(errnoText(failure))): start `mobula host`, and share its folder with this process."
-      )
+  /// Pins an object by a call, when `pin` did not find it: what was announced is taken in before.
+  ///
+  /// - Throws: `MobulaError`: `notFound`; `unavailable` while it is arriving, being written, or on disk.
+  public func pinSlowly(_ object: ObjectID) throws(MobulaError) -> PinnedBytes {
+    let answer = try quick.call(.pin, [object.high, object.low])
+    guard answer.words.count == 4, answer.words[0] < UInt64(IndexLayout.maximumEntries), answer.words[2] < 1 << 56,
+      answer.words[3] < 1 << 56
+    else { throw MobulaError(.protocolViolation, "The store's answer has not what was asked for.") }
+    var byCall = PinnedBytes(
+      bytes: UnsafeRawBufferPointer(start: nil, count: 0), pin: -1 - Int(answer.words[0]), client: self)
+    try mapSegment(answer.words[1])
+    let (offset, size) = (Int(answer.words[2]), Int(answer.words[3]))
+    guard let (base, count) = segments.find(answer.words[1]), size > 0, size <= count, offset <= count - size else {
+      throw MobulaError(.protocolViolation, "The store placed an object outside of its segment.")
     }
-    let raw = socket.rawValue
-    let request = DescriptorProtocol.request(ticket)
-    try systemCall("The store at \(path) can't be asked") {
-      send(raw, request, request.count, CInt(MSG_NOSIGNAL))
-    }
-    var answer: UInt8 = 0
-    var descriptor: CInt = -1
-    let count = try systemCall("The store at \(path) does not answer") {
-      mobula_receive_descriptor(raw, &descriptor, &answer, 1)
-    }
-    if descriptor >= 0, count == 1, answer == DescriptorProtocol.Answer.granted.rawValue {
-      return OwnedDescriptor(owning: descriptor)
-    }
-    if descriptor >= 0 { close(descriptor) }
-    switch (count, DescriptorProtocol.Answer(rawValue: answer)) {
-    case (1, .refused):
-      throw MobulaError(
-        .denied, "The store refused the ticket, which was used before or is too old: ask for the object again.")
-    case (1, .malformed):
-      throw MobulaError(
-        .mismatch, "The store at \(path) speaks another version: use the same mobula on both sides.")
-    case (1, _):
-      throw MobulaError(.protocolViolation, "The store at \(path) answered \(answer) without a descriptor.")
-    default:
-      throw MobulaError(
-        .connectionClosed, "The store at \(path) closed the connection: try again, or start its host again.")
+    // A pin of our own is let go without a word.
+    if let own = try pin(object) { return own }
+    let bytes = UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: base + UInt(offset)), count: size)
+    byCall.show(bytes)
+    return byCall
+  }
+
+  /// Lets a pin go. Negative ones are by call, and announced.
+  @inline(__always)
+  func release(_ pin: Int) {
+    if pin >= 0 { page.releasePin(pin) } else { releaseByCall(-1 - pin) }
+  }
+
+  @inline(never)
+  private func releaseByCall(_ entry: Int) {
+    writing.withLock { _ in
+      // A ring that stays full is a store that is gone: the pin goes with it.
+      _ = announce(ClientPage.Announcement(kind: .unpin, offset: entry))
     }
   }
 
-  /// A segment that is smaller than promised would end in a SIGBUS later.
-  private func checkSize(of descriptor: borrowing OwnedDescriptor, _ placement: Placement) throws(MobulaError) {
-    var status = stat()
-    let raw = descriptor.rawValue
-    try systemCall("Segment \(placement.segment) can't be examined") { fstat(raw, &status) }
-    guard status.st_size >= placement.segmentSize else {
-      throw MobulaError(
-        .protocolViolation,
-        "Segment \(placement.segment) has \(status.st_size) bytes, not \(placement.segmentSize): stop the host and report this."
-      )
+  // MARK: Calls
+
+  /// Waits until this object's announcement was taken in.
+  ///
+  /// - Throws: why it was refused: `alreadyExists`, `cancelled` when it was deleted meanwhile.
+  public func confirm(_ object: ObjectID) throws(MobulaError) { _ = try quick.call(.confirm, [object.high, object.low]) }
+
+  func abort(_ object: ObjectID) { _ = try? quick.call(.abort, [object.high, object.low]) }
+
+  /// Under `writing`'s lock: announces, waiting for the store to make room in the ring.
+  func announce(_ announcement: ClientPage.Announcement) -> Bool {
+    var tries = 0
+    while !page.announce(announcement) {
+      ringIfAsleep()
+      usleep(tries < 100 ? 20 : 1000)
+      tries += 1
+      // The store may be on its way back: half a minute.
+      if tries > 30_000 { return false }
     }
+    ringIfAsleep()
+    return true
   }
+}
+
+/// A pinned object's bytes: they stay where they are, and as they are, as long as this lives.
+public struct PinnedBytes: ~Copyable, Sendable {
+  /// Not to be used beyond the life of the pin.
+  public nonisolated(unsafe) private(set) var bytes: UnsafeRawBufferPointer
+  private let pin: Int
+  private let client: StoreClient
+
+  @inline(__always)
+  init(bytes: UnsafeRawBufferPointer, pin: Int, client: StoreClient) {
+    self.bytes = bytes
+    self.pin = pin
+    self.client = client
+  }
+
+  @inline(__always)
+  deinit { client.release(pin) }
+
+  /// The same pin, for the bytes that it is of.
+  mutating func show(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 }

@@ -15,10 +15,10 @@ enum UnixSocket {
     }
   }
 
-  static func make() throws(MobulaError) -> OwnedDescriptor {
+  static func make(type: __socket_type = SOCK_STREAM) throws(MobulaError) -> OwnedDescriptor {
     OwnedDescriptor(
       owning: try systemCall("A socket can't be made") {
-        socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        socket(AF_UNIX, CInt(type.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
       })
   }
 
@@ -34,15 +34,15 @@ enum UnixSocket {
   /// A socket that listens at `path`, in place of one that a dead process left there.
   ///
   /// - Throws: `MobulaError`: `alreadyExists` when somebody answers there, else `inputOutput`.
-  static func listen(at path: String) throws(MobulaError) -> OwnedDescriptor {
-    let probe = try make()
+  static func listen(at path: String, type: __socket_type = SOCK_STREAM) throws(MobulaError) -> OwnedDescriptor {
+    let probe = try make(type: type)
     switch connect(probe, to: path) {
     case 0:
       throw MobulaError(.alreadyExists, "A store serves \(path) already: stop its host, or choose another folder.")
     case ECONNREFUSED: unlink(path)
     default: break
     }
-    let listener = try make()
+    let listener = try make(type: type)
     let raw = listener.rawValue
     try systemCall("The store can't listen at \(path)") { withAddress(path) { bind(raw, $0, $1) } }
     // Everybody may connect, since the pods of a host run as different users: tickets
@@ -54,12 +54,15 @@ enum UnixSocket {
 
   /// Bounds how long a send, a receive or a connect may block.
   static func setTimeout(_ timeout: Duration, on socket: borrowing OwnedDescriptor) throws(MobulaError) {
-    let raw = socket.rawValue
-    var value = timeval(tv_sec: Int(timeout.components.seconds), tv_usec: 0)
-    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
-      try systemCall("A socket's timeout can't be set") {
-        setsockopt(raw, SOL_SOCKET, option, &value, socklen_t(MemoryLayout<timeval>.size))
-      }
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] { try setTimeout(timeout, option, on: socket.rawValue) }
+  }
+
+  /// Bounds how long one kind of call may block, which fails with `EAGAIN` then.
+  static func setTimeout(_ timeout: Duration, _ option: CInt, on socket: CInt) throws(MobulaError) {
+    let (seconds, attoseconds) = timeout.components
+    var value = timeval(tv_sec: Int(seconds), tv_usec: Int(attoseconds / 1_000_000_000_000))
+    try systemCall("A socket's timeout can't be set") {
+      setsockopt(socket, SOL_SOCKET, option, &value, socklen_t(MemoryLayout<timeval>.size))
     }
   }
 

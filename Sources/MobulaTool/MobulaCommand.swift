@@ -22,7 +22,7 @@ struct MobulaCommand: AsyncParsableCommand {
     version: "0.1.0",
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
-      RemoveCommand.self, FetchCommand.self, BenchCommand.self, SuperviseCommand.self, HeadCommand.self,
+      RemoveCommand.self, StoreCommand.self, FetchCommand.self, BenchCommand.self, SuperviseCommand.self, HeadCommand.self,
       HostCommand.self, PodCommand.self,
     ])
 

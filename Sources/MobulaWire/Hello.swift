@@ -24,7 +24,7 @@ public struct PeerRole: RawRepresentable, Hashable, Sendable, Codable, CustomStr
 /// How a process introduces itself on every connection, RPC or bulk.
 public struct Hello: Codable, Sendable, Hashable {
   /// The version of frames, handshake and messages that this build speaks.
-  public static let currentWireVersion = 1
+  public static let currentWireVersion = 2
 
   public var wireVersion: Int
   public var role: PeerRole

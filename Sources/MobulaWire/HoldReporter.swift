@@ -11,19 +11,40 @@ public final class HoldReporter: Sendable {
     var asked: UInt64 = 0
     /// How many registrations have carried all holds.
     var registrations: UInt64 = 0
-    var changes: [ReplicaChange] = []
+    /// In order; `nil` for what need not be told any more.
+    var changes: [Change?] = []
+    /// Where in `changes` an object is that only its maker knows of.
+    var untold: [ObjectID: Int] = [:]
+    /// Ended holds of objects whose references never left this process.
+    var neverShared: Set<ObjectID> = []
     var isSending = false
+    /// Whether something is waiting for a moment, so that more can come along.
+    var isLingering = false
     var waiting: [(number: UInt64, continuation: CheckedContinuation<Void, any Error>)] = []
+  }
+
+  /// Something to report.
+  public enum Change: Sendable {
+    case replica(ReplicaChange)
+    /// An object was made here, and `held` says whether a process of this host holds it. What else there
+    /// is to say is looked up by who sends the report, if the object is still there by then.
+    case made(ObjectID, contains: [ObjectID], held: Bool)
   }
 
   /// What is reported at a time.
   public struct Batch: Sendable {
-    public var changes: [ReplicaChange]
+    public var changes: [Change]
     public var holds: HoldLedgerStateMachine.Report
+    /// Those of the ended holds whose objects nobody but this process can know of.
+    public var neverShared: [ObjectID]
     fileprivate var upTo: UInt64
     fileprivate var registration: UInt64
+
+    var isEmpty: Bool { changes.isEmpty && holds.isEmpty }
   }
 
+  /// The most changes that are reported at a time, so that a report fits into a frame.
+  private static let largestBatch = 8192
   private let send: @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void
   private let state = Mutex(State())
 
@@ -62,6 +83,53 @@ public final class HoldReporter: Sendable {
     sendSoon()
   }
 
+  /// Ends the hold of an object whose references never left this process; it is reported soon.
+  public func releaseUnshared(_ object: ObjectID, by holder: UInt64) {
+    state.withLock { state in
+      state.ledger.release([object], by: holder)
+      if !state.ledger.isHeld(object) { state.neverShared.insert(object) }
+    }
+    sendSoon(lingers: true)
+  }
+
+  /// A holder holds these and nothing else, as it says when it has come back.
+  public func setHolds(_ objects: [ObjectID], by holder: UInt64) {
+    state.withLock { state in
+      state.ledger.hold(objects, by: holder)
+      state.ledger.keep(only: Set(objects), by: holder)
+    }
+    sendSoon()
+  }
+
+  /// Counts an object that was made here, and its maker's hold of it. Reported soon; in a moment where
+  /// its maker is the only one that can know of it.
+  public func made(_ object: ObjectID, contains: [ObjectID], holder: UInt64?) {
+    state.withLock { state in
+      if let holder {
+        state.ledger.hold([object], by: holder)
+        state.untold[object] = state.changes.count
+      }
+      state.changes.append(.made(object, contains: contains, held: false))
+    }
+    sendSoon(lingers: holder != nil)
+  }
+
+  /// Adds a change, to be reported soon.
+  public func note(_ change: ReplicaChange) {
+    state.withLock { $0.changes.append(.replica(change)) }
+    sendSoon()
+  }
+
+  /// Forgets a change that was not reported yet, of an object that nobody holds. False when there is none.
+  public func forgetUntold(_ object: ObjectID) -> Bool {
+    state.withLock { state in
+      guard !state.ledger.isHeld(object), let index = state.untold.removeValue(forKey: object) else { return false }
+      state.changes[index] = nil
+      state.ledger.forget(object)
+      return true
+    }
+  }
+
   /// Ends all holds of a holder; they are reported soon.
   public func holderGone(_ holder: UInt64) {
     state.withLock { $0.ledger.holderGone(holder) }
@@ -70,7 +138,7 @@ public final class HoldReporter: Sendable {
 
   /// Reports a replica, after all that was said before; returns when it was delivered.
   public func report(_ change: ReplicaChange) async throws {
-    state.withLock { $0.changes.append(change) }
+    state.withLock { $0.changes.append(.replica(change)) }
     try await flush()
   }
 
@@ -87,13 +155,30 @@ public final class HoldReporter: Sendable {
     }
   }
 
-  private func sendSoon() {
-    let starts = state.withLock { state in
+  /// - Parameter lingers: whether to wait for a moment first, since more will come or this will be over.
+  private func sendSoon(lingers: Bool = false) {
+    enum Step { case nothing, start, linger }
+    let step = state.withLock { state -> Step in
+      if lingers, state.isLingering { return .nothing }
+      if lingers {
+        state.isLingering = true
+        return .linger
+      }
       state.asked += 1
-      defer { state.isSending = true }
-      return !state.isSending
+      if state.isSending { return .nothing }
+      state.isSending = true
+      return .start
     }
-    if starts { Task { await sendAll() } }
+    switch step {
+    case .nothing: break
+    case .start: Task { await sendAll() }
+    case .linger:
+      Task {
+        try? await Task.sleep(for: .milliseconds(3))
+        state.withLock { $0.isLingering = false }
+        sendSoon()
+      }
+    }
   }
 
   private func sendAll() async {
@@ -101,7 +186,7 @@ public final class HoldReporter: Sendable {
     while let batch = takeBatch(after: sent) {
       var failure: (any Error)?
       do {
-        if !batch.changes.isEmpty || !batch.holds.isEmpty {
+        if !batch.isEmpty {
           try await send(batch) { self.state.withLock { $0.registrations == batch.registration } }
         }
       } catch {
@@ -126,16 +211,31 @@ public final class HoldReporter: Sendable {
         state.isSending = false
         return nil
       }
-      let changes = state.changes.map { change in
-        if case .sealed(let report, _) = change {
-          ReplicaChange.sealed(report, held: state.ledger.takeHeld(with: report.object))
-        } else {
-          change
+      let isAll = state.changes.count <= Self.largestBatch
+      let taken = isAll ? state.changes : Array(state.changes.prefix(Self.largestBatch))
+      state.changes.removeFirst(taken.count)
+      if isAll {
+        state.untold.removeAll(keepingCapacity: true)
+      } else {
+        state.untold = state.untold.compactMapValues { $0 >= taken.count ? $0 - taken.count : nil }
+      }
+      let changes = taken.compactMap { change -> Change? in
+        switch change {
+        case nil: nil
+        case .made(let object, let contains, _):
+          .made(object, contains: contains, held: state.ledger.takeHeld(with: object))
+        case .replica(.sealed(let report, _)):
+          .replica(.sealed(report, held: state.ledger.takeHeld(with: report.object)))
+        case .replica: change
         }
       }
-      state.changes.removeAll()
+      // The holds come after all changes: they may be of objects that these tell of.
+      let holds = isAll ? state.ledger.takeReport() : .init(added: [], removed: [])
+      let neverShared = holds.removed.filter { state.neverShared.contains($0) }
+      if isAll { state.neverShared.removeAll(keepingCapacity: true) }
+      // What is asked for is done with the last part.
       return Batch(
-        changes: changes, holds: state.ledger.takeReport(), upTo: state.asked,
+        changes: changes, holds: holds, neverShared: neverShared, upTo: isAll ? state.asked : (sent ?? 0),
         registration: state.registrations)
     }
   }

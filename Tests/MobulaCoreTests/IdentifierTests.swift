@@ -1,3 +1,4 @@
+import Foundation
 import MobulaCore
 import MobulaTestKit
 import Testing
@@ -44,10 +45,38 @@ struct IdentifierTests {
     #expect(JobID(2) < JobID(10))
   }
 
-  @Test func identifiersTravelAsText() throws {
+  @Test func identifiersTravelAsBytes() throws {
     let bytes = try CBOREncoder().encode(PodID(high: 1, low: 2))
-    #expect(try CBORValue(decoding: bytes) == .text("00000000000000010000000000000002"))
+    #expect(try CBORValue(decoding: bytes).description == "h'00000000000000010000000000000002'")
     #expect(try CBORDecoder().decode(PodID.self, from: bytes) == PodID(high: 1, low: 2))
     #expect(try CBOREncoder().encode(JobID(3)) == [3])
+  }
+
+  @Test func identifiersAreTextInJSON() throws {
+    let json = try JSONEncoder().encode([PodID(high: 1, low: 2)])
+    #expect(String(decoding: json, as: UTF8.self) == #"["00000000000000010000000000000002"]"#)
+    #expect(try JSONDecoder().decode([PodID].self, from: json) == [PodID(high: 1, low: 2)])
+  }
+
+  @Test func identifiersOfAnotherLengthAreRefused() throws {
+    for length in [0, 15, 17, 32] {
+      let bytes = try CBOREncoder().encode([UInt8](repeating: 1, count: length))
+      #expect(throws: DecodingError.self) { try CBORDecoder().decode(HostID.self, from: bytes) }
+    }
+  }
+
+  @Test func identifiersTravelInEveryPlace() throws {
+    struct Holder: Codable, Equatable {
+      var one: HostID
+      var none: PodID?
+      var some: PodID?
+      var list: [ObjectID]
+      var table: [ObjectID: Int]
+    }
+    var generator = SeededGenerator(seed: 3)
+    let value = Holder(
+      one: .random(using: &generator), none: nil, some: .random(using: &generator),
+      list: (0..<30).map { _ in .random(using: &generator) }, table: [.random(using: &generator): 1])
+    #expect(try CBORDecoder().decode(Holder.self, from: CBOREncoder().encode(value)) == value)
   }
 }

@@ -9,44 +9,6 @@ extension Identifier {
   init(_ low: UInt64) { self.init(high: 0, low: low) }
 }
 
-/// A store with a folder of its own, both gone with it.
-final class TemporaryStore {
-  let folder: String
-  let path: String
-  /// In the names of its memfds, to tell them from those of other tests.
-  let name: String
-  let store: Store
-
-  init(capacity: ByteCount = .megabytes(64), onEvict: @escaping @Sendable ([ObjectID]) -> Void = { _ in }) throws {
-    var template = Array("/tmp/mobula-store-XXXXXX".utf8CString)
-    precondition(mkdtemp(&template) != nil, "no folder in /tmp: \(errnoText(currentErrno()))")
-    folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    path = folder + "/store.sock"
-    name = String(folder.dropFirst(5))
-    store = try Store(capacity: capacity, socket: path, name: name, onEvict: onEvict)
-    try store.start()
-  }
-
-  deinit {
-    store.close()
-    unlink(path)
-    rmdir(folder)
-  }
-
-  /// Puts `bytes` as an object, as a client process does.
-  @discardableResult
-  func put(_ object: ObjectID, _ bytes: [UInt8], by client: StoreClientID) async throws -> ReplicaInfo {
-    try write(object, bytes, by: client)
-    return try await store.seal(object, client: client)
-  }
-
-  func write(_ object: ObjectID, _ bytes: [UInt8], by client: StoreClientID) throws {
-    let placement = try store.create(object, size: bytes.count, client: client)
-    let mapped = try StoreClient(descriptorSocket: path).map(placement)
-    mapped.withUnsafeMutableBytes { $0.copyBytes(from: bytes) }
-  }
-}
-
 func randomBytes(_ count: Int, seed: UInt64) -> [UInt8] {
   var generator = SeededGenerator(seed: seed)
   return (0..<count).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
@@ -68,7 +30,7 @@ func openDescriptors(memory name: String, socket path: String) -> Int {
   }.count
 }
 
-private func entries(of folder: String) -> [String] {
+func entries(of folder: String) -> [String] {
   guard let directory = opendir(folder) else { return [] }
   defer { closedir(directory) }
   var names: [String] = []
@@ -88,4 +50,14 @@ private func lines(of file: String) -> [Substring] {
   var buffer = [UInt8](repeating: 0, count: 65_536)
   while case let count = read(descriptor, &buffer, buffer.count), count > 0 { text += buffer.prefix(count) }
   return String(decoding: text, as: UTF8.self).split(separator: "\n")
+}
+
+/// The code of the error that `body` throws.
+func code(_ body: () throws -> Void) -> MobulaError.Code? {
+  do {
+    try body()
+    return nil
+  } catch {
+    return (error as? MobulaError)?.code
+  }
 }

@@ -1,6 +1,6 @@
 #pragma once
 // What Swift cannot reach by itself: calls that glibc hides behind feature
-// macros, control messages, and the CRC32C instruction. Nothing else.
+// macros, control messages, and CRC32C by the CPU's own means. Nothing else.
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -19,6 +19,31 @@ ssize_t mobula_send_descriptor(int socket, int fd, const void *bytes, size_t len
 /// Receives up to `length` bytes; `*fd` is the attached descriptor or -1.
 ssize_t mobula_receive_descriptor(int socket, int *fd, void *bytes, size_t length);
 
+/// Punches a hole of `length` bytes at `offset`: 0, or an errno value.
+int mobula_give_back(int fd, int64_t offset, int64_t length);
+/// A descriptor that becomes readable when the process has ended (pidfd_open). -1 and errno on failure.
+int mobula_open_process(int pid);
+/// An event descriptor, non-blocking. -1 and errno on failure.
+int mobula_bell(void);
+/// A descriptor that waits for many (epoll). -1 and errno on failure.
+int mobula_watcher(void);
+/// Waits for `fd` to become readable, too; it is told by its tag. -1 and errno on failure.
+int mobula_watch(int watcher, int fd, uint64_t tag);
+int mobula_unwatch(int watcher, int fd);
+/// The tags, at most `count` (and 64) of them, of what is readable, after at most so many milliseconds (-1: any time).
+int mobula_wait(int watcher, uint64_t *tags, int count, int milliseconds);
+/// Who is at the other end of a Unix socket. -1 and errno on failure.
+int mobula_peer(int socket, int *pid, unsigned *uid);
+/// The most descriptors of one packet.
+#define MOBULA_LARGEST_ATTACHMENT 4
+/// Sends one packet of `length` bytes (at least one) with the first `count` descriptors of `fds` attached.
+ssize_t mobula_send_packet(int socket, const int *fds, size_t count, const void *bytes, size_t length);
+/// Receives one packet, without blocking unless `waits`, and returns its whole length, also where that is
+/// more than the `length` bytes kept. `fds` (of MOBULA_LARGEST_ATTACHMENT) takes the descriptors that
+/// came, close-on-exec, and `*count` their number; `*incomplete` says that more were attached than that.
+ssize_t mobula_receive_packet(int socket, int *fds, size_t *count, int *incomplete, void *bytes, size_t length,
+                              int waits);
+
 /// sendfile(2) from an explicit offset, which it does not move.
 ssize_t mobula_sendfile(int socket, int fd, int64_t offset, size_t count);
 
@@ -27,6 +52,16 @@ int mobula_accept(int socket);
 
 /// CRC32C (Castagnoli) of `length` bytes, continuing from `crc` (0 at the start).
 uint32_t mobula_crc32c(uint32_t crc, const void *bytes, size_t length);
+/// Copies `length` bytes that do not overlap their target, and returns the CRC32C
+/// of what was written, continuing from `crc`.
+uint32_t mobula_copy_crc32c(uint32_t crc, void *to, const void *from, size_t length);
+
+/// The ways to compute a CRC32C, slowest first. A CPU that lacks one takes the one before.
+enum { mobula_crc32c_table, mobula_crc32c_instruction, mobula_crc32c_folding };
+/// `mobula_crc32c` in a given way; for tests, since one machine otherwise takes one way.
+uint32_t mobula_crc32c_by(int way, uint32_t crc, const void *bytes, size_t length);
+/// `mobula_copy_crc32c` in a given way.
+uint32_t mobula_copy_crc32c_by(int way, uint32_t crc, void *to, const void *from, size_t length);
 
 /// Makes orphans below this process its children, rather than init's.
 void mobula_adopt_orphans(void);

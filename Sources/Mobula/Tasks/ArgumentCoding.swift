@@ -5,6 +5,7 @@ import MobulaCore
 enum ArgumentCoding {
   /// Encodes a value; its references are to be kept alive until the receiver has registered them.
   static func encode(_ value: some Encodable) throws -> (bytes: ByteString, references: [AnyReference]) {
+    if CBORReader.isScalar(type(of: value)) { return (ByteString(try CBOREncoder().encode(value)), []) }
     let writer = ValueWriter(placesBlobsInline: true)
     var encoder = CBOREncoder()
     encoder.userInfo[.valueWriter] = writer

@@ -79,7 +79,7 @@ extension Cluster {
       await giveBack(lease.lease, workerIsReusable: true)
       if (error as? MobulaError)?.code == .connectionClosed {
         throw MobulaError(
-          .unavailable, "The head at \(store.attached.head) is gone, and the job with it: run the program again.")
+          .unavailable, "The head at \(store.welcome.head) is gone, and the job with it: run the program again.")
       }
       guard (error as? MobulaError)?.code == .deadlineExceeded else { throw error }
       throw MobulaError(

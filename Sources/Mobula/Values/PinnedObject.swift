@@ -1,25 +1,10 @@
-import MobulaCore
-import MobulaHost
 import MobulaStore
 
 /// An object that this process has mapped and pinned; let go of with the last owner.
-final class PinnedObject: Sendable {
-  let object: ObjectID
-  let digest: ObjectDigest
-  /// Bytes that came into this host's store for this pin.
-  let bytesCopied: Int
-  private let mapped: MappedObject
-  private let session: StoreSession
+final class PinnedObject: ObjectMemory {
+  private let pinned: PinnedBytes
 
-  init(object: ObjectID, digest: ObjectDigest, bytesCopied: Int, mapped: MappedObject, session: StoreSession) {
-    self.object = object
-    self.digest = digest
-    self.bytesCopied = bytesCopied
-    self.mapped = mapped
-    self.session = session
-  }
+  init(_ pinned: consuming PinnedBytes) { self.pinned = pinned }
 
-  deinit { session.unpin(object) }
-
-  var bytes: UnsafeRawBufferPointer { mapped.bytes }
+  var bytes: UnsafeRawBufferPointer { pinned.bytes }
 }

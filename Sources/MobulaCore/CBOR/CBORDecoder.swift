@@ -6,13 +6,25 @@
 public struct CBORDecoder: Sendable {
   /// What values find in `decoder.userInfo`; empty unless set.
   public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+  /// What the encoder's sink took; not needed for values encoded without one.
+  public var buffers: (any CBORBufferSource)?
 
   public init() {}
 
   /// - Throws: `DecodingError` for bytes that are not one whole CBOR item, or not one of a `T`,
   ///   or what an `init(from:)` throws.
   public func decode<T: Decodable>(_ type: T.Type, from bytes: UnsafeRawBufferPointer) throws -> T {
-    let state = CBORDecodingState(bytes: bytes, userInfo: userInfo.mapValues { $0 })
+    if CBORReader.isScalar(type) {
+      var reader = CBORReader(bytes)
+      do throws(CBORProblem) {
+        let value = try reader.scalar(type)
+        do throws(MobulaError) { try reader.finish() } catch { throw .malformed(error) }
+        return value
+      } catch {
+        throw error.decodingError(type, path: [])
+      }
+    }
+    let state = CBORDecodingState(bytes: bytes, userInfo: userInfo, buffers: buffers)
     // A decoder that someone kept finds no bytes, rather than those of freed memory.
     defer { state.bytes = UnsafeRawBufferPointer(start: nil, count: 0) }
     let root = CBORItem(state: state, parent: nil, key: nil, start: 0, depth: 0)
@@ -35,10 +47,16 @@ public struct CBORDecoder: Sendable {
 final class CBORDecodingState {
   // Changed once, at the end: nothing reads it at the same time.
   @exclusivity(unchecked) var bytes: UnsafeRawBufferPointer
-  let userInfo: [CodingUserInfoKey: Any]
+  /// Made when somebody asks for it: most values don't.
+  private(set) lazy var userInfo: [CodingUserInfoKey: Any] = sendableUserInfo
+  private let sendableUserInfo: [CodingUserInfoKey: any Sendable]
+  let buffers: (any CBORBufferSource)?
 
-  init(bytes: UnsafeRawBufferPointer, userInfo: [CodingUserInfoKey: Any]) {
+  init(
+    bytes: UnsafeRawBufferPointer, userInfo: [CodingUserInfoKey: any Sendable], buffers: (any CBORBufferSource)?
+  ) {
     self.bytes = bytes
-    self.userInfo = userInfo
+    sendableUserInfo = userInfo
+    self.buffers = buffers
   }
 }

@@ -1,18 +1,23 @@
 /// Encodes `Codable` values as CBOR (RFC 8949), in preferred serialization.
 ///
 /// Structs become maps with text keys, `nil` becomes null, `[UInt8]` and `ByteString`
-/// become byte strings; enums and dictionaries take the form that Swift gives them.
+/// become byte strings, and other arrays of numbers typed arrays (RFC 8746) when they have 1,024 bytes
+/// or more; identifiers become byte strings; enums and dictionaries take the form that Swift gives them.
 /// A value that encodes nothing becomes an empty map.
 public struct CBOREncoder: Sendable {
   /// What values find in `encoder.userInfo`; empty unless set.
   public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+  /// Where arrays of numbers go that have 1,024 bytes or more; into the CBOR if `nil`.
+  public var buffers: (any CBORBufferSink)?
 
   public init() {}
 
   /// - Throws: `EncodingError`, for more than 64 levels of nesting and for containers used out of turn,
   ///   or what a value's `encode(to:)` throws.
   public func encode<T: Encodable>(_ value: T) throws -> [UInt8] {
-    let state = CBOREncodingState(userInfo: userInfo)
+    var scalar = CBORWriter()
+    if scalar.scalar(value) { return scalar.bytes }
+    let state = CBOREncodingState(userInfo: userInfo, buffers: buffers)
     try state.write(value, key: nil, parent: nil)
     if let failure = state.failure { throw failure }
     return state.writer.bytes
@@ -22,8 +27,7 @@ public struct CBOREncoder: Sendable {
 extension CBORWriter {
   /// Writes a value of one of the types that need no container of their own; false for any other.
   ///
-  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says.
-  /// (A cast with `as?` would take an empty array of anything for a `[UInt8]`, and is slower.)
+  /// Each `unsafeBitCast` is from a type to itself, as the comparison before it says. (A cast with `as?` is slower.)
   @inline(__always)
   mutating func scalar<T>(_ value: T) -> Bool {
     if T.self == String.self {
@@ -34,10 +38,6 @@ extension CBORWriter {
       float(unsafeBitCast(value, to: Double.self))
     } else if T.self == Bool.self {
       boolean(unsafeBitCast(value, to: Bool.self))
-    } else if T.self == [UInt8].self {
-      byteString(unsafeBitCast(value, to: [UInt8].self))
-    } else if T.self == ByteString.self {
-      byteString(unsafeBitCast(value, to: ByteString.self).bytes)
     } else if T.self == Float.self {
       float(unsafeBitCast(value, to: Float.self))
     } else if T.self == UInt64.self {

@@ -20,6 +20,11 @@ struct CBORFrameEncoder: Encoder, SingleValueEncodingContainer {
 
   func encodeNil() throws { try state.single(id) { state.writer.null() } }
 
+  /// Encodes 16 bytes, the most significant first.
+  func encode(words: (high: UInt64, low: UInt64)) throws {
+    try state.single(id) { state.writer.byteString(words: words) }
+  }
+
   func encode<T: Encodable>(_ value: T) throws {
     try state.single(id) { try state.write(value, key: nil, parent: id.index) }
   }

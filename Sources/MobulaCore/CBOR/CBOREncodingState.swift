@@ -33,7 +33,10 @@ final class CBOREncodingState {
   // Exclusive access to what changes with every element is not checked at run time: the state
   // stays in one thread, and no code of anybody else's runs while one of these is being changed.
 
-  let userInfo: [CodingUserInfoKey: Any]
+  /// Made when somebody asks for it: most values don't.
+  private(set) lazy var userInfo: [CodingUserInfoKey: Any] = sendableUserInfo
+  private let sendableUserInfo: [CodingUserInfoKey: any Sendable]
+  let buffers: (any CBORBufferSink)?
   @exclusivity(unchecked) var writer = CBORWriter()
   /// What went wrong where Codable has no `throws`; thrown at the next opportunity.
   @exclusivity(unchecked) var failure: (any Error)?
@@ -44,12 +47,17 @@ final class CBOREncodingState {
   @exclusivity(unchecked) var tip = -1
   private var serial = 0
 
-  init(userInfo: [CodingUserInfoKey: any Sendable]) { self.userInfo = userInfo.mapValues { $0 } }
+  init(userInfo: [CodingUserInfoKey: any Sendable], buffers: (any CBORBufferSink)?) {
+    sendableUserInfo = userInfo
+    self.buffers = buffers
+  }
 
   /// Appends a value, in a frame of its own if it needs one. Leaves nothing behind when it throws.
   @inline(__always)
   func write<T: Encodable>(_ value: T, key: (any CodingKey)?, parent: Int?) throws {
-    if !writer.scalar(value) { try writeFramed(value, key: key, parent: parent ?? -1) }
+    if writer.scalar(value) { return }
+    if let number = CBORTypedArray.element(of: T.self), writeRun(value, of: number, parent: parent ?? -1) { return }
+    try writeFramed(value, key: key, parent: parent ?? -1)
   }
 
   private func writeFramed<T: Encodable>(_ value: T, key: (any CodingKey)?, parent: Int) throws {
@@ -71,11 +79,15 @@ final class CBOREncodingState {
   /// Begins a frame at the end of the buffer, with the head of an empty map until something else is asked for.
   private func open(key: (any CodingKey)?, parent: Int) -> FrameID {
     serial += 1
-    let depth = parent < 0 ? 0 : frames[parent].depth + (frames[parent].kind == .value ? 0 : 1)
-    frames.append(Frame(head: writer.bytes.count, parent: parent, depth: depth, key: key, serial: serial))
+    frames.append(Frame(head: writer.bytes.count, parent: parent, depth: depth(in: parent), key: key, serial: serial))
     writer.bytes.append(0xA0)
     tip = frames.count - 1
     return FrameID(index: tip, serial: serial)
+  }
+
+  /// How many arrays and maps are around what is written in a frame.
+  func depth(in parent: Int) -> Int {
+    parent < 0 ? 0 : frames[parent].depth + (frames[parent].kind == .value ? 0 : 1)
   }
 
   /// Begins a frame inside another one's container.

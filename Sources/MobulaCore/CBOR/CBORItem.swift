@@ -78,6 +78,11 @@ final class CBORItem: Decoder, SingleValueDecodingContainer {
         throw error.decodingError(type, path: path(key))
       }
     }
+    if let number = CBORTypedArray.element(of: type), isRun(at: offset, of: number) {
+      let (value, after) = try run(type, of: number, at: offset, key: key)
+      end = after
+      return value
+    }
     let item = if let key { item(at: offset, key: key) } else { self }
     let value = try T(from: item)
     end = item.knownEnd
@@ -89,6 +94,18 @@ final class CBORItem: Decoder, SingleValueDecodingContainer {
     let value = try decode(type, at: start, key: nil, end: &end)
     if let end { knownEnd = end }
     return value
+  }
+
+  /// Decodes 16 bytes, the most significant first, for a value of `type`.
+  func words(_ type: Any.Type) throws -> (high: UInt64, low: UInt64) {
+    var reader = reader(at: start)
+    do throws(CBORProblem) {
+      let words = try reader.words()
+      knownEnd = reader.offset
+      return words
+    } catch {
+      throw error.decodingError(type, path: codingPath)
+    }
   }
 
   /// Whether the item at `offset` is null or undefined.

@@ -21,13 +21,13 @@ enum CBORProblem: Error {
 }
 
 extension CBORReader {
-  /// Whether values of this type need no container.
+  /// Whether values of this type need no container, and so nothing of an encoder's or decoder's but bytes.
   @inline(__always)
-  static func isScalar<T>(_ type: T.Type) -> Bool {
+  public static func isScalar<T>(_ type: T.Type) -> Bool {
     T.self == String.self || T.self == Int.self || T.self == Double.self || T.self == Bool.self
-      || T.self == [UInt8].self || T.self == ByteString.self || T.self == Float.self || T.self == UInt64.self
-      || T.self == Int64.self || T.self == UInt32.self || T.self == Int32.self || T.self == UInt.self
-      || T.self == UInt8.self || T.self == UInt16.self || T.self == Int8.self || T.self == Int16.self
+      || T.self == Float.self || T.self == UInt64.self || T.self == Int64.self || T.self == UInt32.self
+      || T.self == Int32.self || T.self == UInt.self || T.self == UInt8.self || T.self == UInt16.self
+      || T.self == Int8.self || T.self == Int16.self
   }
 
   /// Reads a value of one of the types that `isScalar` is true of.
@@ -40,8 +40,6 @@ extension CBORReader {
     if T.self == Int.self { return unsafeBitCast(try integer(Int.self), to: T.self) }
     if T.self == Double.self { return unsafeBitCast(try double(), to: T.self) }
     if T.self == Bool.self { return unsafeBitCast(try boolean(), to: T.self) }
-    if T.self == [UInt8].self { return unsafeBitCast(try byteString(), to: T.self) }
-    if T.self == ByteString.self { return unsafeBitCast(ByteString(try byteString()), to: T.self) }
     if T.self == Float.self { return unsafeBitCast(try float(), to: T.self) }
     if T.self == UInt64.self { return unsafeBitCast(try integer(UInt64.self), to: T.self) }
     if T.self == Int64.self { return unsafeBitCast(try integer(Int64.self), to: T.self) }
@@ -68,13 +66,24 @@ extension CBORReader {
   }
 
   /// Accepts an array of numbers that are bytes too.
-  private mutating func byteString() throws(CBORProblem) -> [UInt8] {
+  mutating func byteString() throws(CBORProblem) -> [UInt8] {
     let token = try value()
     do throws(MobulaError) { if let bytes = try byteString(token) { return bytes } } catch { throw .malformed(error) }
     guard case .array(var left) = token else { throw mismatch(token) }
     var bytes: [UInt8] = []
     while try hasElement(&left) { bytes.append(try integer(UInt8.self)) }
     return bytes
+  }
+
+  /// Reads a byte string of 16 bytes, the most significant first.
+  mutating func words() throws(CBORProblem) -> (high: UInt64, low: UInt64) {
+    let token = try value()
+    guard case .bytes(let bytes) = token else { throw mismatch(token) }
+    guard bytes.count == 16 else { throw .range("A byte string of \(bytes.count) bytes") }
+    func word(at offset: Int) -> UInt64 {
+      UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+    return (word(at: 0), word(at: 8))
   }
 
   private mutating func hasElement(_ left: inout Int?) throws(CBORProblem) -> Bool {
@@ -131,7 +140,7 @@ extension CBORReader {
     return value
   }
 
-  private func mismatch(_ token: Token) -> CBORProblem {
+  func mismatch(_ token: Token) -> CBORProblem {
     switch token {
     case .unsigned, .negative: .mismatch("an integer")
     case .bytes, .chunkedBytes: .mismatch("a byte string")

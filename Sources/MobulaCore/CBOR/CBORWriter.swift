@@ -21,6 +21,13 @@ public struct CBORWriter: Sendable {
     bytes.append(contentsOf: value)
   }
 
+  /// A byte string of 16 bytes, the most significant first.
+  mutating func byteString(words: (high: UInt64, low: UInt64)) {
+    bytes.append(Major.bytes.rawValue << 5 | 16)
+    append(bigEndian: words.high)
+    append(bigEndian: words.low)
+  }
+
   public mutating func text(_ value: String) {
     var value = value
     value.withUTF8 { utf8 in

@@ -5,6 +5,7 @@ import MobulaCore
 import MobulaHead
 import MobulaHost
 import MobulaPod
+import MobulaStore
 
 // The processes that `mobula start` starts; not for people.
 
@@ -55,15 +56,20 @@ struct HostCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
+    let keeper = KeeperConnection.fromEnvironment()
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
     let directory = directory.runDirectory
     try await ServiceProcess.run {
-      let host = try Host(
-        HostConfiguration(
-          host: started.host, name: started.name, incarnation: Incarnation.now(), head: started.head,
-          token: try directory.token(), directory: directory.path, address: started.address,
-          capacity: started.capacity), log: Logger(label: "host"))
+      var configuration = HostConfiguration(
+        host: started.host, name: started.name, incarnation: Incarnation.now(), head: started.head,
+        token: try directory.token(), directory: directory.path, address: started.address,
+        capacity: started.capacity)
+      configuration.spillDirectories = started.spill
+      configuration.warmShare = started.warm
+      configuration.spareShare = started.spare
+      configuration.keeper = keeper
+      let host = try Host(configuration, log: Logger(label: "host"))
       try await host.run()
     }
   }

@@ -39,6 +39,15 @@ struct StartCommand: AsyncParsableCommand {
   var memory: String?
   @Option(help: "The most that the store may hold, as in 64GB. Default: 30% of this machine's memory.")
   var capacity: String?
+  @Option(
+    help: ArgumentHelp(
+      "A folder for objects that have no room in memory; may be repeated, \"none\" for none. Default: one of this host's in /var/tmp.",
+      valueName: "folder"))
+  var spill: [String] = []
+  @Option(help: "The most free memory that the store keeps warm for the next objects, in percent of its capacity.")
+  var warm = 50.0
+  @Option(help: "Memory that the store reserves ahead of who puts, in percent of its capacity.")
+  var spare = 2.0
   @Option(help: "A pod of its own, as NAME:RESOURCES; may be repeated. Default: one pod that is the whole host.")
   var pod: [String] = []
   @Option(help: "This host's name. Default: the machine's.")
@@ -58,6 +67,9 @@ struct StartCommand: AsyncParsableCommand {
       throw ValidationError("\"\(address!)\" is no HOST:PORT.")
     }
     if !(0...65535 ~= port) { throw ValidationError("--port takes a number from 0 to 65535.") }
+    if !(0...100 ~= warm) { throw ValidationError("--warm takes a percentage from 0 to 100.") }
+    if !(0...100 ~= spare) { throw ValidationError("--spare takes a percentage from 0 to 100.") }
+    if spill.contains("none") && spill.count > 1 { throw ValidationError("Give --spill none, or folders, not both.") }
     if !pod.isEmpty && resources != nil {
       throw ValidationError("Give --resources for the one pod of this host, or --pod for each, not both.")
     }
@@ -147,9 +159,13 @@ struct StartCommand: AsyncParsableCommand {
       listen = self.listen ?? "127.0.0.1"
       head = .tcp(host: listen, port: port)
     }
+    let host = before?.host ?? .random()
+    let spill =
+      self.spill == ["none"] ? [] : self.spill.isEmpty ? ["/var/tmp/mobula-\(getuid())-\(host.short)"] : self.spill
     return StartConfiguration(
-      isHead: self.head, head: head, cluster: before?.cluster ?? (self.head ? .random() : nil),
-      host: before?.host ?? .random(), name: name, address: listen, capacity: capacity, pods: pods)
+      isHead: self.head, head: head, cluster: before?.cluster ?? (self.head ? .random() : nil), host: host,
+      name: name, address: listen, capacity: capacity, spill: spill.map(absolute), warm: warm / 100,
+      spare: spare / 100, pods: pods)
   }
 
   /// Asks the head once, so that a wrong address or token is said at once.
@@ -166,6 +182,13 @@ struct StartCommand: AsyncParsableCommand {
       throw MobulaError(.invalidArgument, "\"\(text)\" is no size for \(flag): write it as 4GB or 512MB.")
     }
     return count
+  }
+
+  private func absolute(_ path: String) -> String {
+    if path.hasPrefix("/") { return path }
+    guard let folder = getcwd(nil, 0) else { return path }
+    defer { free(folder) }
+    return String(cString: folder) + "/" + path
   }
 
   private func startDetached(_ directory: RunDirectory) async throws {

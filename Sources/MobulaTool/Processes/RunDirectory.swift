@@ -100,5 +100,9 @@ struct StartConfiguration: Codable, Sendable {
   /// The address that other hosts reach this one at.
   var address: String
   var capacity: ByteCount
+  var spill: [String]
+  /// Shares of the capacity.
+  var warm: Double
+  var spare: Double
   var pods: [PodEntry]
 }

@@ -2,6 +2,7 @@ import Glibc
 import Logging
 import Mobula
 import MobulaCore
+import MobulaStore
 import Synchronization
 import UnixSignals
 
@@ -33,6 +34,10 @@ final class Supervisor: Sendable {
       close(lock)
     }
     let lifeline = try Lifeline()
+    _ = raiseDescriptorLimit()
+    let log = log
+    let keeper = DescriptorKeeper { problem in log.error("\(problem)") }
+    defer { keeper.close() }
     let executable = try Executable.path()
 
     var commands: [(name: String, arguments: [String])] = []
@@ -44,7 +49,10 @@ final class Supervisor: Sendable {
     try await withThrowingTaskGroup(of: Void.self) { group in
       for command in commands {
         let arguments = command.arguments + ["--directory", directory.path]
-        group.addTask { try await self.keep(command.name, executable, arguments, input: lifeline.childsEnd) }
+        let keeper = command.name == "host" ? keeper : nil
+        group.addTask {
+          try await self.keep(command.name, executable, arguments, input: lifeline.childsEnd, keeper: keeper)
+        }
       }
       group.addTask {
         for await signal in signals {
@@ -67,13 +75,26 @@ final class Supervisor: Sendable {
   }
 
   /// Keeps one process running.
-  private func keep(_ name: String, _ executable: String, _ arguments: [String], input: CInt) async throws {
+  ///
+  /// - Parameter keeper: what keeps the process's descriptors from one start to the next.
+  private func keep(
+    _ name: String, _ executable: String, _ arguments: [String], input: CInt, keeper: DescriptorKeeper?
+  ) async throws {
     while !Task.isCancelled {
       let started = ContinuousClock.now
       // Under the lock: whoever stops sees either no child and no more to come, or the child.
       let child = try state.withLock { state -> ChildProcess? in
         if state.machine.isStopping { return nil }
-        let child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
+        let child: ChildProcess
+        if let keeper {
+          let connection = try keeper.newConnection()
+          var environment = currentEnvironment()
+          environment[KeeperConnection.environmentVariable] = "3"
+          child = try ChildProcess.spawn(
+            executable, arguments, environment: environment, input: .descriptor(input), extra: [connection.rawValue])
+        } else {
+          child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
+        }
         state.children[name] = child
         return child
       }

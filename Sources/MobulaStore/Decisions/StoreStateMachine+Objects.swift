@@ -1,0 +1,497 @@
+internal import MobulaCore
+
+// How clients come and go, and how an object comes to be.
+extension StoreStateMachine {
+  // MARK: Clients
+
+  /// A process has come: it writes into a segment of its own, an empty one that is warm if there is one of its user.
+  ///
+  /// - Returns: the segment, and whether it is there already.
+  mutating func attach(
+    _ id: StoreClientID, name: String, process: Int32, user: UInt32, newSegment: SegmentID
+  ) -> (segment: SegmentID, isNew: Bool) {
+    let spare = spares.firstIndex { segments[$0]!.user == user }
+    let segment = spare.map { spares.remove(at: $0) } ?? newSegment
+    if spare == nil {
+      segments[segment] = Segment(
+        size: segmentSize, maker: id, user: user, space: VirtualSpace(size: segmentSize, granularity: pageSize))
+    } else {
+      segments[segment]!.maker = id
+    }
+    clients[id] = Client(name: name, process: process, user: user, segment: segment)
+    return (segment, spare == nil)
+  }
+
+  struct Detachment: Hashable, Sendable {
+    /// The objects that were not sealed, and never will be.
+    var aborted: [ObjectID] = []
+    var freed = Freed()
+  }
+
+  /// A process is gone, and with it its pins, grants and unsealed objects; what it made stays.
+  /// What it announced must have been taken before, and its page is looked at no more.
+  mutating func detach(_ id: StoreClientID, retire: Retire) -> Detachment {
+    guard let client = clients.removeValue(forKey: id) else { return Detachment() }
+    var result = Detachment()
+    for (object, number) in client.creating {
+      result.aborted.append(object)
+      free(number, &result.freed)
+    }
+    result.aborted.sort()
+    for (number, count) in client.pins { entries[number]?.pins -= count }
+    segments[client.segment]!.maker = nil
+    // Big regions that are being written went with their entries.
+    dissolve(client.extents, of: client.segment, &result.freed)
+    closeIfUnneeded(client.segment, &result.freed)
+    if segments[client.segment] != nil, !spares.contains(client.segment) {
+      trim(client.segment, by: Int.max / 2, &result.freed)
+    }
+    result.freed += reap(retire: retire)
+    return result
+  }
+
+  /// More memory for a client's small objects.
+  ///
+  /// - Parameter bytes: of the extent, as its allocator wants it.
+  /// - Returns: `nil` when there is no room: `makeRoom`.
+  mutating func grow(_ id: StoreClientID, bytes: Int) throws(MobulaError) -> (grant: Grant, slot: Int)? {
+    let client = try client(id)
+    guard bytes > 0, bytes <= maximumExtent, bytes % ExtentAllocator.spanSize == 0 else {
+      throw MobulaError(.protocolViolation, "An extent of \(bytes) bytes was asked for.")
+    }
+    let slot = try nextSlot(client)
+    guard let grant = take(bytes, of: client.segment, alignment: ExtentAllocator.spanSize) else { return nil }
+    use(slot, of: id, ClientPage.Grant(range: grant.range, isExtent: true))
+    return (grant, slot)
+  }
+
+  private func nextSlot(_ client: Client) throws(MobulaError) -> Int {
+    if let free = client.freeSlots.last { return free }
+    guard client.nextSlot < ClientPage.grantCount else {
+      throw MobulaError(
+        .full, "A process can have \(ClientPage.grantCount) regions that it writes: use more processes, or let some go.")
+    }
+    return client.nextSlot
+  }
+
+  mutating func use(_ slot: Int, of id: StoreClientID, _ grant: ClientPage.Grant) {
+    clients[id]!.grants[slot] = grant
+    if clients[id]!.freeSlots.last == slot { clients[id]!.freeSlots.removeLast() } else { clients[id]!.nextSlot += 1 }
+    if grant.isExtent {
+      let at = clients[id]!.extents.firstIndex { $0.lowerBound > grant.range.lowerBound }
+      clients[id]!.extents.insert(grant.range, at: at ?? clients[id]!.extents.count)
+    }
+  }
+
+  private mutating func leave(_ slot: Int, of id: StoreClientID, _ freed: inout Freed) {
+    guard let grant = clients[id]!.grants.removeValue(forKey: slot) else { return }
+    clients[id]!.freeSlots.append(slot)
+    if grant.isExtent { clients[id]!.extents.removeAll { $0 == grant.range } }
+    freed.grants.append(.init(client: id, slot: slot))
+  }
+
+  private func slot(of range: Range<Int>, isExtent: Bool, client: Client) -> Int? {
+    client.grants.first { $0.value.isExtent == isExtent && $0.value.range == range }?.key
+  }
+
+  /// The system had no memory for what `grow` promised.
+  mutating func notGrown(_ id: StoreClientID, _ grant: Grant, slot: Int, reserved: [Range<Int>]) -> Freed {
+    var freed = Freed()
+    notReserved(grant, reserved: reserved)
+    if clients[id] != nil { leave(slot, of: id, &freed) }
+    return freed
+  }
+
+  /// A client has no use for an extent: `offset` is its first byte.
+  mutating func giveBack(_ id: StoreClientID, offset: Int, size: Int) -> Freed {
+    var freed = Freed()
+    guard let client = clients[id], size > 0,
+      let slot = slot(of: offset..<offset + size, isExtent: true, client: client)
+    else { return freed }
+    leave(slot, of: id, &freed)
+    release(offset..<offset + size, of: client.segment, &freed)
+    return freed
+  }
+
+  // MARK: Making
+
+  struct Creation: Hashable, Sendable {
+    let entry: EntryNumber
+    let grant: Grant
+    let slot: Int
+  }
+
+  /// A client is about to write an object too big for an extent: `footprint` bytes with its trailer.
+  ///
+  /// - Returns: `nil` when there is no room: `makeRoom`.
+  /// - Throws: `MobulaError`: `alreadyExists`, `full` for one larger than the store, `invalidArgument`.
+  mutating func create(_ object: ObjectID, footprint: Int, client id: StoreClientID) throws(MobulaError) -> Creation? {
+    let client = try client(id)
+    try checkNew(object, size: footprint)
+    let slot = try nextSlot(client)
+    guard let grant = take(Self.pages(footprint), of: client.segment) else { return nil }
+    let number = newEntry(
+      Entry(
+        object: object, segment: client.segment, offset: grant.range.lowerBound, size: footprint, trailerSize: 0,
+        chunkShift: 0, phase: .writing, isDirect: true, isCache: false, isHeld: false, maker: id))
+    use(slot, of: id, ClientPage.Grant(range: grant.range, isExtent: false))
+    clients[id]!.creating[object] = number
+    return Creation(entry: number, grant: grant, slot: slot)
+  }
+
+  /// The system had no memory for what `create` promised.
+  mutating func notCreated(_ creation: Creation, client id: StoreClientID, reserved: [Range<Int>]) -> Freed {
+    var freed = Freed()
+    guard let entry = entries[creation.entry], entry.phase == .writing, entry.offset == creation.grant.range.lowerBound
+    else { return freed }
+    segments[entry.segment]!.entries -= 1
+    notReserved(creation.grant, reserved: reserved)
+    if clients[id] != nil {
+      clients[id]!.creating[entry.object] = nil
+      leave(creation.slot, of: id, &freed)
+    }
+    dropEntry(creation.entry)
+    freed.entries.append(creation.entry)
+    return freed
+  }
+
+  /// A maker gives its unsealed object up; nothing happens when it has none by that name.
+  mutating func abort(_ object: ObjectID, client id: StoreClientID) -> Freed {
+    var freed = Freed()
+    guard let client = clients[id], let number = client.creating[object], let entry = entries[number] else {
+      return freed
+    }
+    clients[id]!.creating[object] = nil
+    let range = entry.offset..<entry.offset + Self.pages(entry.footprint)
+    if let slot = slot(of: range, isExtent: false, client: client) { leave(slot, of: id, &freed) }
+    free(number, &freed)
+    return freed
+  }
+
+  enum Announced: Hashable, Sendable {
+    /// To be put into the index.
+    case sealed(EntryNumber, Freed)
+    /// It was known, as after a restart.
+    case known
+    /// Nothing that can be: what it took is free again.
+    case refused(MobulaError, Freed)
+  }
+
+  /// A client says that an object's bytes and its trailer are there.
+  mutating func announce(_ announcement: ClientPage.Announcement, client id: StoreClientID) -> Announced {
+    guard let client = clients[id] else {
+      return .refused(MobulaError(.unavailable, "Client \(id) is gone."), Freed())
+    }
+    let object = announcement.object
+    let region = announcement.offset
+    func refused(_ error: MobulaError, _ machine: inout StoreStateMachine) -> Announced {
+      var freed = machine.abort(object, client: id)
+      if freed.entries.isEmpty, machine.extent(of: region, client) != nil {
+        freed.regions.append(.init(client: id, offset: region))
+      }
+      return .refused(error, freed)
+    }
+    guard announcement.size > 0, announcement.trailerSize >= ObjectTrailer.fixedSize, 16...26 ~= announcement.chunkShift
+    else { return refused(MobulaError(.protocolViolation, "Object \(object) was announced without bytes."), &self) }
+    let footprint = ObjectTrailer.offset(objectSize: announcement.size) + announcement.trailerSize
+    let created = client.creating[object]
+    if let known = index[object], known != created {
+      // One of the store's that died may have been the one that took it.
+      if entries[known]!.segment == client.segment, entries[known]!.offset == region { return .known }
+      return refused(Self.exists(object), &self)
+    }
+    if created != nil, index[object] == nil {
+      return refused(
+        MobulaError(.cancelled, "Object \(object) was deleted while it was made: put it again if it is wanted."), &self)
+    }
+    if let created {
+      guard entries[created]!.offset == region, Self.pages(footprint) <= Self.pages(entries[created]!.size) else {
+        return refused(MobulaError(.protocolViolation, "Object \(object) was announced where it is not."), &self)
+      }
+      var freed = Freed()
+      let range = region..<region + Self.pages(entries[created]!.size)
+      if let slot = slot(of: range, isExtent: false, client: client) { leave(slot, of: id, &freed) }
+      // What was asked for, and is not needed.
+      let end = region + Self.pages(footprint)
+      if end < range.upperBound { release(end..<range.upperBound, of: client.segment, &freed) }
+      clients[id]!.creating[object] = nil
+      seal(created, announcement)
+      return .sealed(created, freed)
+    }
+    guard let extent = extent(of: region, client), region + footprint <= extent.upperBound, region % 64 == 0 else {
+      return adopt(announcement, footprint: footprint, client: id)
+    }
+    let number = newEntry(
+      Entry(
+        object: object, segment: client.segment, offset: region, size: announcement.size,
+        trailerSize: announcement.trailerSize, chunkShift: UInt8(announcement.chunkShift), phase: .sealed,
+        isDirect: false, isCache: false, isHeld: announcement.holds, maker: id))
+    list(number)
+    return .sealed(number, Freed())
+  }
+
+  /// A big object whose creation a store saw that died since: its grant is all that is known of it.
+  private mutating func adopt(
+    _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID
+  ) -> Announced {
+    guard let client = clients[id],
+      let (slot, grant) = client.grants.first(where: {
+        !$0.value.isExtent && $0.value.range.lowerBound == announcement.offset
+      }), Self.pages(footprint) <= grant.range.count
+    else {
+      return .refused(
+        MobulaError(.protocolViolation, "Object \(announcement.object) was announced outside of what its maker has."),
+        Freed())
+    }
+    var freed = Freed()
+    leave(slot, of: id, &freed)
+    let end = announcement.offset + Self.pages(footprint)
+    if end < grant.range.upperBound { release(end..<grant.range.upperBound, of: client.segment, &freed) }
+    let number = newEntry(
+      Entry(
+        object: announcement.object, segment: client.segment, offset: announcement.offset, size: announcement.size,
+        trailerSize: announcement.trailerSize, chunkShift: UInt8(announcement.chunkShift), phase: .sealed,
+        isDirect: true, isCache: false, isHeld: announcement.holds, maker: id))
+    list(number)
+    return .sealed(number, freed)
+  }
+
+  private mutating func seal(_ number: EntryNumber, _ announcement: ClientPage.Announcement) {
+    entries[number]!.size = announcement.size
+    entries[number]!.trailerSize = announcement.trailerSize
+    entries[number]!.chunkShift = UInt8(announcement.chunkShift)
+    entries[number]!.isHeld = announcement.holds
+    entries[number]!.phase = .sealed
+    list(number)
+  }
+
+  private func extent(of offset: Int, _ client: Client) -> Range<Int>? {
+    var low = 0
+    var high = client.extents.count
+    while low < high {
+      let middle = (low + high) / 2
+      if client.extents[middle].upperBound <= offset { low = middle + 1 } else { high = middle }
+    }
+    return low < client.extents.count && client.extents[low].contains(offset) ? client.extents[low] : nil
+  }
+
+  private func checkNew(_ object: ObjectID, size: Int) throws(MobulaError) {
+    guard size > 0 else {
+      throw MobulaError(
+        .invalidArgument, "An object of \(size) bytes can't be stored: a value has at least its header.")
+    }
+    if index[object] != nil { throw Self.exists(object) }
+    guard Self.pages(size) <= capacity else { throw tooLarge(size) }
+  }
+
+  // MARK: Filling
+
+  /// Where an object lies that the store fills.
+  struct Filling: Hashable, Sendable {
+    let entry: EntryNumber
+    let offset: Int
+    /// What is promised, and not reserved yet.
+    let grant: Grant?
+  }
+
+  enum Place: Hashable, Sendable {
+    case filling(Filling)
+    /// An extent of so many bytes is wanted first: `growOwn`.
+    case needsExtent(Int)
+    /// There is no room for so many bytes: `makeRoom`.
+    case noRoom(Int)
+  }
+
+  /// The store is about to fill an object itself. The writer's pin is taken with it.
+  ///
+  /// - Parameter isCache: whether there is another replica.
+  /// - Throws: `MobulaError`: `alreadyExists`, `full`.
+  mutating func receive(
+    _ object: ObjectID, geometry: ChunkGeometry, contained: Int = 0, isCache: Bool
+  ) throws(MobulaError) -> Place {
+    let footprint = ObjectTrailer.footprint(geometry, contained: contained)
+    try checkNew(object, size: footprint)
+    let spot: Spot
+    switch findSpot(footprint) {
+    case .spot(let found): spot = found
+    case .place(let place): return place
+    }
+    let number = newEntry(
+      Entry(
+        object: object, segment: ownSegment!, offset: spot.offset, size: geometry.objectSize,
+        trailerSize: ObjectTrailer.size(chunks: geometry.count, contained: contained),
+        chunkShift: UInt8(geometry.chunkShift), phase: .receiving, isDirect: spot.isDirect, isCache: isCache,
+        isHeld: false, maker: nil))
+    entries[number]!.pins = 1
+    return .filling(Filling(entry: number, offset: spot.offset, grant: spot.grant))
+  }
+
+  private struct Spot {
+    let offset: Int
+    let grant: Grant?
+    let isDirect: Bool
+  }
+
+  private enum Search {
+    case spot(Spot)
+    case place(Place)
+  }
+
+  private mutating func findSpot(_ footprint: Int) -> Search {
+    if footprint > largestSmall {
+      let size = Self.pages(footprint)
+      guard let grant = take(size, of: ownSegment!) else { return .place(.noRoom(size)) }
+      return .spot(Spot(offset: grant.range.lowerBound, grant: grant, isDirect: true))
+    }
+    guard let offset = ownExtents.allocate(footprint) else {
+      return .place(.needsExtent(ownExtents.extentSize(for: footprint)))
+    }
+    return .spot(Spot(offset: offset, grant: nil, isDirect: false))
+  }
+
+  /// An extent for what the store fills: reserve it, then `ownGrown`, or `notReserved`.
+  mutating func growOwn(_ bytes: Int) -> Grant? {
+    take(bytes, of: ownSegment!, alignment: ExtentAllocator.spanSize)
+  }
+
+  mutating func ownGrown(_ grant: Grant) { ownExtents.add(grant.range) }
+
+  /// The system had no memory for what `receive` promised.
+  mutating func notFilled(_ filling: Filling, reserved: [Range<Int>]) -> Freed {
+    var freed = Freed()
+    guard let grant = filling.grant, let entry = entries[filling.entry] else { return freed }
+    segments[entry.segment]!.entries -= 1
+    notReserved(grant, reserved: reserved)
+    if entry.phase == .doomed { doomed.remove(filling.entry) }
+    dropEntry(filling.entry)
+    freed.entries.append(filling.entry)
+    return freed
+  }
+
+  /// Every chunk of an arriving object is in. False when it was deleted meanwhile.
+  mutating func completeReceive(_ number: EntryNumber) -> Bool {
+    guard entries[number]?.phase == .receiving else { return false }
+    entries[number]!.phase = .sealed
+    list(number)
+    return true
+  }
+
+  /// An arriving object won't be completed; its memory goes with the writer's pin.
+  mutating func abandonReceive(_ number: EntryNumber) {
+    guard entries[number]?.phase == .receiving else { return }
+    doom(number)
+  }
+
+  private mutating func doom(_ number: EntryNumber) {
+    unlist(number)
+    index[entries[number]!.object] = nil
+    entries[number]!.phase = .doomed
+    doomed.insert(number)
+  }
+
+  // MARK: Spilled ones
+
+  /// A spilled object is to come back; pinned until `completeRestore` or `abandonRestore`.
+  mutating func beginRestore(_ number: EntryNumber) -> Place {
+    let spot: Spot
+    switch findSpot(entries[number]!.footprint) {
+    case .spot(let found): spot = found
+    case .place(let place): return place
+    }
+    segments[ownSegment!]!.entries += 1
+    entries[number]!.segment = ownSegment!
+    entries[number]!.offset = spot.offset
+    entries[number]!.isDirect = spot.isDirect
+    entries[number]!.maker = nil
+    entries[number]!.phase = .restoring
+    entries[number]!.pins += 1
+    return .filling(Filling(entry: number, offset: spot.offset, grant: spot.grant))
+  }
+
+  /// True when it is to be put into the index; false when it was deleted meanwhile.
+  mutating func completeRestore(_ number: EntryNumber) -> Bool {
+    entries[number]!.pins -= 1
+    guard entries[number]!.phase == .restoring else { return false }
+    entries[number]!.phase = .sealed
+    list(number)
+    return true
+  }
+
+  mutating func abandonRestore(_ number: EntryNumber) -> Freed {
+    var freed = Freed()
+    entries[number]!.pins -= 1
+    guard entries[number]!.phase == .restoring else { return freed }
+    freeRegion(number, &freed)
+    entries[number]!.phase = .spilled
+    return freed
+  }
+
+  // MARK: Pins by call
+
+  /// A client that has no pin word left, or can't find an object in the index, pins it by call.
+  mutating func pin(_ object: ObjectID, client id: StoreClientID) throws(MobulaError) -> EntryNumber {
+    _ = try client(id)
+    guard let number = index[object], let entry = entries[number] else { throw Self.notFound(object) }
+    switch entry.phase {
+    case .sealed: break
+    case .writing:
+      throw MobulaError(.unavailable, "Object \(object) is not sealed yet: get it once its maker's put has returned.")
+    case .receiving:
+      throw MobulaError(.unavailable, "Object \(object) is still arriving: wait until it is complete.")
+    case .spilled, .restoring:
+      throw MobulaError(.unavailable, "Object \(object) is on disk: wait until it is restored.")
+    case .doomed: preconditionFailure("a doomed entry is never in the index")
+    }
+    clients[id]!.pins[number, default: 0] += 1
+    entries[number]!.pins += 1
+    touch(number)
+    return number
+  }
+
+  /// Lets one of the client's pins by call go; nothing when it has none.
+  mutating func unpin(_ number: EntryNumber, client id: StoreClientID, retire: Retire) -> Freed {
+    guard let count = clients[id]?.pins[number], count > 0 else { return Freed() }
+    clients[id]!.pins[number] = count > 1 ? count - 1 : nil
+    return unpin(number, retire: retire)
+  }
+
+  /// The store itself reads a sealed or arriving object, to send it on.
+  mutating func pinSource(_ object: ObjectID) -> EntryNumber? {
+    guard let number = index[object], let phase = entries[number]?.phase, phase == .sealed || phase == .receiving
+    else { return nil }
+    entries[number]!.pins += 1
+    touch(number)
+    return number
+  }
+
+  /// A source, or the writer of an arriving object, is gone.
+  mutating func unpin(_ number: EntryNumber, retire: Retire) -> Freed {
+    precondition(entries[number]?.pins ?? 0 > 0, "an entry is unpinned as often as it was pinned")
+    entries[number]!.pins -= 1
+    return entries[number]!.phase == .doomed ? reap(retire: retire) : Freed()
+  }
+
+  // MARK: Going
+
+  /// An object is not wanted any more; its memory goes with the last pin. `nil` when it isn't here.
+  mutating func delete(_ object: ObjectID, retire: Retire) -> (entry: EntryNumber, freed: Freed)? {
+    guard let number = index[object], let entry = entries[number] else { return nil }
+    var freed = Freed()
+    switch entry.phase {
+    case .writing:
+      // Its maker goes on writing into what is its own until it announces or aborts it.
+      index[object] = nil
+      return (number, freed)
+    case .spilled:
+      free(number, &freed)
+    case .sealed:
+      let isPinned = retire([number], true)[0]
+      if isPinned || entry.pins > 0 { doom(number) } else { free(number, &freed) }
+    case .receiving, .restoring:
+      doom(number)
+      freed += reap(retire: retire)
+    case .doomed: preconditionFailure("a doomed entry is never in the index")
+    }
+    return (number, freed)
+  }
+}

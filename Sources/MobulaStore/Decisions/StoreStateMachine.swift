@@ -1,0 +1,303 @@
+internal import MobulaCore
+
+/// What a store decides: which object lies where, who needs it, what has to go.
+///
+/// One `mutating func` an event; what it returns is for the shell to do. Bytes count from the moment
+/// they are promised until they were given back to the system, so that `used` is never less than what
+/// the segments take, and never over `capacity`.
+struct StoreStateMachine: Sendable {
+  /// An object's number in the index.
+  typealias EntryNumber = Int
+
+  enum Phase: UInt8, Hashable, Sendable {
+    /// Its maker writes. Can transition to: `sealed`, or gone.
+    case writing
+    /// The store fills it, and the writer pins it. Can transition to: `sealed`, `doomed`.
+    case receiving
+    /// Immutable, and in the index. Can transition to: `spilled`, `doomed`, or gone.
+    case sealed
+    /// On disk alone. Can transition to: `restoring`, or gone.
+    case spilled
+    /// On its way back from disk, and pinned by that. Can transition to: `sealed`, `spilled`, `doomed`.
+    case restoring
+    /// Deleted, not found any more, but still pinned. Can transition to: gone.
+    case doomed
+  }
+
+  /// How an object may make room.
+  enum Tier: Int, Hashable, Sendable, CaseIterable {
+    /// There is another replica, and nobody here holds it: evicted first.
+    case cache
+    /// There is another replica: evicted next.
+    case heldCache
+    /// This replica is what keeps the object: spilled, never evicted.
+    case primary
+  }
+
+  struct Entry: Sendable {
+    var object: ObjectID
+    var segment: SegmentID
+    var offset: Int
+    var size: Int
+    var trailerSize: Int
+    var chunkShift: UInt8
+    var phase: Phase
+    /// Whether its region is its own, in whole pages, and not a piece of an extent.
+    var isDirect: Bool
+    var isCache: Bool
+    var isHeld: Bool
+    var maker: StoreClientID?
+    /// By call, by sources, by the writer that fills it: all but those in the clients' pages.
+    var pins = 0
+    /// Neighbours in its tier's list, from the least to the most recently used; -1 at its ends.
+    var previous = -1
+    var next = -1
+    var isListed = false
+
+    var tier: Tier { isCache ? isHeld ? .heldCache : .cache : .primary }
+    /// The bytes from `offset` that belong to it.
+    var footprint: Int { ObjectTrailer.offset(objectSize: size) + trailerSize }
+  }
+
+  struct Segment: Sendable {
+    let size: Int
+    /// Who writes it; `nil` for the store itself.
+    var maker: StoreClientID?
+    /// The user whose processes may get its memory recycled.
+    let user: UInt32
+    var space: VirtualSpace
+    /// Entries whose bytes are here.
+    var entries = 0
+    /// Once its maker is gone: how many regions lie in each page that was part of an extent.
+    var pages: [Int: Int] = [:]
+  }
+
+  struct Client: Sendable {
+    let name: String
+    let process: Int32
+    let user: UInt32
+    let segment: SegmentID
+    /// By slot of the client's page.
+    var grants: [Int: ClientPage.Grant] = [:]
+    var freeSlots: [Int] = []
+    var nextSlot = 0
+    /// Extents in order, for bisection.
+    var extents: [Range<Int>] = []
+    /// Objects that it creates, and has not announced.
+    var creating: [ObjectID: EntryNumber] = [:]
+    /// Pins by call.
+    var pins: [EntryNumber: Int] = [:]
+  }
+
+  /// What is over, for the shell to do.
+  struct Freed: Hashable, Sendable {
+    struct Region: Hashable, Sendable {
+      let client: StoreClientID
+      let offset: Int
+    }
+    struct Grant: Hashable, Sendable {
+      let client: StoreClientID
+      let slot: Int
+    }
+    struct Pages: Hashable, Sendable {
+      let segment: SegmentID
+      let range: Range<Int>
+    }
+
+    /// Entries that are no more: drop what is kept for them.
+    var entries: [EntryNumber] = []
+    /// Regions of living clients' extents, for their allocators.
+    var regions: [Region] = []
+    var grants: [Grant] = []
+    /// To give back to the system, then `gaveBack`.
+    var pages: [Pages] = []
+    /// To unmap and close, after their pages were given back.
+    var segments: [SegmentID] = []
+
+    static func += (a: inout Freed, b: Freed) {
+      a.entries += b.entries
+      a.regions += b.regions
+      a.grants += b.grants
+      a.pages += b.pages
+      a.segments += b.segments
+    }
+  }
+
+  /// Asks whether entries are pinned in clients' pages, and takes those that are not out of the index.
+  /// Those that are stay in it, or can be found no more (`doomed`). True for the pinned.
+  typealias Retire = (_ entries: [EntryNumber], _ dooms: Bool) -> [Bool]
+
+  let capacity: Int
+  /// The most bytes that free memory is kept warm in.
+  let warmLimit: Int
+  var clients: [StoreClientID: Client] = [:]
+  var entries: [Entry?] = []
+  private(set) var freeEntries: [EntryNumber] = []
+  /// All that can be found, in whatever phase: all but the doomed.
+  var index: [ObjectID: EntryNumber] = [:]
+  var doomed: Set<EntryNumber> = []
+  var segments: [SegmentID: Segment] = [:]
+  /// What the store fills itself, and how its small objects lie there.
+  var ownSegment: SegmentID?
+  var ownExtents: ExtentAllocator
+  /// Empty segments of clients that are gone, for the next clients of the same user.
+  var spares: [SegmentID] = []
+  /// Bytes of all segments that are reserved, promised, or not given back yet.
+  var used = 0
+  /// Of these, what is being given back.
+  var leaving = 0
+  private var heads: [Int]
+  private var tails: [Int]
+
+  static let smallestCapacity = 1_048_576
+  /// Objects up to this size, with their trailers, lie in extents.
+  static let largestSmall = 4 << 20
+
+  /// - Parameters:
+  ///   - capacity: the most bytes that segments may take; at least 1 MiB.
+  ///   - warmLimit: the most bytes of free memory to keep for the next objects.
+  /// - Throws: `MobulaError` (`invalidArgument`).
+  init(capacity: Int, warmLimit: Int) throws(MobulaError) {
+    guard capacity >= Self.smallestCapacity else {
+      throw MobulaError(
+        .invalidArgument,
+        "A store of \(ByteCount(capacity)) is too small: start the host with --capacity of at least 1MiB.")
+    }
+    self.capacity = capacity / pageSize * pageSize
+    self.warmLimit = warmLimit
+    ownExtents = ExtentAllocator(maximumExtent: Self.maximumExtent(capacity: capacity))
+    heads = Array(repeating: -1, count: Tier.allCases.count)
+    tails = heads
+  }
+
+  /// Bytes of the largest extent: 16 MiB, or a 64th of a small capacity.
+  static func maximumExtent(capacity: Int) -> Int {
+    var size = 65_536
+    while size < 16 << 20, size * 2 * 64 <= capacity { size *= 2 }
+    return size
+  }
+
+  var maximumExtent: Int { Self.maximumExtent(capacity: capacity) }
+
+  /// The largest footprint that goes into an extent.
+  var largestSmall: Int { min(Self.largestSmall, maximumExtent / 4) }
+
+  /// The addresses of a segment: twice the capacity, since free ranges scatter.
+  var segmentSize: Int { max(capacity * 2, 8 << 20) / 65_536 * 65_536 }
+
+  // MARK: Entries
+
+  mutating func newEntry(_ entry: Entry) -> EntryNumber {
+    let number: EntryNumber
+    if let free = freeEntries.popLast() {
+      number = free
+      entries[number] = entry
+    } else {
+      number = entries.count
+      entries.append(entry)
+    }
+    index[entry.object] = number
+    segments[entry.segment]!.entries += 1
+    return number
+  }
+
+  /// The number that the next entry gets.
+  var nextEntry: EntryNumber { freeEntries.last ?? entries.count }
+
+  /// Takes exactly this number, when a store is started again.
+  mutating func restoreEntry(_ number: EntryNumber, _ entry: Entry) {
+    while entries.count <= number { entries.append(nil) }
+    entries[number] = entry
+    index[entry.object] = number
+    segments[entry.segment]!.entries += 1
+    if entry.phase == .sealed { list(number) }
+  }
+
+  /// After all entries were restored: the others are free.
+  mutating func endRestoring() {
+    freeEntries = entries.indices.filter { entries[$0] == nil }.reversed()
+  }
+
+  mutating func dropEntry(_ number: EntryNumber) {
+    if index[entries[number]!.object] == number { index[entries[number]!.object] = nil }
+    entries[number] = nil
+    freeEntries.append(number)
+  }
+
+  // MARK: Lists of use
+
+  mutating func list(_ number: EntryNumber) {
+    let tier = entries[number]!.tier.rawValue
+    entries[number]!.previous = tails[tier]
+    entries[number]!.next = -1
+    entries[number]!.isListed = true
+    if tails[tier] >= 0 { entries[tails[tier]]!.next = number } else { heads[tier] = number }
+    tails[tier] = number
+  }
+
+  mutating func unlist(_ number: EntryNumber) {
+    guard let entry = entries[number], entry.isListed else { return }
+    let tier = entry.tier.rawValue
+    if entry.previous >= 0 { entries[entry.previous]!.next = entry.next } else { heads[tier] = entry.next }
+    if entry.next >= 0 { entries[entry.next]!.previous = entry.previous } else { tails[tier] = entry.previous }
+    entries[number]!.isListed = false
+  }
+
+  /// A client used an entry lately; numbers from outside may mean nothing.
+  mutating func touch(_ number: EntryNumber) {
+    guard entries.indices.contains(number), entries[number]?.isListed == true else { return }
+    unlist(number)
+    list(number)
+  }
+
+  /// The least recently used of a tier, at most `limit` of them.
+  func oldest(_ tier: Tier, limit: Int) -> [EntryNumber] {
+    var result: [EntryNumber] = []
+    var number = heads[tier.rawValue]
+    while number >= 0, result.count < limit {
+      result.append(number)
+      number = entries[number]!.next
+    }
+    return result
+  }
+
+  func successor(of number: EntryNumber) -> EntryNumber? {
+    let next = entries[number]!.next
+    return next >= 0 ? next : nil
+  }
+
+  func leastRecentlyUsed(_ tier: Tier) -> EntryNumber? { heads[tier.rawValue] >= 0 ? heads[tier.rawValue] : nil }
+
+  /// Whether something holds the object; held objects are evicted after all others.
+  mutating func setHeld(_ object: ObjectID, _ isHeld: Bool) { change(object) { $0.isHeld = isHeld } }
+
+  /// Whether there is another replica, so that this one may be evicted.
+  mutating func setCache(_ object: ObjectID, _ isCache: Bool) { change(object) { $0.isCache = isCache } }
+
+  private mutating func change(_ object: ObjectID, _ body: (inout Entry) -> Void) {
+    guard let number = index[object] else { return }
+    let wasListed = entries[number]!.isListed
+    unlist(number)
+    body(&entries[number]!)
+    if wasListed { list(number) }
+  }
+
+  static func notFound(_ object: ObjectID) -> MobulaError {
+    MobulaError(.notFound, "Object \(object) is not in this host's store: fetch it first, or check its identifier.")
+  }
+
+  static func exists(_ object: ObjectID) -> MobulaError {
+    MobulaError(
+      .alreadyExists, "Object \(object) is in this host's store already: use it, or choose a new identifier.")
+  }
+
+  func client(_ id: StoreClientID) throws(MobulaError) -> Client {
+    guard let client = clients[id] else {
+      throw MobulaError(.unavailable, "Client \(id) is not attached to the store: connect to the host again.")
+    }
+    return client
+  }
+
+  /// `size` rounded up to whole pages.
+  static func pages(_ size: Int) -> Int { (size + pageSize - 1) / pageSize * pageSize }
+}

@@ -1,0 +1,231 @@
+internal import CMobula
+internal import Glibc
+internal import MobulaCore
+internal import Synchronization
+
+// What clients call for, at the store's socket.
+extension Store {
+  /// Makes a client: its page, its segment.
+  func attach(
+    _ ticket: DescriptorTicket, name: String, process: SharedDescriptor?, socket: CInt
+  ) throws(MobulaError) -> StoreProtocol.Answer {
+    guard state.withLock({ $0.tickets.redeem(ticket, now: .now) }) else {
+      throw MobulaError(
+        .denied, "The store refused the ticket, which was used before or is too old: connect to the host again.")
+    }
+    var pid: CInt = 0
+    var user: UInt32 = 0
+    try systemCall("The client's process can't be examined") { mobula_peer(socket, &pid, &user) }
+    // A descriptor that never becomes readable, or always is, harms its sender alone.
+    let process = process ?? Self.process(pid)
+    let descriptor = SharedDescriptor(try MemoryFile.create(name: "mobula-page", size: ClientPage.size))
+    let page = ClientPage(try MemoryMapping(descriptor.rawValue, count: ClientPage.size, access: .readWrite))
+    let (id, segment, spare): (StoreClientID, SegmentID, SegmentMemory?) = state.withLock { state in
+      let id = StoreClientID(state.index.takeNumber(.nextClient))
+      let (segment, isNew) = state.machine.attach(
+        id, name: name, process: pid, user: user, newSegment: SegmentID(state.index.takeNumber(.nextSegment)))
+      return (id, segment, isNew ? nil : state.segments[segment]!)
+    }
+    let size = state.withLock { $0.machine.segmentSize }
+    do throws(MobulaError) {
+      let memory = if let spare { spare } else { try SegmentMemory(segment, size: size, isOwn: false) }
+      var generator = SystemRandomNumberGenerator()
+      func set(_ word: ClientPage.HeaderWord, _ value: UInt64) { page.header(word).pointee.store(value, ordering: .relaxed) }
+      set(.client, id.number)
+      set(.secretHigh, generator.next())
+      set(.secretLow, generator.next())
+      set(.segment, segment.number)
+      set(.segmentSize, UInt64(memory.size))
+      set(.user, UInt64(user))
+      set(.process, UInt64(max(pid, 0)))
+      page.header(.magic).pointee.store(ClientPage.magic, ordering: .releasing)
+      // Before the client knows of them: what it writes must be found again.
+      if let keeper = configuration.keeper {
+        try keeper.keep(Recovery.segmentKey(segment), [memory.writable.rawValue])
+        try keeper.keep(Recovery.clientKey(id), [descriptor.rawValue] + (process.map { [$0.rawValue] } ?? []))
+      }
+      state.withLock { state in
+        state.segments[segment] = memory
+        var record = ClientRecord(page: page, pageDescriptor: descriptor, process: process)
+        record.connections = 1
+        state.records[id] = record
+        state.shared.pages[id] = page
+      }
+      if let process { pump.watch(process.rawValue, id.number) }
+      let index = state.withLock { $0.index.readOnly }
+      return .init(
+        words: [
+          id.number, segment.number, UInt64(memory.size), UInt64(configuration.capacity.bytes),
+          UInt64(StoreStateMachine.maximumExtent(capacity: configuration.capacity.bytes)),
+        ], descriptors: [index, descriptor, memory.writable, doorbell])
+    } catch {
+      change { state in ((), state.machine.detach(id, retire: state.shared.retire).freed) }
+      throw error
+    }
+  }
+
+  private static func process(_ pid: CInt) -> SharedDescriptor? {
+    let raw = pid > 0 ? mobula_open_process(pid) : -1
+    return raw >= 0 ? SharedDescriptor(OwnedDescriptor(owning: raw)) : nil
+  }
+
+  func resume(_ client: StoreClientID, secret: ClientSecret) throws(MobulaError) -> UInt64 {
+    let epoch = state.withLock { state -> UInt64? in
+      guard state.records[client]?.page.secret == secret else { return nil }
+      state.records[client]!.connections += 1
+      return state.index.epoch
+    }
+    guard let epoch else {
+      throw MobulaError(.unauthenticated, "The store does not know client \(client): connect to the host again.")
+    }
+    return epoch
+  }
+
+  /// A connection is gone; so is the client, where the system can't tell of its end in another way.
+  func disconnected(_ client: StoreClientID) {
+    let isEnd = state.withLock { state in
+      guard let record = state.records[client] else { return false }
+      state.records[client]!.connections -= 1
+      return record.process == nil && record.connections == 1
+    }
+    if isEnd { clientEnded(client) }
+  }
+
+  func segment(_ id: SegmentID) throws(MobulaError) -> StoreProtocol.Answer {
+    guard let memory = state.withLock({ $0.segments[id] }) else {
+      throw MobulaError(.notFound, "Segment \(id) is gone: its objects are, too.")
+    }
+    return .init(words: [UInt64(memory.size)], descriptors: [memory.readOnly])
+  }
+
+  private func deadline(_ milliseconds: UInt64) -> ContinuousClock.Instant {
+    min(roomDeadline, .now + .milliseconds(Int64(min(milliseconds, 86_400_000))))
+  }
+
+  /// `nil` when the client's own extents have room again.
+  func grow(_ client: StoreClientID, _ bytes: Int, within milliseconds: UInt64) throws(MobulaError) -> Range<Int>? {
+    struct Growth: Sendable {
+      let grant: StoreStateMachine.Grant
+      let slot: Int
+      let memory: SegmentMemory
+    }
+    let growth = try withRoom(deadline: deadline(milliseconds), for: client) { state throws(MobulaError) -> RoomAttempt<Growth> in
+      guard let (grant, slot) = try state.machine.grow(client, bytes: bytes) else { return .missing(bytes) }
+      return .done(Growth(grant: grant, slot: slot, memory: state.segments[grant.segment]!))
+    }
+    guard let growth else { return nil }
+    do throws(MobulaError) {
+      for range in growth.grant.toReserve { try growth.memory.reserve(range) }
+    } catch {
+      change { state in ((), state.machine.notGrown(client, growth.grant, slot: growth.slot, reserved: [])) }
+      throw error
+    }
+    state.withLock { state in
+      state.records[client]?.page.setGrant(growth.slot, .init(range: growth.grant.range, isExtent: true))
+    }
+    prefault(client)
+    return growth.grant.range
+  }
+
+  /// Room for a big object, `footprint` bytes with its trailer, which `client` writes.
+  func create(
+    _ object: ObjectID, footprint: Int, client: StoreClientID, within milliseconds: UInt64
+  ) throws(MobulaError) -> Int {
+    struct Made: Sendable {
+      let creation: StoreStateMachine.Creation
+      let memory: SegmentMemory
+    }
+    let deadline = deadline(milliseconds)
+    var made: Made?
+    while made == nil {
+      // What it announced may have been let go meanwhile, and be what there is no room for.
+      takeAnnouncements(of: client)
+      made = try withRoom(deadline: deadline, for: client) { state throws(MobulaError) -> RoomAttempt<Made> in
+        guard let creation = try state.machine.create(object, footprint: footprint, client: client) else {
+          return .missing(StoreStateMachine.pages(footprint))
+        }
+        return .done(Made(creation: creation, memory: state.segments[creation.grant.segment]!))
+      }
+    }
+    let (creation, memory) = (made!.creation, made!.memory)
+    do throws(MobulaError) {
+      for range in creation.grant.toReserve { try memory.reserve(range) }
+    } catch {
+      change { state in ((), state.machine.notCreated(creation, client: client, reserved: [])) }
+      throw error
+    }
+    state.withLock { state in
+      state.records[client]?.page.setGrant(creation.slot, .init(range: creation.grant.range, isExtent: false))
+    }
+    prefault(client)
+    return creation.grant.range.lowerBound
+  }
+
+  func abort(_ object: ObjectID, client: StoreClientID) {
+    change { state in ((), state.machine.abort(object, client: client)) }
+  }
+
+  /// Takes the client's announcements in, this object's among them.
+  ///
+  /// - Throws: why it was refused.
+  func confirm(_ object: ObjectID, client: StoreClientID) throws(MobulaError) {
+    takeAnnouncements(of: client)
+    let refusal = state.withLock { state -> MobulaError? in
+      guard let at = state.records[client]?.refusals.lastIndex(where: { $0.object == object }) else { return nil }
+      return state.records[client]!.refusals.remove(at: at).error
+    }
+    if let refusal { throw refusal }
+  }
+
+  /// Pins an object for a client that can't by itself; takes everybody's announcements in before.
+  func pin(_ object: ObjectID, client: StoreClientID) throws(MobulaError) -> StoreProtocol.Answer {
+    drain(limit: ClientPage.ringCount)
+    let (number, entry) = try state.withLock { state throws(MobulaError) in
+      let number = try state.machine.pin(object, client: client)
+      return (number, state.machine.entries[number]!)
+    }
+    return .init(words: [UInt64(number), entry.segment.number, UInt64(entry.offset), UInt64(entry.size)])
+  }
+
+  /// Reserves memory ahead of a client that puts, in the background and once at a time.
+  private func prefault(_ client: StoreClientID) {
+    let share = Int(Double(configuration.capacity.bytes) * min(max(configuration.spareShare, 0), 1)) / pageSize * pageSize
+    let work = state.withLock { state -> (SegmentID, [Range<Int>], SegmentMemory)? in
+      guard let id = state.machine.clients[client]?.segment, let memory = state.segments[id] else { return nil }
+      let ranges = state.machine.prefault(id, upTo: share)
+      return ranges.isEmpty ? nil : (id, ranges, memory)
+    }
+    guard let (id, ranges, memory) = work else { return }
+    detachThread(named: "prefault") { [weak self] in
+      for range in ranges {
+        let isThere = (try? memory.reserve(range)) != nil
+        self?.state.withLock { $0.machine.prefaulted(range, of: id, isThere: isThere) }
+      }
+    }
+  }
+}
+
+extension StoreStateMachine {
+  /// Ranges to reserve ahead in a segment, so that `share` bytes are; none while others wait for memory.
+  mutating func prefault(_ id: SegmentID, upTo share: Int) -> [Range<Int>] {
+    guard let space = segments[id]?.space, space.pendingBytes == 0 else { return [] }
+    let wanted = min(share - space.warmBytes, capacity - used)
+    guard wanted >= 65_536 else { return [] }
+    let ranges = segments[id]!.space.warmUp(wanted)
+    used += ranges.reduce(0) { $0 + $1.count }
+    return ranges
+  }
+
+  mutating func prefaulted(_ range: Range<Int>, of id: SegmentID, isThere: Bool) {
+    guard segments[id] != nil else {
+      used -= range.count
+      return
+    }
+    if isThere {
+      segments[id]!.space.didWarm(range)
+    } else {
+      segments[id]!.space.warmFailed(range)
+      used -= range.count
+    }
+  }
+}

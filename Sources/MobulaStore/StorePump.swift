@@ -1,0 +1,216 @@
+internal import CMobula
+internal import Glibc
+internal import MobulaCore
+internal import Synchronization
+
+/// The store's thread that takes what clients announce, and notices their end.
+///
+/// While announcements come it looks for more without a system call; it sleeps once there were none for
+/// a moment, after it has said so in the index: who announces something then rings the doorbell.
+final class StorePump: Sendable {
+  /// How long it looks before it sleeps. Longer than a wake-up takes.
+  private static let patience = Duration.microseconds(60)
+
+  private struct State {
+    var poller: SharedDescriptor?
+    var isRunning = false
+    var isStopping = false
+  }
+
+  private let doorbell: SharedDescriptor
+  private let state = Monitor(State())
+
+  init(doorbell: SharedDescriptor) { self.doorbell = doorbell }
+
+  /// - Throws: `MobulaError` (`inputOutput`).
+  func start(_ store: Store) throws(MobulaError) {
+    let poller = SharedDescriptor(
+      OwnedDescriptor(owning: try systemCall("An epoll descriptor can't be made") { mobula_watcher() }))
+    state.update {
+      $0.poller = poller
+      $0.isRunning = true
+    }
+    watch(doorbell.rawValue, 0)
+    for (client, process) in store.processes() { watch(process.rawValue, client.number) }
+    let (state, doorbell) = (state, doorbell)
+    detachThread(named: "store") { [weak store] in
+      Self.run(poller: poller, doorbell: doorbell, isStopping: { state.read { $0.isStopping } }) { store }
+      state.update { $0.isRunning = false }
+    }
+  }
+
+  /// Notices the end of a client's process from now on.
+  func watch(_ descriptor: CInt, _ client: UInt64) {
+    guard let poller = state.read({ $0.poller }) else { return }
+    mobula_watch(poller.rawValue, descriptor, client)
+  }
+
+  func unwatch(_ descriptor: CInt) {
+    guard let poller = state.read({ $0.poller }) else { return }
+    mobula_unwatch(poller.rawValue, descriptor)
+  }
+
+  func ring() {
+    var one: UInt64 = 1
+    _ = write(doorbell.rawValue, &one, 8)
+  }
+
+  /// Waits for the thread to end.
+  func close() {
+    state.update { $0.isStopping = true }
+    ring()
+    let end = ContinuousClock.now + .seconds(10)
+    _ = try? state.wait(until: end) { $0.isRunning ? nil : () }
+  }
+
+  private static func run(
+    poller: SharedDescriptor, doorbell: SharedDescriptor, isStopping: () -> Bool, _ store: () -> Store?
+  ) {
+    var tags = [UInt64](repeating: 0, count: 64)
+    var timeout: CInt = 0
+    while !isStopping() {
+      let count = mobula_wait(poller.rawValue, &tags, CInt(tags.count), timeout)
+      guard let store = store() else { return }
+      store.setAsleep(false)
+      for client in tags.prefix(Int(max(count, 0))) {
+        if client == 0 {
+          var number: UInt64 = 0
+          _ = read(doorbell.rawValue, &number, 8)
+        } else {
+          store.clientEnded(StoreClientID(client))
+        }
+      }
+      var quietSince = ContinuousClock.now
+      while true {
+        if store.drain(limit: 256) > 0 {
+          quietSince = .now
+        } else if quietSince.duration(to: .now) > patience {
+          break
+        }
+      }
+      store.setAsleep(true)
+      if store.drain(limit: 256) > 0 {
+        timeout = 0
+        continue
+      }
+      // What is deleted and pinned, and what found no room in a ring, is looked at again soon.
+      timeout = store.hasLeftovers() ? 20 : -1
+    }
+  }
+}
+
+extension Store {
+  /// The ends of the clients' processes.
+  func processes() -> [(StoreClientID, SharedDescriptor)] {
+    state.withLock { $0.records.compactMap { id, record in record.process.map { (id, $0) } } }
+  }
+
+  /// Who announces something must know whether anybody looks: our word before our look, as there the
+  /// announcement before the look at the word.
+  func setAsleep(_ isAsleep: Bool) {
+    let word = state.withLock { $0.index.header(.isAsleep) }
+    word.pointee.store(isAsleep ? 1 : 0, ordering: .relaxed)
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+  }
+
+  /// Whether there is something to do that nobody announces.
+  func hasLeftovers() -> Bool {
+    let dropped = state.withLock { state -> Dropped in
+      for (id, record) in state.records where !record.unreturned.isEmpty {
+        var rest = record.unreturned[...]
+        while let offset = rest.first, record.page.giveBack(offset) { rest.removeFirst() }
+        state.records[id]!.unreturned = Array(rest)
+      }
+      let freed = state.machine.doomed.isEmpty ? .init() : state.machine.reap(retire: state.shared.retire)
+      return state.settle(freed)
+    }
+    drop(dropped)
+    return state.withLock { state in
+      !state.machine.doomed.isEmpty || state.records.values.contains { !$0.unreturned.isEmpty }
+    }
+  }
+
+  /// Takes announcements of all clients, so many of each, and returns how many there were.
+  @discardableResult
+  func drain(limit: Int) -> Int {
+    // One at a time: whoever finds everything taken must know that the host was told, too.
+    draining.withLock { _ in drainAlone(limit: limit) }
+  }
+
+  private func drainAlone(limit: Int) -> Int {
+    var sealed: [SealedObject] = []
+    var count = 0
+    let (result, dropped): (Int, Dropped) = state.withLock { state in
+      var freed = StoreStateMachine.Freed()
+      for (id, record) in state.records where !record.page.isTaken {
+        count += record.page.takeAnnouncements(limit: limit) { announcement in
+          if let announcement { state.take(announcement, of: id, &freed, &sealed) }
+        }
+      }
+      return (count, state.settle(freed))
+    }
+    drop(dropped)
+    if !sealed.isEmpty { events.sealed(sealed) }
+    return result
+  }
+
+  /// A client's process has ended: what it announced is taken, then it is forgotten.
+  func clientEnded(_ client: StoreClientID) {
+    takeAnnouncements(of: client)
+    let (process, existed): (SharedDescriptor?, Bool) = change { state in
+      guard let record = state.records.removeValue(forKey: client) else { return ((nil, false), .init()) }
+      state.shared.pages[client] = nil
+      return ((record.process, true), state.machine.detach(client, retire: state.shared.retire).freed)
+    }
+    guard existed else { return }
+    if let process { pump.unwatch(process.rawValue) }
+    configuration.keeper?.drop(Recovery.clientKey(client))
+    events.clientGone(client)
+  }
+}
+
+extension Store.State {
+  /// Takes one announcement in.
+  mutating func take(
+    _ announcement: ClientPage.Announcement, of id: StoreClientID, _ freed: inout StoreStateMachine.Freed,
+    _ sealed: inout [SealedObject]
+  ) {
+    switch announcement.kind {
+    case .giveBack:
+      freed += machine.giveBack(id, offset: announcement.offset, size: announcement.size)
+    case .unpin:
+      freed += machine.unpin(announcement.offset, client: id, retire: shared.retire)
+    case .put:
+      do throws(MobulaError) {
+        try index.ensureRoom(for: machine.nextEntry)
+      } catch {
+        return refuse(announcement.object, error, id)
+      }
+      switch machine.announce(announcement, client: id) {
+      case .known: return
+      case .refused(let error, let given):
+        freed += given
+        refuse(announcement.object, error, id)
+      case .sealed(let number, let given):
+        freed += given
+        publish(number)
+        let entry = machine.entries[number]!
+        guard let geometry = try? ChunkGeometry(objectSize: entry.size, chunkSize: 1 << Int(entry.chunkShift)) else {
+          return
+        }
+        var contains: [ObjectID] = []
+        if entry.trailerSize > ObjectTrailer.size(chunks: geometry.count, contained: 0), let memory = segments[entry.segment] {
+          contains = Store.trailer(of: entry, in: memory)?.contains ?? []
+        }
+        sealed.append(
+          SealedObject(
+            object: entry.object, geometry: geometry, contains: contains, maker: id, isHeld: announcement.holds))
+      }
+    }
+  }
+
+  private mutating func refuse(_ object: ObjectID, _ error: MobulaError, _ id: StoreClientID) {
+    records[id]!.refusals.append((object, error))
+    if records[id]!.refusals.count > 64 { records[id]!.refusals.removeFirst() }
+  }
+}
