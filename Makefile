@@ -25,7 +25,7 @@ environment:
 	@Scripts/python-environment.sh .venv
 
 format:
-	swift format -i -r Sources Tests Package.swift
+	swift format -i -r Sources Tests Benchmarks Package.swift
 
 clean:
 	rm -rf .build .venv results

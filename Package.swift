@@ -57,6 +57,11 @@ let package = Package(
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
     library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
     library("MobulaTestKit", ["MobulaCore"]),
+    // The finer benchmarks, in this package so that one build serves all.
+    .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),
+    .executableTarget(
+      name: "MobulaBenchmarks", dependencies: ["MobulaStore", "MobulaCore", "CAllocationCount"],
+      path: "Benchmarks/MobulaBenchmarks", swiftSettings: settings),
     .executableTarget(
       name: "MobulaTool",
       dependencies: [
@@ -67,7 +72,7 @@ let package = Package(
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
     tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix]),
-    tests("MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit"]),
+    tests("MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),

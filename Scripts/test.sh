@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-swift format lint --strict -r Sources Tests Package.swift
+swift format lint --strict -r Sources Tests Benchmarks Package.swift
 swift build "$@" --build-tests
 # One after the other: many start processes, and the machine may have two cores.
 status=0

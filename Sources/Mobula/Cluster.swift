@@ -129,6 +129,24 @@ public final class Cluster: Sendable {
     _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
   }
 
+  /// Keeps an object, whoever else holds it, until `release`: also beyond the end of this job.
+  public func hold(_ reference: ObjectRef<some Codable & Sendable>) async throws {
+    try await name(reference, Self.holdName(reference.id))
+  }
+
+  /// Ends a `hold`. The object goes when nothing else holds it; readers keep what they have.
+  ///
+  /// - Throws: `MobulaError` (`notFound`) when it was not held so.
+  public func release(_ object: ObjectID) async throws {
+    do {
+      _ = try await store.call(HostAPI.removeName, ResolveRequest(Self.holdName(object)))
+    } catch let error as MobulaError where error.code == .notFound {
+      throw MobulaError(.notFound, "Object \(object) is not held: `mobula ls` lists what is, as held/….")
+    }
+  }
+
+  static func holdName(_ object: ObjectID) -> String { "held/\(object)" }
+
   /// The object with this name, or this text form of an `ObjectID`.
   ///
   /// - Throws: `MobulaError` (`notFound`).

@@ -28,7 +28,9 @@ final class AnyReference: Sendable {
   }
 
   /// The reference leaves this process: from now on the head has to know when it ends.
-  func share() { isShared.store(true, ordering: .relaxed) }
+  func share() {
+    if !isShared.exchange(true, ordering: .relaxed) { cluster.store.holds.share(object) }
+  }
 }
 
 /// An immutable value in the stores of the cluster, there or yet to come.

@@ -38,12 +38,13 @@ final class StoreSession: Sendable {
       }
       let box = Mutex<PeerLink?>(nil)
       let holds = HoldReporter { batch, isCurrent in
-        guard let link = box.withLock({ $0 }), !batch.holds.isEmpty else { return }
+        guard let link = box.withLock({ $0 }), !batch.holds.isEmpty || !batch.shared.isEmpty else { return }
         let host = try await link.connection()
         // A registration has told it all anew.
         guard isCurrent() else { return }
         let changes = ProcessHoldChanges(
-          added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared)
+          added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared,
+          shared: batch.shared)
         do {
           _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
         } catch let error as MobulaError where error.code == .connectionClosed {

@@ -22,8 +22,8 @@ public struct HoldLedgerStateMachine: Sendable {
     public var isEmpty: Bool { added.isEmpty && removed.isEmpty }
   }
 
-  private var holders: [ObjectID: Set<Holder>] = [:]
-  private var objects: [Holder: Set<ObjectID>] = [:]
+  private var holders: [ObjectID: FewOf<Holder>] = [:]
+  private var objects: [Holder: FewOf<ObjectID>] = [:]
   private var reported: Set<ObjectID> = []
   private var changed: Set<ObjectID> = []
 
@@ -37,38 +37,42 @@ public struct HoldLedgerStateMachine: Sendable {
   /// A holder took its first reference to each of `added`.
   public mutating func hold(_ added: [ObjectID], by holder: Holder) {
     for object in added {
-      holders[object, default: []].insert(holder)
-      objects[holder, default: []].insert(object)
+      holders[object, default: FewOf(holder)].insert(holder)
+      objects[holder, default: FewOf(object)].insert(object)
       changed.insert(object)
     }
   }
 
   /// A holder let go of its last reference to each of `removed`. What it never held is passed over.
   public mutating func release(_ removed: [ObjectID], by holder: Holder) {
-    for object in removed where objects[holder]?.remove(object) != nil { letGo(object, holder) }
+    for object in removed where objects[holder]?.remove(object) == true { letGo(object, holder) }
     if objects[holder]?.isEmpty == true { objects[holder] = nil }
   }
 
   /// A holder is gone, and with it all its holds.
   public mutating func holderGone(_ holder: Holder) {
-    for object in objects.removeValue(forKey: holder) ?? [] { letGo(object, holder) }
+    for object in objects.removeValue(forKey: holder)?.all ?? [] { letGo(object, holder) }
   }
 
   private mutating func letGo(_ object: ObjectID, _ holder: Holder) {
-    holders[object]?.remove(holder)
+    _ = holders[object]?.remove(holder)
     if holders[object]?.isEmpty == true { holders[object] = nil }
     changed.insert(object)
   }
 
   /// A holder holds no more than these.
   public mutating func keep(only kept: Set<ObjectID>, by holder: Holder) {
-    release((objects[holder] ?? []).filter { !kept.contains($0) }, by: holder)
+    release((objects[holder]?.all ?? []).filter { !kept.contains($0) }, by: holder)
   }
 
   /// Nobody is to be told of an object that came and went.
   public mutating func forget(_ object: ObjectID) {
-    if !reported.contains(object) { changed.remove(object) }
+    changed.remove(object)
+    reported.remove(object)
   }
+
+  /// Whether there may be something to tell.
+  public var hasChanges: Bool { !changed.isEmpty }
 
   /// Takes what was not told yet; from here on it counts as told.
   public mutating func takeReport() -> Report {
@@ -92,6 +96,7 @@ public struct HoldLedgerStateMachine: Sendable {
   public mutating func takeHeld(with object: ObjectID) -> Bool {
     guard isHeld(object) else { return false }
     reported.insert(object)
+    changed.remove(object)
     return true
   }
 
@@ -100,5 +105,31 @@ public struct HoldLedgerStateMachine: Sendable {
     reported = Set(holders.keys)
     changed.removeAll()
     return held
+  }
+}
+
+/// A set that mostly has one element, and needs no memory of its own then.
+struct FewOf<Element: Hashable & Sendable>: Sendable {
+  private var one: Element?
+  private var more: Set<Element> = []
+
+  init(_ element: Element) { one = element }
+
+  var isEmpty: Bool { one == nil && more.isEmpty }
+
+  var all: [Element] { (one.map { [$0] } ?? []) + more }
+
+  mutating func insert(_ element: Element) {
+    if one == element || more.contains(element) { return }
+    if one == nil { one = element } else { more.insert(element) }
+  }
+
+  /// False when it was not in.
+  mutating func remove(_ element: Element) -> Bool {
+    if one == element {
+      one = more.popFirst()
+      return true
+    }
+    return more.remove(element) != nil
   }
 }

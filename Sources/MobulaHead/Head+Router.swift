@@ -59,6 +59,12 @@ extension Head {
       }
       return Empty()
     }
+    router.on(HeadAPI.removeName) { request, _ in
+      try self.attempt { state throws(MobulaError) in
+        state.apply(try state.directory.unnamed(request.nameOrID))
+      }
+      return Empty()
+    }
     router.on(HeadAPI.resolve) { request, _ in
       try self.attempt { state throws(MobulaError) in ObjectListing(try state.directory.resolve(request.nameOrID)) }
     }

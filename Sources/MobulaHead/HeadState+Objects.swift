@@ -31,6 +31,7 @@ extension HeadState {
   }
 
   mutating func apply(_ actions: [DirectoryAction]) {
+    var drops: [HostID: [ObjectID]] = [:]
     for action in actions {
       switch action {
       case .answer(let id, let answer):
@@ -42,15 +43,15 @@ extension HeadState {
         let error = refusal.error(for: object, name: hostName)
         act(.resume { waiter.fail(error) })
       case .drop(let object, let hosts):
-        act(.log(.debug, "object \(object) is dropped"))
-        for host in hosts { drop(object, at: host) }
+        for host in hosts { drops[host, default: []].append(object) }
       case .reportCorrupt(let host, let object):
         act(
           .log(.error, "the replica of object \(object) on host \(hostName(host)) has other bytes than the first one"))
-        drop(object, at: host)
+        drops[host, default: []].append(object)
       case .ready(let id, let objects): finishWait(id, objects)
       }
     }
+    for (host, objects) in drops.sorted(by: { $0.key < $1.key }) { drop(objects, at: host) }
     if let next = directory.nextExpiry, next != expiryWake {
       expiryWake = next
       act(.wakeAt(next))
@@ -70,10 +71,12 @@ extension HeadState {
     return LocateReply(source: source, bulk: bulk, geometry: known.geometry, digest: known.digest)
   }
 
-  /// A host that is away drops it when it registers again, since the object is still not live then.
-  private mutating func drop(_ object: ObjectID, at host: HostID) {
-    if let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) {
-      act(.drop([object], at: connection))
+  /// A host that is away drops them when it registers again, since they are still not live then.
+  private mutating func drop(_ objects: [ObjectID], at host: HostID) {
+    guard let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) else { return }
+    // As many at a time as fit into a frame.
+    for start in stride(from: 0, to: objects.count, by: 65_536) {
+      act(.drop(Array(objects[start..<min(objects.count, start + 65_536)]), at: connection))
     }
   }
 }

@@ -47,7 +47,8 @@ public final class Host: Sendable {
     }
     // The reporter and the link need each other: the link is reached through a box that is filled once.
     let box = Once<PeerLink>("the link to the head")
-    let reporter = HoldReporter { batch, isCurrent in
+    // What a process puts and lets go of again within that time, the head never hears of.
+    let reporter = HoldReporter(linger: .milliseconds(20)) { batch, isCurrent in
       let head = box.value
       do {
         let changes = Self.changes(batch.changes, store)
@@ -216,10 +217,12 @@ public final class Host: Sendable {
   }
 
   private func release(_ change: ProcessHoldChanges, by client: StoreClientID) {
-    reporter.release(change.removed, by: client.number)
     // What nobody but this process ever knew of is gone without a word to the head, if it wasn't told yet.
-    for object in change.unshared where reporter.forgetUntold(object) { store.delete(object) }
-    store.setHeld(change.removed.filter { !reporter.isHeld($0) }, false)
+    let forgotten = reporter.release(change.removed, unshared: change.unshared, by: client.number)
+    for object in forgotten { store.delete(object) }
+    if forgotten.count < change.removed.count {
+      store.setHeld(change.removed.filter { !reporter.isHeld($0) }, false)
+    }
   }
 
   private func client(_ connection: RPCConnection) throws(MobulaError) -> StoreClientID {
@@ -260,6 +263,11 @@ public final class Host: Sendable {
       self.notes.name(request.name, request.object)
       return Empty()
     }
+    router.on(HostAPI.removeName) { request, _ in
+      _ = try await self.head.call(HeadAPI.removeName, request)
+      self.notes.unname(request.nameOrID)
+      return Empty()
+    }
     router.on(HostAPI.bring) { request, connection in
       self.store.takeAnnouncements(of: try self.client(connection))
       do {
@@ -286,6 +294,7 @@ public final class Host: Sendable {
       self.store.takeAnnouncements(of: client)
       try self.hold(request.added, by: connection)
       self.release(request, by: client)
+      if !request.shared.isEmpty { self.reporter.hurry() }
       if !request.added.isEmpty { try await self.reporter.flush() }
       return Empty()
     }

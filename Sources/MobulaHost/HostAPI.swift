@@ -16,6 +16,8 @@ public enum HostAPI {
 
   /// Names an object at the head; this host remembers it for a head that is restarted.
   public static let setName = RPCMethod<NameRequest, Empty>("host.setName")
+  /// Takes a name away, at the head and here.
+  public static let removeName = RPCMethod<ResolveRequest, Empty>("host.removeName")
 
   /// Answers once every byte of the object is in this host's memory, fetched from elsewhere if need be.
   public static let bring = RPCMethod<BringRequest, BringReply>("host.bring")
@@ -93,8 +95,11 @@ public struct ProcessHoldChanges: Codable, Sendable {
   public var removed: [ObjectID]
   /// Of the removed those of which nobody but the process ever knew.
   public var unshared: [ObjectID]
+  /// Of which others may ask the head from now on.
+  public var shared: [ObjectID]
 
-  public init(added: [ObjectID], removed: [ObjectID], unshared: [ObjectID]) {
+  public init(added: [ObjectID], removed: [ObjectID], unshared: [ObjectID], shared: [ObjectID]) {
+    self.shared = shared
     self.added = added
     self.removed = removed
     self.unshared = unshared

@@ -14,6 +14,8 @@ final class ObjectNotes: Sendable {
 
   func name(_ name: String, _ object: ObjectID) { state.withLock { $0.names[name] = object } }
 
+  func unname(_ name: String) { state.withLock { $0.names[name] = nil } }
+
   func comesFrom(_ object: ObjectID, _ request: FetchRequest) { state.withLock { $0.origins[object] = request } }
 
   func origin(of object: ObjectID) -> FetchRequest? { state.withLock { $0.origins[object] } }

@@ -47,6 +47,10 @@ public struct ObjectDraft: ~Copyable, Sendable {
     if let checksums {
       precondition(checksums.count == geometry.count, "one checksum a chunk")
       ObjectTrailer.write(object, geometry, checksums: checksums, contains: contains, to: region)
+    } else if geometry.count == 1 {
+      // Small objects are sealed without an allocation, which the closure below would be.
+      let checksum = CollectionOfOne(crc32c(UnsafeRawBufferPointer(memory)))
+      ObjectTrailer.write(object, geometry, checksums: checksum, contains: contains, to: region)
     } else {
       let bytes = UnsafeRawBufferPointer(memory)
       let geometry = geometry

@@ -17,12 +17,16 @@ struct MobulaCommand: AsyncParsableCommand {
         mobula put model.safetensors                   into the store, under the file's name
         mobula get model.safetensors -o copy           on any host of the cluster
         mobula fetch s3://models/whisper/              from S3 into the cluster, each byte once
+        mobula store                                   what this host's store holds, and for whom
         mobula bench                                   replication against S3, measured here
+        mobula microbenchmark                          gets and puts a second
       """,
     version: "0.1.0",
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
-      RemoveCommand.self, StoreCommand.self, FetchCommand.self, BenchCommand.self, SuperviseCommand.self, HeadCommand.self,
+      RemoveCommand.self, HoldCommand.self,
+      ReleaseCommand.self, StoreCommand.self, FetchCommand.self, BenchCommand.self, MicrobenchmarkCommand.self,
+      SuperviseCommand.self, HeadCommand.self,
       HostCommand.self, PodCommand.self,
     ])
 

@@ -11,10 +11,14 @@ public final class HoldReporter: Sendable {
     var asked: UInt64 = 0
     /// How many registrations have carried all holds.
     var registrations: UInt64 = 0
-    /// In order; `nil` for what need not be told any more.
-    var changes: [Change?] = []
-    /// Where in `changes` an object is that only its maker knows of.
+    /// In order.
+    var changes: [Change] = []
+    /// Objects that only their makers know of, in order, for when they have lingered; `nil` for those that are over.
+    var lingering: [(object: ObjectID, contains: [ObjectID])?] = []
+    /// Where in `lingering` they are.
     var untold: [ObjectID: Int] = [:]
+    /// Objects that more than this process know of from now on.
+    var shared: [ObjectID] = []
     /// Ended holds of objects whose references never left this process.
     var neverShared: Set<ObjectID> = []
     var isSending = false
@@ -37,10 +41,12 @@ public final class HoldReporter: Sendable {
     public var holds: HoldLedgerStateMachine.Report
     /// Those of the ended holds whose objects nobody but this process can know of.
     public var neverShared: [ObjectID]
+    /// Objects that others know of from now on.
+    public var shared: [ObjectID]
     fileprivate var upTo: UInt64
     fileprivate var registration: UInt64
 
-    var isEmpty: Bool { changes.isEmpty && holds.isEmpty }
+    var isEmpty: Bool { changes.isEmpty && holds.isEmpty && shared.isEmpty }
   }
 
   /// The most changes that are reported at a time, so that a report fits into a frame.
@@ -48,9 +54,14 @@ public final class HoldReporter: Sendable {
   private let send: @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void
   private let state = Mutex(State())
 
-  /// - Parameter send: delivers a report; called again only after it returned. `isCurrent` is false once
-  ///   a registration has carried all holds since the report was taken: its holds are not to be sent then.
-  public init(send: @escaping @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void) {
+  /// - Parameters:
+  ///   - linger: how long what may soon be over waits before it is reported.
+  ///   - send: delivers a report; called again only after it returned. `isCurrent` is false once
+  ///     a registration has carried all holds since the report was taken: its holds are not to be sent then.
+  public init(
+    linger: Duration = .milliseconds(2), send: @escaping @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Void
+  ) {
+    self.linger = linger
     self.send = send
   }
 
@@ -92,6 +103,24 @@ public final class HoldReporter: Sendable {
     sendSoon(lingers: true)
   }
 
+  /// A reference to an object leaves this process: whoever gets it will ask for the object.
+  public func share(_ object: ObjectID) {
+    state.withLock { $0.shared.append(object) }
+    sendSoon()
+  }
+
+  /// Reports now what was to wait for a moment.
+  public func hurry() {
+    state.withLock { Self.endLingering(&$0) }
+    sendSoon()
+  }
+
+  private static func endLingering(_ state: inout State) {
+    for case let made? in state.lingering { state.changes.append(.made(made.object, contains: made.contains, held: false)) }
+    state.lingering.removeAll(keepingCapacity: true)
+    state.untold.removeAll(keepingCapacity: true)
+  }
+
   /// A holder holds these and nothing else, as it says when it has come back.
   public func setHolds(_ objects: [ObjectID], by holder: UInt64) {
     state.withLock { state in
@@ -105,11 +134,12 @@ public final class HoldReporter: Sendable {
   /// its maker is the only one that can know of it.
   public func made(_ object: ObjectID, contains: [ObjectID], holder: UInt64?) {
     state.withLock { state in
-      if let holder {
-        state.ledger.hold([object], by: holder)
-        state.untold[object] = state.changes.count
-      }
-      state.changes.append(.made(object, contains: contains, held: false))
+      guard let holder else { return state.changes.append(.made(object, contains: contains, held: false)) }
+      state.ledger.hold([object], by: holder)
+      // The report of the object will say so.
+      _ = state.ledger.takeHeld(with: object)
+      state.untold[object] = state.lingering.count
+      state.lingering.append((object, contains))
     }
     sendSoon(lingers: holder != nil)
   }
@@ -120,14 +150,22 @@ public final class HoldReporter: Sendable {
     sendSoon()
   }
 
-  /// Forgets a change that was not reported yet, of an object that nobody holds. False when there is none.
-  public func forgetUntold(_ object: ObjectID) -> Bool {
-    state.withLock { state in
-      guard !state.ledger.isHeld(object), let index = state.untold.removeValue(forKey: object) else { return false }
-      state.changes[index] = nil
-      state.ledger.forget(object)
-      return true
+  /// Ends holds, and forgets of the objects of which nobody but the holder ever knew (`unshared`) those
+  /// that nobody was told of: they are returned. The others are reported soon.
+  public func release(_ objects: [ObjectID], unshared: [ObjectID], by holder: UInt64) -> [ObjectID] {
+    let (forgotten, hasMore) = state.withLock { state in
+      state.ledger.release(objects, by: holder)
+      var forgotten: [ObjectID] = []
+      for object in unshared where !state.ledger.isHeld(object) {
+        guard let index = state.untold.removeValue(forKey: object) else { continue }
+        state.lingering[index] = nil
+        state.ledger.forget(object)
+        forgotten.append(object)
+      }
+      return (forgotten, state.ledger.hasChanges)
     }
+    if hasMore { sendSoon() }
+    return forgotten
   }
 
   /// Ends all holds of a holder; they are reported soon.
@@ -146,6 +184,7 @@ public final class HoldReporter: Sendable {
   public func flush() async throws {
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       let starts = state.withLock { state in
+        Self.endLingering(&state)
         state.asked += 1
         state.waiting.append((state.asked, continuation))
         defer { state.isSending = true }
@@ -154,6 +193,9 @@ public final class HoldReporter: Sendable {
       if starts { Task { await sendAll() } }
     }
   }
+
+  /// How long what may soon be over waits before it is reported.
+  private let linger: Duration
 
   /// - Parameter lingers: whether to wait for a moment first, since more will come or this will be over.
   private func sendSoon(lingers: Bool = false) {
@@ -174,8 +216,11 @@ public final class HoldReporter: Sendable {
     case .start: Task { await sendAll() }
     case .linger:
       Task {
-        try? await Task.sleep(for: .milliseconds(3))
-        state.withLock { $0.isLingering = false }
+        try? await Task.sleep(for: linger)
+        state.withLock { state in
+          state.isLingering = false
+          Self.endLingering(&state)
+        }
         sendSoon()
       }
     }
@@ -214,19 +259,13 @@ public final class HoldReporter: Sendable {
       let isAll = state.changes.count <= Self.largestBatch
       let taken = isAll ? state.changes : Array(state.changes.prefix(Self.largestBatch))
       state.changes.removeFirst(taken.count)
-      if isAll {
-        state.untold.removeAll(keepingCapacity: true)
-      } else {
-        state.untold = state.untold.compactMapValues { $0 >= taken.count ? $0 - taken.count : nil }
-      }
-      let changes = taken.compactMap { change -> Change? in
+      let changes = taken.map { change -> Change in
         switch change {
-        case nil: nil
         case .made(let object, let contains, _):
-          .made(object, contains: contains, held: state.ledger.takeHeld(with: object))
+          return .made(object, contains: contains, held: state.ledger.takeHeld(with: object))
         case .replica(.sealed(let report, _)):
-          .replica(.sealed(report, held: state.ledger.takeHeld(with: report.object)))
-        case .replica: change
+          return .replica(.sealed(report, held: state.ledger.takeHeld(with: report.object)))
+        case .replica: return change
         }
       }
       // The holds come after all changes: they may be of objects that these tell of.
@@ -234,8 +273,10 @@ public final class HoldReporter: Sendable {
       let neverShared = holds.removed.filter { state.neverShared.contains($0) }
       if isAll { state.neverShared.removeAll(keepingCapacity: true) }
       // What is asked for is done with the last part.
+      let shared = state.shared
+      state.shared.removeAll()
       return Batch(
-        changes: changes, holds: holds, neverShared: neverShared, upTo: isAll ? state.asked : (sent ?? 0),
+        changes: changes, holds: holds, neverShared: neverShared, shared: shared, upTo: isAll ? state.asked : (sent ?? 0),
         registration: state.registrations)
     }
   }

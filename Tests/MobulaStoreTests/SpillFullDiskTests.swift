@@ -67,28 +67,6 @@ struct SpillFullDiskTests {
     }
   }
 
-  @Test func aReadOnlyFolderIsRefusedAndPassedOver() async throws {
-    try await withSpillFolder { root in
-      let paths = ["\(root)/a", "\(root)/b"]
-      for path in paths { #expect(mkdir(path, 0o700) == 0) }
-      let (directory, error, refusal) = try await SmallDisk.with(paths) {
-        let directories = try SpillDirectories(paths: paths, instance: Self.instance)
-        // As the system does after an error of the disk.
-        try SmallDisk.makeReadOnly(paths[0])
-        let spilled = try SpillSample(1, size: 1000).write(to: directories)
-        let error = Self.error { _ = try SpillSample(2, size: 2_000_000).write(to: directories) }
-        let refusal = Self.error {
-          _ = try SpillDirectories(paths: [paths[0]], instance: SpillInstance(high: 8, low: 8))
-        }
-        return (spilled.directory, error, refusal)
-      }
-      #expect(directory == 1)
-      #expect(error?.code == .inputOutput, "one of the folders is not full, but broken")
-      #expect(error?.message.contains("Read-only") == true, "\(error?.message ?? "")")
-      #expect(refusal?.code == .inputOutput)
-    }
-  }
-
   private static func error(_ body: () throws -> Void) -> MobulaError? {
     do {
       try body()
@@ -132,12 +110,6 @@ private enum SmallDisk {
         try systemCall("\(path) can't become a tmpfs") { mount("mobula", path, "tmpfs", 0, "size=1m,mode=0700") }
       }
       return try body()
-    }
-  }
-
-  static func makeReadOnly(_ path: String) throws {
-    try systemCall("\(path) can't become read-only") {
-      mount(nil, path, nil, UInt(MS_REMOUNT | MS_RDONLY), nil)
     }
   }
 

@@ -1,4 +1,5 @@
 import Distributed
+import FoundationEssentials
 import Glibc
 import Mobula
 import MobulaCore
@@ -12,6 +13,7 @@ struct TestApp: MobulaApp {
     case "actors": try await actors(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)
+    case "outage": try await outage(cluster)
     default: throw Failure("SCENARIO is not one of those that the test app has")
     }
     print("done")
@@ -255,4 +257,66 @@ func losses(_ cluster: Cluster) async throws {
   try check([.connectionClosed, .unavailable].contains(gone.code), "a killed actor's call ends: \(gone)")
   let after = try await failure { _ = try await counter.add(1) }
   try check([.connectionClosed, .unavailable].contains(after.code), "and so does the next: \(after)")
+}
+
+// MARK: - The host's process dies
+
+/// Holds a model, and goes on while the store's process is away.
+distributed actor Keeper: RemoteActor {
+  typealias ActorSystem = Cluster
+  private var model: Blob?
+
+  init(configuration: Int, actorSystem: Cluster) async throws { self.actorSystem = actorSystem }
+
+  distributed func keep(_ model: ObjectRef<Blob>) async throws -> Int {
+    self.model = try await model.value
+    return self.model!.count
+  }
+
+  distributed func sum() -> Int { model!.withUnsafeBytes { $0.reduce(0) { $0 &+ Int($1) } } }
+
+  distributed func put(_ number: Int) async throws -> ObjectRef<Int> { try await actorSystem.put(number) }
+}
+
+/// Kills the store's process; the supervisor starts it again.
+func killHost() throws {
+  let directory = currentEnvironment()["MOBULA_DIRECTORY"] ?? ""
+  for entry in try FileManager.default.contentsOfDirectory(atPath: "/proc") {
+    guard let pid = Int32(entry), let data = try? Data(contentsOf: URL(filePath: "/proc/\(pid)/cmdline")) else {
+      continue
+    }
+    let arguments = data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+    if arguments.dropFirst() == ["host", "--directory", directory] {
+      kill(pid, SIGKILL)
+      return
+    }
+  }
+  throw Failure("no host runs in \(directory)")
+}
+
+func outage(_ cluster: Cluster) async throws {
+  let bytes = (0..<5_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+  let sum = bytes.reduce(0) { $0 &+ Int($1) }
+  let model = try await cluster.put(Blob(bytes))
+  let view = try await model.value
+  var numbers: [ObjectRef<Int>] = []
+  for number in 0..<100 { numbers.append(try await cluster.put(number)) }
+  let keeper = try await cluster.spawn(Keeper.self, with: 1, .resources())
+  try check(try await keeper.keep(model) == bytes.count, "the actor has the model")
+  for round in 0..<3 {
+    try killHost()
+    // What is mapped stays, puts wait, and everything is there again.
+    try check(view.withUnsafeBytes { $0.reduce(0) { $0 &+ Int($1) } } == sum, "the view is as it was")
+    try check(try await keeper.sum() == sum, "the actor's view is as it was")
+    for number in 0..<100 { numbers.append(try await cluster.put(1000 * (round + 1) + number)) }
+    let big = try await cluster.put(Blob([UInt8](repeating: UInt8(round), count: 20_000_000)))
+    try check(try await big.value.count == 20_000_000, "a big object after the outage")
+    let theirs = try await keeper.put(42 + round)
+    try check(try await theirs.value == 42 + round, "the worker puts after the outage")
+    for (index, reference) in numbers.enumerated() {
+      let expected = index < 100 ? index : 1000 * (index / 100) + index % 100
+      try check(try await reference.value == expected, "number \(index) after outage \(round)")
+    }
+    try check(try await model.fetched().digest == model.fetched().digest, "the host knows the digest")
+  }
 }

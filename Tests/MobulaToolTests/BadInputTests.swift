@@ -20,7 +20,8 @@ import Testing
   @Test(arguments: [
     ["--no-such-flag"], ["put"], ["start"], ["start", "--head", "--address", "127.0.0.1:1"],
     ["bench", "--size", "big"],
-    ["bench", "--runs", "0"], ["get", "x"], ["start", "--head", "--port", "70000"],
+    ["bench", "--runs", "0"], ["microbenchmark", "--filter", "no such row"], ["microbenchmark", "--seconds", "0"],
+    ["start", "--head", "--warm", "101"], ["start", "--head", "--spill", "none", "--spill", "/tmp"], ["hold"], ["get", "x"], ["start", "--head", "--port", "70000"],
   ])
   func usage(_ arguments: [String]) async throws {
     let finished = try await run(Products.mobula, arguments)
@@ -29,7 +30,9 @@ import Testing
   }
 
   @Test func help() async throws {
-    for command in [[], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"]] {
+    for command in [[], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"], ["store"],
+      ["hold"], ["release"], ["microbenchmark"],
+    ] {
       let finished = try await run(Products.mobula, command + ["--help"])
       #expect(finished.status.isSuccess && finished.output.contains("Example"), "\(command): \(finished)")
     }
@@ -73,7 +76,7 @@ import Testing
   }
 
   @Test func filesAndObjects() async throws {
-    try await withCluster { cluster in
+    try await withCluster(["--spill", "none"]) { cluster in
       expectError(try await cluster.mobula("put", "/no/such/file"), "/no/such/file")
       expectError(try await cluster.mobula("put", "/tmp"), "/tmp")
       expectError(try await cluster.mobula("get", "00000000000000000000000000000001", "-o", "/tmp/never"), "ls")

@@ -5,7 +5,7 @@ import Testing
 
 /// Tasks, actors and holds, by a program as users write them, on a cluster of two pods.
 @Suite struct RuntimeTests {
-  @Test(arguments: ["tasks", "actors", "holds", "losses"])
+  @Test(arguments: ["tasks", "actors", "holds", "losses", "outage"])
   func scenario(_ name: String) async throws {
     try await withCluster(others: 0, ["--pod", "main:CPU=2", "--pod", "other:CPU=2,special=1"]) { cluster in
       let finished = try await run(

@@ -263,7 +263,7 @@ extension StoreStateMachine {
     }
     return MobulaError(
       .full,
-      "The store has no room for \(ByteCount(bytes)) more (\(ByteCount(capacity)) capacity, \(ByteCount(used)) used, \(ByteCount(held)) held, \(ByteCount(total)) pinned\(by.isEmpty ? "" : ": " + by.joined(separator: ", "))): release objects, \(spills ? "" : "give the host a --spill directory, ")or start it with a larger --capacity."
+      "The store has no room for \(ByteCount(bytes)) more (\(ByteCount(capacity)) capacity, \(ByteCount(used)) used, \(ByteCount(held)) held, \(ByteCount(total)) pinned\(by.isEmpty ? "" : ": " + by.joined(separator: ", "))): release objects or remove some with `mobula rm`, \(spills ? "" : "give the host a --spill directory, ")or start it with a larger --capacity."
     )
   }
 

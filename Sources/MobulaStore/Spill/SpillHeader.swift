@@ -143,6 +143,10 @@ struct SpillHeader: Hashable, Sendable {
     guard bytes.load(UInt32.self, at: Self.checksumField.lowerBound) == checksum else {
       throw Self.damaged(file, "its header's checksum is wrong")
     }
+    let end = Self.prefixLength + 4 * prefix.geometry.count + 16 * prefix.contains
+    guard bytes[end..<prefix.length].allSatisfy({ $0 == 0 }) else {
+      throw Self.damaged(file, "its header has more in it than it says")
+    }
     let chunks = prefix.geometry.count
     let inner = Self.prefixLength + 4 * chunks
     self.init(

@@ -110,6 +110,44 @@ struct RemoveCommand: AsyncParsableCommand {
   }
 }
 
+struct HoldCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "hold", abstract: "Keep objects until they are released, whoever else holds them.",
+    discussion: "Example:\n  mobula hold 00000001…f00d")
+
+  @Argument(help: "Names or ids.") var ids: [String]
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    try await withCluster(directory.options) { cluster in
+      for id in ids {
+        let reference = try await cluster.object(named: id, as: Blob.self)
+        try await cluster.hold(reference)
+        print("held \(reference.id)")
+      }
+    }
+  }
+}
+
+struct ReleaseCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "release", abstract: "End what `mobula hold` began; an object that nothing else holds goes.",
+    discussion: "Example:\n  mobula release 00000001…f00d")
+
+  @Argument(help: "Names or ids.") var ids: [String]
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    try await withCluster(directory.options) { cluster in
+      for id in ids {
+        let reference = try await cluster.object(named: id, as: Blob.self)
+        try await cluster.release(reference.id)
+        print("released \(reference.id)")
+      }
+    }
+  }
+}
+
 struct FetchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",

@@ -56,6 +56,7 @@ struct StartCommand: AsyncParsableCommand {
   var tokenFile: String?
   @Flag(help: "Stay in the foreground; Ctrl-C stops.")
   var foreground = false
+  @Flag(help: .hidden) var lifeline = false
   @OptionGroup var directory: DirectoryOption
 
   func validate() throws {
@@ -91,6 +92,17 @@ struct StartCommand: AsyncParsableCommand {
     try directory.write(configuration)
     if foreground {
       Log.bootstrap()
+      if lifeline {
+        // Whoever started this has the other end of standard input, and wants it no longer than it lives itself.
+        detachThread(named: "lifeline") {
+          var byte: UInt8 = 0
+          while true {
+            let count = read(0, &byte, 1)
+            if count == 0 || count < 0 && currentErrno() != EINTR { break }
+          }
+          kill(getpid(), SIGTERM)
+        }
+      }
       return try await Supervisor(
         directory: directory, configuration: configuration, log: Logger(label: "supervisor")
       ).run()

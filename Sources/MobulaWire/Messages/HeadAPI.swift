@@ -13,6 +13,10 @@ public enum HeadAPI {
   public static let claim = RPCMethod<ClaimRequest, ClaimReply>("head.claim")
 
   public static let setName = RPCMethod<NameRequest, Empty>("head.setName")
+  /// Takes a name away; the object goes if nothing else holds it.
+  ///
+  /// - Errors: `notFound` when nothing has the name.
+  public static let removeName = RPCMethod<ResolveRequest, Empty>("head.removeName")
   /// - Errors: `notFound` when neither a name nor an object is called so.
   public static let resolve = RPCMethod<ResolveRequest, ObjectListing>("head.resolve")
   public static let list = RPCMethod<Empty, [ObjectListing]>("head.list")

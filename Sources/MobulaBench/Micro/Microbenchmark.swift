@@ -1,0 +1,236 @@
+import FoundationEssentials
+import Glibc
+public import Mobula
+import MobulaCore
+
+/// One row: how often a second, and the standard deviation over the rounds.
+public struct MicrobenchmarkRow: Codable, Sendable, Hashable {
+  public var name: String
+  public var perSecond: Double
+  public var deviation: Double
+
+  public init(name: String, perSecond: Double, deviation: Double) {
+    self.name = name
+    self.perSecond = perSecond
+    self.deviation = deviation
+  }
+
+  /// As `ray microbenchmark` prints it.
+  public var text: String { "\(name) per second \(Self.rounded(perSecond)) +- \(Self.rounded(deviation))" }
+
+  private static func rounded(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
+}
+
+/// Small operations on the store, with the rows and definitions of `ray microbenchmark` where they apply:
+/// a second to warm up, then four rounds of two seconds each; their mean and standard deviation.
+public struct Microbenchmark: Sendable {
+  /// The rows, in their order.
+  public static let names = [
+    "memcpy gigabytes", "single client get calls", "single client put calls", "multi client put calls",
+    "single client put gigabytes", "multi client put gigabytes", "single client get object containing 10k refs",
+  ]
+
+  private let cluster: Cluster
+  private let filter: String
+  /// Of a round.
+  private let duration: Duration
+  private let report: @Sendable (MicrobenchmarkRow) -> Void
+
+  /// - Parameters:
+  ///   - filter: what a row's name has to contain.
+  ///   - seconds: of each of the four rounds; the warm-up takes half of it.
+  ///   - report: told each row when it is there.
+  public init(
+    on cluster: Cluster, filter: String = "", seconds: Double = 2, report: @escaping @Sendable (MicrobenchmarkRow) -> Void
+  ) {
+    self.cluster = cluster
+    self.filter = filter
+    duration = .seconds(seconds)
+    self.report = report
+  }
+
+  /// Runs the rows.
+  public func run() async throws -> [MicrobenchmarkRow] {
+    var rows: [MicrobenchmarkRow] = []
+    /// - Parameter multiplier: what one call counts for.
+    func time(_ name: String, multiplier: Double = 1, _ body: () async throws -> Void) async throws {
+      let row = try await measure(name, multiplier: multiplier, body)
+      rows.append(row)
+      report(row)
+    }
+    func wants(_ name: String) -> Bool { filter.isEmpty || name.contains(filter) }
+
+    // As many zeros as there; in memory that has been touched, where the copies cost most.
+    let big = Blob([UInt8](repeating: 0, count: wants("gigabytes") ? 800 << 20 : 0))
+    let gigabytes = Double(big.count) / 1e9
+    if wants("memcpy gigabytes") {
+      let target = UnsafeMutableRawBufferPointer.allocate(byteCount: big.count, alignment: 4096)
+      defer { target.deallocate() }
+      memset(target.baseAddress!, 1, target.count)
+      try await time("memcpy gigabytes", multiplier: gigabytes) {
+        big.withUnsafeBytes { _ = memcpy(target.baseAddress!, $0.baseAddress!, $0.count) }
+      }
+    }
+    if wants("single client get calls") {
+      let reference = try await cluster.put(0)
+      try await time("single client get calls") { _ = try await reference.value }
+    }
+    if wants("single client put calls") {
+      try await time("single client put calls") { _ = try await cluster.put(0) }
+    }
+    if wants("multi client put calls") {
+      try await time("multi client put calls", multiplier: 1000) {
+        try await together(10) { PutSmall(count: 100) }
+      }
+    }
+    if wants("single client put gigabytes") {
+      try await time("single client put gigabytes", multiplier: gigabytes) { _ = try await cluster.put(big) }
+    }
+    if wants("multi client put gigabytes") {
+      try await time("multi client put gigabytes", multiplier: 10 * 10 * Double(80 << 20) / 1e9) {
+        try await together(10) { PutLarge(count: 10) }
+      }
+    }
+    if wants("single client get object containing 10k refs") {
+      let container = try await cluster.submit(MakeReferences(count: 10_000))
+      _ = try await container.value
+      try await time("single client get object containing 10k refs") { _ = try await container.value }
+    }
+    return rows
+  }
+
+  private func together<Work: RemoteTask>(_ count: Int, _ make: () -> Work) async throws where Work.Output == Int {
+    var results: [ObjectRef<Int>] = []
+    for _ in 0..<count { results.append(try await cluster.submit(make())) }
+    for result in results { _ = try await result.value }
+  }
+
+  private func measure(
+    _ name: String, multiplier: Double, _ body: () async throws -> Void
+  ) async throws -> MicrobenchmarkRow {
+    var start = ContinuousClock.now
+    var count = 0
+    while start.duration(to: .now) < duration / 2 {
+      try await body()
+      count += 1
+    }
+    let step = count / 10 + 1
+    var rates: [Double] = []
+    for _ in 0..<4 {
+      start = .now
+      count = 0
+      while start.duration(to: .now) < duration {
+        for _ in 0..<step { try await body() }
+        count += step
+      }
+      rates.append(multiplier * Double(count) / (start.duration(to: .now) / .seconds(1)))
+    }
+    let mean = rates.reduce(0, +) / Double(rates.count)
+    let variance = rates.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(rates.count)
+    return MicrobenchmarkRow(name: name, perSecond: mean, deviation: variance.squareRoot())
+  }
+}
+
+/// Puts small values from a worker.
+struct PutSmall: RemoteTask {
+  var count: Int
+
+  func run(in context: TaskContext) async throws -> Int {
+    for _ in 0..<count { _ = try await context.cluster.put(0) }
+    return count
+  }
+}
+
+/// Zeros as `numpy.zeros` makes them: memory that the system has not had to touch yet.
+private final class Zeros: Sendable {
+  // Only ever read, once it is made.
+  nonisolated(unsafe) private let base: UnsafeMutableRawPointer
+
+  private init(_ count: Int) { base = calloc(max(count, 1), 1) }
+
+  deinit { free(base) }
+
+  static func blob(_ count: Int) -> Blob {
+    let zeros = Zeros(count)
+    return Blob(bytes: UnsafeRawBufferPointer(start: zeros.base, count: count), owner: zeros)
+  }
+}
+
+/// Puts arrays of 80 MB from a worker.
+struct PutLarge: RemoteTask {
+  var count: Int
+
+  func run(in context: TaskContext) async throws -> Int {
+    for _ in 0..<count { _ = try await context.cluster.put(Zeros.blob(80 << 20)) }
+    return count
+  }
+}
+
+/// Makes a value that contains references to values of its own.
+struct MakeReferences: RemoteTask {
+  var count: Int
+
+  func run(in context: TaskContext) async throws -> [ObjectRef<Int>] {
+    var references: [ObjectRef<Int>] = []
+    for _ in 0..<count { references.append(try await context.cluster.put(1)) }
+    return references
+  }
+}
+
+/// A cluster of one host on this machine for as long as something is measured, in a folder of its own.
+public final class PrivateCluster: Sendable {
+  public let directory: String
+  private let process: ChildProcess
+  private let lifeline: Lifeline
+
+  /// Starts it, with a store of `capacity`.
+  ///
+  /// - Throws: `MobulaError` when it does not come up within 20 seconds.
+  public init(capacity: ByteCount) async throws {
+    var template = Array("/tmp/mobula-micro-XXXXXX".utf8CString)
+    guard template.withUnsafeMutableBufferPointer({ mkdtemp($0.baseAddress!) }) != nil else {
+      throw MobulaError.system("A folder in /tmp can't be made")
+    }
+    directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    lifeline = try Lifeline()
+    var environment = currentEnvironment()
+    environment["MOBULA_LOG"] = environment["MOBULA_LOG"] ?? "error"
+    process = try ChildProcess.spawn(
+      try Executable.path(),
+      [
+        "start", "--head", "--foreground", "--lifeline", "--listen", "127.0.0.1", "--port",
+        "\(try FreePorts.draw(1)[0])", "--directory", directory, "--capacity", "\(capacity.bytes)", "--spill", "none",
+      ], environment: environment, input: .descriptor(lifeline.childsEnd), newSession: true)
+    do {
+      try await waitUntilReady()
+    } catch {
+      await stop()
+      throw error
+    }
+  }
+
+  private func waitUntilReady() async throws {
+    let deadline = ContinuousClock.now + .seconds(20)
+    while ContinuousClock.now < deadline {
+      if let exit = process.exit {
+        throw MobulaError(.unavailable, "The cluster to measure ended with \(exit) instead of starting: its reason is above.")
+      }
+      if access(directory + "/host.sock", F_OK) == 0,
+        let cluster = try? await Cluster.connectTool(ClusterOptions(directory: directory))
+      {
+        let status = try? await cluster.status()
+        await cluster.close()
+        if status?.pods.count == 1 { return }
+      }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    throw MobulaError(.deadlineExceeded, "The cluster to measure was not ready within 20 seconds.")
+  }
+
+  /// Stops it and removes its folder.
+  public func stop() async {
+    process.signal(SIGTERM)
+    _ = await process.waitForExit()
+    try? FileManager.default.removeItem(atPath: directory)
+  }
+}
