@@ -72,7 +72,12 @@ let package = Package(
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
     tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix]),
-    tests("MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks"]),
+    // The processes around a store that its tests start.
+    .executableTarget(
+      name: "MobulaStoreProcess", dependencies: ["MobulaStore", "MobulaCore"], path: "Tests/MobulaStoreProcess",
+      swiftSettings: settings),
+    tests(
+      "MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks", "MobulaStoreProcess"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),

@@ -153,7 +153,8 @@ final class StoreSession: Sendable {
       let reply: BringReply
       do {
         reply = try await link.call(
-          HostAPI.bring, BringRequest(object: object, policy: sources), deadline: max(ContinuousClock.now.duration(to: end), .zero))
+          HostAPI.bring, BringRequest(object: object, policy: sources),
+          deadline: max(ContinuousClock.now.duration(to: end), .zero))
       } catch let error as MobulaError where error.code == .deadlineExceeded {
         throw MobulaError(
           .deadlineExceeded,

@@ -147,7 +147,8 @@ extension StoreClient {
       if !extent.isEmpty { writing.withLock { $0.allocator.add(extent) } }
       if let draft = try draftWithoutWaiting(object, size: size, contains: contains) { return draft }
       guard ContinuousClock.now < deadline else {
-        throw MobulaError(.full, "The store found no room for \(ByteCount(footprint)) within \(patience): release objects.")
+        throw MobulaError(
+          .full, "The store found no room for \(ByteCount(footprint)) within \(patience): release objects.")
       }
       if extent.isEmpty { usleep(1000) }
     }
@@ -155,6 +156,6 @@ extension StoreClient {
 
   /// A draft that is not sealed.
   func giveUp(_ object: ObjectID, offset: Int, isBig: Bool) {
-    if isBig { abort(object) } else { _ = writing.withLock { $0.allocator.free(offset: offset) } }
+    if isBig { abort(object, offset: offset) } else { _ = writing.withLock { $0.allocator.free(offset: offset) } }
   }
 }

@@ -10,14 +10,24 @@ enum Recovery {
   static let indexKey = "index"
   static func segmentKey(_ id: SegmentID) -> String { "segment \(id.number)" }
   static func ownKey(_ id: SegmentID) -> String { "own \(id.number)" }
-  static func clientKey(_ id: StoreClientID) -> String { "client \(id.number)" }
+  /// With what must not be believed when the client's page says it: it could name the segment of another.
+  static func clientKey(_ id: StoreClientID, _ segment: SegmentID, user: UInt32) -> String {
+    "client \(id.number) \(segment.number) \(user)"
+  }
 
   struct Kept: Sendable {
     let index: SharedDescriptor
     let doorbell: SharedDescriptor
     var segments: [(id: SegmentID, descriptor: SharedDescriptor, isOwn: Bool)] = []
-    /// Page and, where the system has them, process.
-    var clients: [(id: StoreClientID, descriptors: [SharedDescriptor])] = []
+    var clients: [Client] = []
+
+    struct Client: Sendable {
+      let id: StoreClientID
+      let segment: SegmentID
+      let user: UInt32
+      /// Page and, where the system has them, process.
+      let descriptors: [SharedDescriptor]
+    }
   }
 
   /// Asks the keeper; `nil` without one, or when it has nothing.
@@ -28,10 +38,13 @@ enum Recovery {
     var kept = Kept(index: index.descriptors[0], doorbell: index.descriptors[1])
     for (key, descriptors) in all {
       let parts = key.split(separator: " ")
-      guard parts.count == 2, let number = UInt64(parts[1]) else { continue }
+      guard parts.count >= 2, let number = UInt64(parts[1]) else { continue }
       switch parts[0] {
       case "segment", "own": kept.segments.append((SegmentID(number), descriptors[0], parts[0] == "own"))
-      case "client": kept.clients.append((StoreClientID(number), descriptors))
+      case "client":
+        guard parts.count == 4, let segment = UInt64(parts[2]), let user = UInt32(parts[3]) else { continue }
+        kept.clients.append(
+          .init(id: StoreClientID(number), segment: SegmentID(segment), user: user, descriptors: descriptors))
       default: break
       }
     }
@@ -42,7 +55,7 @@ enum Recovery {
   ///
   /// - Returns: how many objects are there, and how many clients.
   static func rebuild(
-    _ state: inout Store.State, _ kept: Kept, spill: SpillSpace?
+    _ state: inout Store.State, _ kept: Kept, spill: SpillSpace?, keeper: KeeperConnection?
   ) throws(MobulaError) -> (objects: Int, clients: Int) {
     for (id, descriptor, isOwn) in kept.segments {
       var status = stat()
@@ -54,7 +67,7 @@ enum Recovery {
         size: size, maker: nil, user: status.st_uid, space: VirtualSpace(size: size, granularity: pageSize))
       if isOwn { state.machine.ownSegment = id }
     }
-    for (id, descriptors) in kept.clients { try restoreClient(id, descriptors, &state) }
+    for client in kept.clients { try restoreClient(client, &state) }
     restoreEntries(&state)
     state.machine.endRestoring()
     // Whatever nobody uses is given back: what was warm is not known any more.
@@ -70,23 +83,20 @@ enum Recovery {
     var freed = StoreStateMachine.Freed()
     for id in state.machine.segments.keys { state.machine.closeIfUnneeded(id, &freed) }
     _ = state.settle(freed)
+    for id in freed.segments { keeper?.drop(segmentKey(id)) }
     return (state.machine.index.count, state.records.count)
   }
 
   private static func restoreClient(
-    _ id: StoreClientID, _ descriptors: [SharedDescriptor], _ state: inout Store.State
+    _ client: Kept.Client, _ state: inout Store.State
   ) throws(MobulaError) {
+    let (id, segment, user, descriptors) = (client.id, client.segment, client.user, client.descriptors)
     var status = stat()
     try systemCall("A client's page can't be examined") { fstat(descriptors[0].rawValue, &status) }
     guard status.st_size >= ClientPage.size else { return }
     let page = ClientPage(try MemoryMapping(descriptors[0].rawValue, count: ClientPage.size, access: .readWrite))
     func word(_ word: ClientPage.HeaderWord) -> UInt64 { page.header(word).pointee.load(ordering: .relaxed) }
-    let segment = SegmentID(word(.segment))
-    guard word(.magic) == ClientPage.magic, word(.client) == id.number, state.machine.segments[segment] != nil,
-      segment != state.machine.ownSegment
-    else { return }
-    let user = UInt32(truncatingIfNeeded: word(.user))
-    let old = state.machine.segments[segment]!
+    guard let old = state.machine.segments[segment], segment != state.machine.ownSegment else { return }
     state.machine.segments[segment] = .init(size: old.size, maker: id, user: user, space: old.space)
     state.machine.clients[id] = .init(
       name: "client \(id)", process: Int32(truncatingIfNeeded: word(.process)), user: user, segment: segment)
@@ -102,7 +112,9 @@ enum Recovery {
     let next = (grants.keys.max() ?? -1) + 1
     state.machine.clients[id]!.nextSlot = next
     state.machine.clients[id]!.freeSlots = (0..<next).filter { grants[$0] == nil }
-    state.records[id] = .init(page: page, pageDescriptor: descriptors[0], process: descriptors.dropFirst().first)
+    state.records[id] = .init(
+      page: page, pageDescriptor: descriptors[0], process: descriptors.dropFirst().first,
+      key: clientKey(id, segment, user: user))
     state.shared.pages[id] = page
   }
 
@@ -148,12 +160,13 @@ enum Recovery {
   private static func take(_ entry: StoreStateMachine.Entry, _ state: inout Store.State) -> Bool {
     let id = entry.segment
     if entry.isDirect {
-      return state.machine.segments[id]!.space.take(
-        entry.offset..<entry.offset + StoreStateMachine.pages(entry.footprint))
+      let range = entry.offset..<entry.offset + StoreStateMachine.pages(entry.footprint)
+      return state.machine.segments[id]!.space.take(range) || settleGrant(of: range, id, &state)
     }
-    if let maker = state.machine.segments[id]!.maker,
-      state.machine.clients[maker]!.extents.contains(where: { $0.contains(entry.offset) })
+    if let maker = state.machine.segments[id]!.maker, let client = state.machine.clients[maker],
+      let extent = state.machine.extent(of: entry.offset, client)
     {
+      state.machine.clients[maker]!.extents[extent].entries += 1
       return true
     }
     // An extent without a maker is looked after page by page.
@@ -163,6 +176,23 @@ enum Recovery {
       state.machine.segments[id]!.pages[page] = 0
     }
     for page in pages { state.machine.segments[id]!.pages[page]! += 1 }
+    return true
+  }
+
+  /// The store died between sealing a big object and ending its maker's grant: does the latter.
+  private static func settleGrant(of range: Range<Int>, _ id: SegmentID, _ state: inout Store.State) -> Bool {
+    guard let maker = state.machine.segments[id]!.maker,
+      let (slot, grant) = state.machine.clients[maker]!.grants.first(where: {
+        !$0.value.isExtent && $0.value.range.lowerBound == range.lowerBound && $0.value.range.count >= range.count
+      })
+    else { return false }
+    state.machine.clients[maker]!.grants[slot] = nil
+    state.machine.clients[maker]!.freeSlots.append(slot)
+    state.records[maker]!.page.setGrant(slot, nil)
+    if range.upperBound < grant.range.upperBound {
+      let rest = range.upperBound..<grant.range.upperBound
+      state.machine.segments[id]!.space.freeUnreserved(rest, reserved: [])
+    }
     return true
   }
 

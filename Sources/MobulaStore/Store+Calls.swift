@@ -27,10 +27,13 @@ extension Store {
       return (id, segment, isNew ? nil : state.segments[segment]!)
     }
     let size = state.withLock { $0.machine.segmentSize }
+    let key = Recovery.clientKey(id, segment, user: user)
     do throws(MobulaError) {
       let memory = if let spare { spare } else { try SegmentMemory(segment, size: size, isOwn: false) }
       var generator = SystemRandomNumberGenerator()
-      func set(_ word: ClientPage.HeaderWord, _ value: UInt64) { page.header(word).pointee.store(value, ordering: .relaxed) }
+      func set(_ word: ClientPage.HeaderWord, _ value: UInt64) {
+        page.header(word).pointee.store(value, ordering: .relaxed)
+      }
       set(.client, id.number)
       set(.secretHigh, generator.next())
       set(.secretLow, generator.next())
@@ -42,12 +45,12 @@ extension Store {
       // Before the client knows of them: what it writes must be found again.
       if let keeper = configuration.keeper {
         try keeper.keep(Recovery.segmentKey(segment), [memory.writable.rawValue])
-        try keeper.keep(Recovery.clientKey(id), [descriptor.rawValue] + (process.map { [$0.rawValue] } ?? []))
+        try keeper.keep(key, [descriptor.rawValue] + (process.map { [$0.rawValue] } ?? []))
       }
       state.withLock { state in
         state.segments[segment] = memory
-        var record = ClientRecord(page: page, pageDescriptor: descriptor, process: process)
-        record.connections = 1
+        let record = ClientRecord(
+          page: page, pageDescriptor: descriptor, process: process, connections: 1, key: key)
         state.records[id] = record
         state.shared.pages[id] = page
       }
@@ -109,14 +112,19 @@ extension Store {
       let slot: Int
       let memory: SegmentMemory
     }
-    let growth = try withRoom(deadline: deadline(milliseconds), for: client) { state throws(MobulaError) -> RoomAttempt<Growth> in
+    let growth = try withRoom(deadline: deadline(milliseconds), for: client) {
+      state throws(MobulaError) -> RoomAttempt<Growth> in
+      try state.checkAlive(client)
       guard let (grant, slot) = try state.machine.grow(client, bytes: bytes) else { return .missing(bytes) }
+      state.records[client]!.reservations += 1
       return .done(Growth(grant: grant, slot: slot, memory: state.segments[grant.segment]!))
     }
     guard let growth else { return nil }
+    defer { endReservation(client) }
     do throws(MobulaError) {
       for range in growth.grant.toReserve { try growth.memory.reserve(range) }
     } catch {
+      for range in growth.grant.toReserve { growth.memory.giveBack(range) }
       change { state in ((), state.machine.notGrown(client, growth.grant, slot: growth.slot, reserved: [])) }
       throw error
     }
@@ -141,16 +149,20 @@ extension Store {
       // What it announced may have been let go meanwhile, and be what there is no room for.
       takeAnnouncements(of: client)
       made = try withRoom(deadline: deadline, for: client) { state throws(MobulaError) -> RoomAttempt<Made> in
+        try state.checkAlive(client)
         guard let creation = try state.machine.create(object, footprint: footprint, client: client) else {
           return .missing(StoreStateMachine.pages(footprint))
         }
+        state.records[client]!.reservations += 1
         return .done(Made(creation: creation, memory: state.segments[creation.grant.segment]!))
       }
     }
     let (creation, memory) = (made!.creation, made!.memory)
+    defer { endReservation(client) }
     do throws(MobulaError) {
       for range in creation.grant.toReserve { try memory.reserve(range) }
     } catch {
+      for range in creation.grant.toReserve { memory.giveBack(range) }
       change { state in ((), state.machine.notCreated(creation, client: client, reserved: [])) }
       throw error
     }
@@ -161,8 +173,18 @@ extension Store {
     return creation.grant.range.lowerBound
   }
 
-  func abort(_ object: ObjectID, client: StoreClientID) {
-    change { state in ((), state.machine.abort(object, client: client)) }
+  /// Memory for the client was reserved, or not. If its process ended meanwhile, so does the client.
+  private func endReservation(_ client: StoreClientID) {
+    let isEnd = state.withLock { state in
+      guard state.records[client] != nil else { return false }
+      state.records[client]!.reservations -= 1
+      return state.records[client]!.hasEnded && state.records[client]!.reservations == 0
+    }
+    if isEnd { clientEnded(client) }
+  }
+
+  func abort(_ object: ObjectID, offset: Int, client: StoreClientID) {
+    change { state in ((), state.machine.abort(object, client: client, offset: offset)) }
   }
 
   /// Takes the client's announcements in, this object's among them.
@@ -189,7 +211,8 @@ extension Store {
 
   /// Reserves memory ahead of a client that puts, in the background and once at a time.
   private func prefault(_ client: StoreClientID) {
-    let share = Int(Double(configuration.capacity.bytes) * min(max(configuration.spareShare, 0), 1)) / pageSize * pageSize
+    let share =
+      Int(Double(configuration.capacity.bytes) * min(max(configuration.spareShare, 0), 1)) / pageSize * pageSize
     let work = state.withLock { state -> (SegmentID, [Range<Int>], SegmentMemory)? in
       guard let id = state.machine.clients[client]?.segment, let memory = state.segments[id] else { return nil }
       let ranges = state.machine.prefault(id, upTo: share)
@@ -199,8 +222,17 @@ extension Store {
     detachThread(named: "prefault") { [weak self] in
       for range in ranges {
         let isThere = (try? memory.reserve(range)) != nil
-        self?.state.withLock { $0.machine.prefaulted(range, of: id, isThere: isThere) }
+        self?.change { state in ((), state.machine.prefaulted(range, of: id, isThere: isThere)) }
       }
+    }
+  }
+}
+
+extension Store.State {
+  /// - Throws: `MobulaError` (`unavailable`) when the client's process has ended.
+  func checkAlive(_ client: StoreClientID) throws(MobulaError) {
+    guard records[client]?.hasEnded == false else {
+      throw MobulaError(.unavailable, "Client \(client) is not attached to the store: connect to the host again.")
     }
   }
 }
@@ -216,10 +248,11 @@ extension StoreStateMachine {
     return ranges
   }
 
-  mutating func prefaulted(_ range: Range<Int>, of id: SegmentID, isThere: Bool) {
+  mutating func prefaulted(_ range: Range<Int>, of id: SegmentID, isThere: Bool) -> Freed {
+    var freed = Freed()
     guard segments[id] != nil else {
       used -= range.count
-      return
+      return freed
     }
     if isThere {
       segments[id]!.space.didWarm(range)
@@ -227,5 +260,11 @@ extension StoreStateMachine {
       segments[id]!.space.warmFailed(range)
       used -= range.count
     }
+    // Its client may have ended meanwhile: nobody is going to put anything there.
+    if segments[id]!.maker == nil, id != ownSegment, !spares.contains(id) {
+      trim(id, by: range.count, &freed)
+      closeIfUnneeded(id, &freed)
+    }
+    return freed
   }
 }

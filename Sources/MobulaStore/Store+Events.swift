@@ -75,7 +75,8 @@ extension Store.State {
   mutating func giveBack(_ offset: Int, to client: StoreClientID) {
     guard let page = records[client]?.page else { return }
     if records[client]!.unreturned.isEmpty, page.giveBack(offset) { return }
-    records[client]!.unreturned.append(offset)
+    // No client has so many regions: one that announces and takes nothing back leaks its own memory, not ours.
+    if records[client]!.unreturned.count < 1 << 22 { records[client]!.unreturned.append(offset) }
   }
 }
 
@@ -185,7 +186,7 @@ extension Store {
         {
         case .freed(let freed, let evicted):
           let ownsMore = client.map { client in freed.regions.contains { $0.client == client } } ?? false
-          return .retry(state.settle(freed), evicted: evicted, ownsMore: ownsMore)
+          return .retry(state.settle(freed), evicted: evicted, lacking: missing, ownsMore: ownsMore)
         case .spill(let number):
           let entry = state.machine.entries[number]!
           return .spill(number, entry, state.segments[entry.segment]!)
@@ -194,25 +195,21 @@ extension Store {
       }
       switch step {
       case .done(let result): return result
-      case .retry(let dropped, let evicted, let ownsMore):
+      case .retry(let dropped, let evicted, let lacking, let ownsMore):
         let isIdle = dropped.pages.isEmpty && dropped.segments.isEmpty && evicted.isEmpty
         drop(dropped)
         if !evicted.isEmpty { events.gone(evicted) }
         if ownsMore { return nil }
-        // What is missing is being given back by another thread.
-        if isIdle { usleep(200) }
+        if isIdle {
+          // What is missing is being given back by another thread, or there is room, but not in one piece.
+          guard ContinuousClock.now < deadline else { throw full(lacking) }
+          usleep(200)
+        }
       case .spill(let number, let entry, let memory):
         if let client, try spillOut(number, entry, memory, for: client) { return nil }
         if client == nil { _ = try spillOut(number, entry, memory, for: nil) }
       case .wait(let bytes):
-        guard ContinuousClock.now < deadline else {
-          throw state.withLock { state in
-            let pinned = state.shared.pins().map { client, numbers in
-              (client, numbers.reduce(0) { $0 + (state.machine.entries.indices.contains($1) ? state.machine.entries[$1]?.footprint ?? 0 : 0) })
-            }
-            return state.machine.full(bytes, spills: spill != nil, pinned: pinned.filter { $0.1 > 0 })
-          }
-        }
+        guard ContinuousClock.now < deadline else { throw full(bytes) }
         // Readers let go in shared memory, without a word to anybody.
         usleep(2000)
         drain(limit: 1024)
@@ -220,9 +217,24 @@ extension Store {
     }
   }
 
+  /// Why there is no room, with who pins what.
+  private func full(_ bytes: Int) -> MobulaError {
+    state.withLock { state in
+      let pinned = state.shared.pins().map { client, numbers in
+        (
+          client,
+          numbers.reduce(0) {
+            $0 + (state.machine.entries.indices.contains($1) ? state.machine.entries[$1]?.footprint ?? 0 : 0)
+          }
+        )
+      }
+      return state.machine.full(bytes, spills: spill != nil, pinned: pinned.filter { $0.1 > 0 })
+    }
+  }
+
   private enum RoomStep<Result: Sendable>: Sendable {
     case done(Result)
-    case retry(Dropped, evicted: [ObjectID], ownsMore: Bool)
+    case retry(Dropped, evicted: [ObjectID], lacking: Int, ownsMore: Bool)
     case spill(Int, StoreStateMachine.Entry, SegmentMemory)
     case wait(Int)
   }
@@ -238,12 +250,13 @@ extension Store {
   private func spillOut(
     _ number: Int, _ entry: StoreStateMachine.Entry, _ memory: SegmentMemory, for client: StoreClientID?
   ) throws(MobulaError) -> Bool {
+    guard let trailer = Self.trailer(of: entry, in: memory) else {
+      // Its maker broke it: it can be kept as it is, but never vouched for. No reason to refuse others.
+      change { state in ((), state.machine.notSpilled(number, isDamaged: true, retire: state.shared.retire)) }
+      return false
+    }
     let file: SpilledObject
     do throws(MobulaError) {
-      guard let trailer = Self.trailer(of: entry, in: memory) else {
-        // Its maker broke it: it can be kept as it is, but never vouched for.
-        throw MobulaError(.corrupted, "Object \(entry.object) can't be spilled: its maker damaged its trailer.")
-      }
       file = try spill!.opened().write(
         entry.object, geometry: trailer.geometry, checksums: trailer.checksums, contains: trailer.contains,
         flags: (entry.isCache ? 1 : 0) | (entry.isHeld ? 2 : 0),
@@ -339,14 +352,15 @@ extension Store {
       do throws(MobulaError) {
         for range in filling.grant?.toReserve ?? [] { try memory.reserve(range) }
         let target = memory.writableBytes(of: filling.offset..<filling.offset + entry.footprint)
-        let description = try spill!.opened().read(spilled, into: UnsafeMutableRawBufferPointer(rebasing: target[..<entry.size]))
+        let description = try spill!.opened().read(
+          spilled, into: UnsafeMutableRawBufferPointer(rebasing: target[..<entry.size]))
         ObjectTrailer.write(
           object, spilled.geometry, checksums: description.checksums, contains: description.contains, to: target)
         try state.withLock { state throws(MobulaError) in try state.index.ensureRoom(for: number) }
       } catch {
         change { state in
           if error.code == .full { state.distrustsWarm = true }
-          return ((), state.machine.abandonRestore(number))
+          return ((), state.machine.abandonRestore(number, retire: state.shared.retire))
         }
         if [.corrupted, .notFound, .inputOutput].contains(error.code) {
           delete(object)
@@ -368,7 +382,9 @@ extension Store {
   /// Whether the object's bytes are on disk and not in memory.
   public func isSpilled(_ object: ObjectID) -> Bool {
     state.withLock { state in
-      guard let number = state.machine.index[object], let phase = state.machine.entries[number]?.phase else { return false }
+      guard let number = state.machine.index[object], let phase = state.machine.entries[number]?.phase else {
+        return false
+      }
       return phase == .spilled || phase == .restoring
     }
   }

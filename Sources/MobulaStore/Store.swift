@@ -75,7 +75,12 @@ public final class Store: Sendable {
     var refusals: [(object: ObjectID, error: MobulaError)] = []
     /// Connections of this client.
     var connections = 0
-    var hasWritten = false
+    /// What its descriptors are kept as.
+    let key: String
+    /// How many threads reserve memory for it: it can't go before they are done.
+    var reservations = 0
+    /// Its process is gone.
+    var hasEnded = false
   }
 
   struct State: Sendable {
@@ -118,13 +123,15 @@ public final class Store: Sendable {
     if let kept {
       doorbell = kept.doorbell
       let index = try IndexWriter.takeOver(kept.index)
-      spill = SpillSpace(paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      spill = SpillSpace(
+        paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
       state = State(machine: machine, shared: SharedSide(index))
-      recovered = try Recovery.rebuild(&state, kept, spill: spill)
+      recovered = try Recovery.rebuild(&state, kept, spill: spill, keeper: configuration.keeper)
     } else {
       var random = SystemRandomNumberGenerator()
       let index = try IndexWriter.make(instance: (random.next(), random.next()))
-      spill = SpillSpace(paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      spill = SpillSpace(
+        paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
       doorbell = SharedDescriptor(
         OwnedDescriptor(owning: try systemCall("An event descriptor can't be made") { mobula_bell() }))
       try configuration.keeper?.keep(Recovery.indexKey, [index.descriptor.rawValue, doorbell.rawValue])
@@ -165,7 +172,7 @@ public final class Store: Sendable {
     pump.close()
     spill?.removeAll()
     let (index, segments, clients) = state.withLock { state in
-      (state.index, Array(state.segments.keys), Array(state.records.keys))
+      (state.index, Array(state.segments.keys), state.records.values.map(\.key))
     }
     index.header(.isClosed).pointee.store(1, ordering: .releasing)
     guard let keeper = configuration.keeper else { return }
@@ -173,7 +180,7 @@ public final class Store: Sendable {
       keeper.drop(Recovery.segmentKey(id))
       keeper.drop(Recovery.ownKey(id))
     }
-    for id in clients { keeper.drop(Recovery.clientKey(id)) }
+    for key in clients { keeper.drop(key) }
     keeper.drop(Recovery.indexKey)
   }
 
@@ -200,11 +207,9 @@ public final class Store: Sendable {
 
   /// Waits until everything that a client announced before was taken in; nothing happens for one that is gone.
   public func takeAnnouncements(of client: StoreClientID) {
-    while true {
-      let isTaken = draining.withLock { _ in state.withLock { $0.records[client]?.page.isTaken ?? true } }
-      if isTaken { return }
-      drain(limit: ClientPage.ringCount)
-    }
+    let isTaken = draining.withLock { _ in state.withLock { $0.records[client]?.page.isTaken ?? true } }
+    // A whole ring is all that can have been announced by now; a client that goes on and on is not waited for.
+    if !isTaken { drain(limit: ClientPage.ringCount) }
   }
 
   /// Whether something holds the object: held ones are evicted after all others.
@@ -219,7 +224,9 @@ public final class Store: Sendable {
   @discardableResult
   public func delete(_ object: ObjectID) -> Bool {
     let replica: (found: Bool, replica: Replica?) = change { state in
-      guard let (entry, freed) = state.machine.delete(object, retire: state.shared.retire) else { return ((false, nil), .init()) }
+      guard let (entry, freed) = state.machine.delete(object, retire: state.shared.retire) else {
+        return ((false, nil), .init())
+      }
       return ((true, state.replicas[entry]), freed)
     }
     replica.replica?.abandon(MobulaError(.notFound, "Object \(object) was deleted while it was arriving."))
@@ -284,7 +291,8 @@ public final class Store: Sendable {
     switch entry.phase {
     case .sealed:
       defer { unpin(number) }
-      guard let memory = state.withLock({ $0.segments[entry.segment] }), let trailer = Self.trailer(of: entry, in: memory)
+      guard let memory = state.withLock({ $0.segments[entry.segment] }),
+        let trailer = Self.trailer(of: entry, in: memory)
       else { return nil }
       return ReplicaInfo(object: object, geometry: trailer.geometry, digest: trailer.digest)
     case .spilled, .restoring:

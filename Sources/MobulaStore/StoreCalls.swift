@@ -52,6 +52,15 @@ final class StoreCalls: Sendable {
     }
   }
 
+  /// Calls the store once, and does not mind if it is away.
+  func tryOnce(_ operation: StoreProtocol.Operation, _ words: [UInt64]) {
+    socket.withLock { socket in
+      guard let connected = try? socket ?? connect() else { return }
+      _ = try? Self.exchange(operation, words, on: connected, patience: .seconds(1))
+      socket = nil
+    }
+  }
+
   private func connect() throws(MobulaError) -> SharedDescriptor {
     let socket = try Self.connect(path)
     _ = try Self.exchange(.resume, [client.number, secret.high, secret.low], on: socket)
@@ -90,7 +99,8 @@ final class StoreCalls: Sendable {
       throw closed
     case .packet(let packet):
       guard let (answer, text) = StoreProtocol.decode(packet.bytes), let status = answer.first else {
-        throw MobulaError(.protocolViolation, "The store answered with bytes that mean nothing: stop the host and report this.")
+        throw MobulaError(
+          .protocolViolation, "The store answered with bytes that mean nothing: stop the host and report this.")
       }
       guard status == 0 else { throw StoreProtocol.error(text) }
       guard !packet.isIncomplete else {

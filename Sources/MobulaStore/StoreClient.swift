@@ -45,7 +45,8 @@ public final class StoreClient: Sendable {
     guard answer.words.count == 5, answer.descriptors.count == 4, answer.words[2] < 1 << 50, answer.words[3] < 1 << 50,
       let extent = Int(exactly: answer.words[4]), extent >= 65_536, extent <= 16 << 20, extent & (extent - 1) == 0
     else {
-      throw MobulaError(.protocolViolation, "The store's answer has not what was asked for: use the same mobula on both sides.")
+      throw MobulaError(
+        .protocolViolation, "The store's answer has not what was asked for: use the same mobula on both sides.")
     }
     id = StoreClientID(answer.words[0])
     own = SegmentID(answer.words[1])
@@ -66,6 +67,9 @@ public final class StoreClient: Sendable {
     let mapping = ownMapping
     try segments.add(own.number) { () throws(MobulaError) in mapping }
   }
+
+  // Every view and draft keeps the client: nothing is pinned or written any more.
+  deinit { quick.tryOnce(.detach, []) }
 
   /// A file that is smaller than promised would end in a SIGBUS later.
   private static func checkSize(of descriptor: SharedDescriptor, _ size: Int) throws(MobulaError) {
@@ -131,7 +135,8 @@ public final class StoreClient: Sendable {
       found.offset <= count - found.size
     else {
       throw MobulaError(
-        .protocolViolation, "The store placed an object outside of segment \(found.segment): stop the host and report this.")
+        .protocolViolation,
+        "The store placed an object outside of segment \(found.segment): stop the host and report this.")
     }
   }
 
@@ -190,9 +195,13 @@ public final class StoreClient: Sendable {
   /// Waits until this object's announcement was taken in.
   ///
   /// - Throws: why it was refused: `alreadyExists`, `cancelled` when it was deleted meanwhile.
-  public func confirm(_ object: ObjectID) throws(MobulaError) { _ = try quick.call(.confirm, [object.high, object.low]) }
+  public func confirm(_ object: ObjectID) throws(MobulaError) {
+    _ = try quick.call(.confirm, [object.high, object.low])
+  }
 
-  func abort(_ object: ObjectID) { _ = try? quick.call(.abort, [object.high, object.low]) }
+  func abort(_ object: ObjectID, offset: Int) {
+    _ = try? quick.call(.abort, [object.high, object.low, UInt64(offset)])
+  }
 
   /// Under `writing`'s lock: announces, waiting for the store to make room in the ring.
   func announce(_ announcement: ClientPage.Announcement) -> Bool {

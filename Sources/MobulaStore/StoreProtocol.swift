@@ -22,12 +22,14 @@ enum StoreProtocol {
     case grow = 4
     /// Object (2), bytes with the trailer, milliseconds. Answer: offset.
     case create = 5
-    /// Object (2).
+    /// Object (2), offset.
     case abort = 6
     /// Object (2): takes the client's announcements in. Answer: nothing, or the error of this object's.
     case confirm = 7
     /// Object (2). Answer: entry, segment, offset, bytes.
     case pin = 8
+    /// The client uses nothing of the store any more, though its process lives on.
+    case detach = 9
   }
 
   /// Words and descriptors.

@@ -157,14 +157,20 @@ extension Store {
   /// A client's process has ended: what it announced is taken, then it is forgotten.
   func clientEnded(_ client: StoreClientID) {
     takeAnnouncements(of: client)
-    let (process, existed): (SharedDescriptor?, Bool) = change { state in
-      guard let record = state.records.removeValue(forKey: client) else { return ((nil, false), .init()) }
+    let (record, isOver): (ClientRecord?, Bool) = change { state in
+      guard let record = state.records[client] else { return ((nil, false), .init()) }
+      // What is being reserved for it may not be given to others yet: who reserves comes back here.
+      guard record.reservations == 0 else {
+        state.records[client]!.hasEnded = true
+        return ((record, false), .init())
+      }
+      state.records[client] = nil
       state.shared.pages[client] = nil
-      return ((record.process, true), state.machine.detach(client, retire: state.shared.retire).freed)
+      return ((record, true), state.machine.detach(client, retire: state.shared.retire).freed)
     }
-    guard existed else { return }
-    if let process { pump.unwatch(process.rawValue) }
-    configuration.keeper?.drop(Recovery.clientKey(client))
+    if let process = record?.process { pump.unwatch(process.rawValue) }
+    guard let record, isOver else { return }
+    configuration.keeper?.drop(record.key)
     events.clientGone(client)
   }
 }
@@ -199,7 +205,9 @@ extension Store.State {
           return
         }
         var contains: [ObjectID] = []
-        if entry.trailerSize > ObjectTrailer.size(chunks: geometry.count, contained: 0), let memory = segments[entry.segment] {
+        if entry.trailerSize > ObjectTrailer.size(chunks: geometry.count, contained: 0),
+          let memory = segments[entry.segment]
+        {
           contains = Store.trailer(of: entry, in: memory)?.contains ?? []
         }
         sealed.append(

@@ -89,7 +89,9 @@ struct StoreConversation {
     // Until it has shown who it is, nobody waits for it for long.
     try? UnixSocket.setTimeout(StoreProtocol.patience, SO_RCVTIMEO, on: socket.rawValue)
     try? UnixSocket.setTimeout(StoreProtocol.patience, SO_SNDTIMEO, on: socket.rawValue)
-    while case .packet(let packet) = PacketSocket.receive(from: socket.rawValue, waits: true, largest: StoreProtocol.largestPacket) {
+    while case .packet(let packet) = PacketSocket.receive(
+      from: socket.rawValue, waits: true, largest: StoreProtocol.largestPacket)
+    {
       guard let store = store() else { break }
       guard let (words, text) = StoreProtocol.decode(packet.bytes), words.count >= 2, words[0] == StoreProtocol.magic
       else {
@@ -158,8 +160,14 @@ struct StoreConversation {
       let offset = try store.create(object(), footprint: Int(words[2]), client: client, within: words[3])
       return .init(words: [UInt64(offset)])
     case .abort:
-      try need(2)
-      store.abort(object(), client: client)
+      try need(3)
+      guard words[2] < 1 << 56 else { throw Self.malformed }
+      store.abort(object(), offset: Int(words[2]), client: client)
+      return .init()
+    case .detach:
+      try need(0)
+      self.client = nil
+      store.clientEnded(client)
       return .init()
     case .confirm:
       try need(2)

@@ -71,7 +71,9 @@ extension Store {
       func bytes(_ numbers: some Sequence<Int>) -> Int {
         numbers.reduce(0) { $0 + (entries.indices.contains($1) ? entries[$1]?.footprint ?? 0 : 0) }
       }
-      let pinned = pins.values.reduce(into: Set(entries.indices.filter { entries[$0]?.pins ?? 0 > 0 })) { $0.formUnion($1) }
+      let pinned = pins.values.reduce(into: Set(entries.indices.filter { entries[$0]?.pins ?? 0 > 0 })) {
+        $0.formUnion($1)
+      }
       var result = StoreStatistics(
         capacity: state.machine.capacity, used: state.machine.used, warm: state.machine.warmBytes, inMemory: 0,
         objects: state.machine.index.count, spilled: 0, spilledBytes: 0, pinned: pinned.count,
@@ -107,7 +109,8 @@ extension Store {
       result.clients = state.machine.clients.map { id, client in
         let numbers = pins[id] ?? []
         return ClientStatistics(
-          client: id, name: client.name, process: Int(client.process), pinned: numbers.count, pinnedBytes: bytes(numbers))
+          client: id, name: client.name, process: Int(client.process), pinned: numbers.count,
+          pinnedBytes: bytes(numbers))
       }.sorted { $0.client.number < $1.client.number }
       return result
     }

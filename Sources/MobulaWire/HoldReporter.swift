@@ -116,7 +116,9 @@ public final class HoldReporter: Sendable {
   }
 
   private static func endLingering(_ state: inout State) {
-    for case let made? in state.lingering { state.changes.append(.made(made.object, contains: made.contains, held: false)) }
+    for case let made? in state.lingering {
+      state.changes.append(.made(made.object, contains: made.contains, held: false))
+    }
     state.lingering.removeAll(keepingCapacity: true)
     state.untold.removeAll(keepingCapacity: true)
   }
@@ -276,7 +278,8 @@ public final class HoldReporter: Sendable {
       let shared = state.shared
       state.shared.removeAll()
       return Batch(
-        changes: changes, holds: holds, neverShared: neverShared, shared: shared, upTo: isAll ? state.asked : (sent ?? 0),
+        changes: changes, holds: holds, neverShared: neverShared, shared: shared,
+        upTo: isAll ? state.asked : (sent ?? 0),
         registration: state.registrations)
     }
   }

@@ -30,7 +30,8 @@ public final class PeerLink: Sendable {
   ///   - router: what the peer may call on this connection.
   ///   - register: runs on every new connection before anybody else uses it.
   public init(
-    _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken, hello: Hello, router: RPCRouter, log: Logger,
+    _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken, hello: Hello,
+    router: RPCRouter, log: Logger,
     register: @escaping @Sendable (RPCConnection) async throws -> Void
   ) {
     self.role = role
@@ -133,7 +134,8 @@ public final class PeerLink: Sendable {
       guard let first = try await group.next(), let response = first else {
         throw MobulaError(
           .unavailable,
-          "The \(self.role) at \(self.endpoint) did not answer within \(deadline): check that it runs (`mobula status`).")
+          "The \(self.role) at \(self.endpoint) did not answer within \(deadline): check that it runs (`mobula status`)."
+        )
       }
       return response
     }

@@ -92,4 +92,25 @@ struct ChildProcessTests {
       ($0 as? MobulaError)?.message == "/nonexistent/program can't be started: No such file or directory."
     }
   }
+
+  /// Writes what it finds at descriptors 3 and 4, and whether there is a fifth.
+  @Test func extraDescriptorsBecomeThreeAndMore() async throws {
+    func file(_ text: String) throws -> OwnedDescriptor {
+      let file = try MemoryFile.create(name: "extra", size: pageSize)
+      let bytes = Array(text.utf8)
+      let raw = file.rawValue
+      try systemCall("pwrite") { pwrite(raw, bytes, bytes.count, 0) }
+      return file
+    }
+    let first = try file("one")
+    let second = try file("two")
+    let output = try MemoryFile.create(name: "output", size: pageSize)
+    let child = try ChildProcess.spawn(
+      "sh", ["-c", "head -c 3 /proc/self/fd/3; head -c 3 /proc/self/fd/4; test -e /proc/self/fd/5 || echo none"],
+      output: .descriptor(output.rawValue), extra: [second.rawValue, first.rawValue])
+    #expect(await child.waitForExit() == .status(0))
+    let mapping = try MemoryMapping(output.rawValue, count: pageSize, access: .readOnly)
+    let text = withExtendedLifetime(mapping) { String(decoding: mapping.bytes.prefix { $0 != 0 }, as: UTF8.self) }
+    #expect(text == "twoonenone\n")
+  }
 }

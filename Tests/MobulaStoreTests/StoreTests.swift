@@ -48,7 +48,9 @@ import Testing
     try client.put(.number(1), size: 100, seed: 2)
     #expect { try client.confirm(.number(1)) } throws: { ($0 as? MobulaError)?.code == .alreadyExists }
     #expect(try client.bytes(of: .number(1)) == pattern(size: 100, seed: 1))
-    #expect { try client.put(.number(1), size: 100) ; _ = try client.draft(.number(1), size: 9_000_000) } throws: {
+    #expect {
+      try client.put(.number(1), size: 100); _ = try client.draft(.number(1), size: 9_000_000)
+    } throws: {
       ($0 as? MobulaError)?.code == .alreadyExists
     }
   }

@@ -21,7 +21,8 @@ import Testing
     ["--no-such-flag"], ["put"], ["start"], ["start", "--head", "--address", "127.0.0.1:1"],
     ["bench", "--size", "big"],
     ["bench", "--runs", "0"], ["microbenchmark", "--filter", "no such row"], ["microbenchmark", "--seconds", "0"],
-    ["start", "--head", "--warm", "101"], ["start", "--head", "--spill", "none", "--spill", "/tmp"], ["hold"], ["get", "x"], ["start", "--head", "--port", "70000"],
+    ["start", "--head", "--warm", "101"], ["start", "--head", "--spill", "none", "--spill", "/tmp"], ["hold"],
+    ["get", "x"], ["start", "--head", "--port", "70000"],
   ])
   func usage(_ arguments: [String]) async throws {
     let finished = try await run(Products.mobula, arguments)
@@ -30,7 +31,8 @@ import Testing
   }
 
   @Test func help() async throws {
-    for command in [[], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"], ["store"],
+    for command in [
+      [], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"], ["store"],
       ["hold"], ["release"], ["microbenchmark"],
     ] {
       let finished = try await run(Products.mobula, command + ["--help"])

@@ -31,7 +31,8 @@ import Testing
       for (number, file) in files.enumerated() {
         let got = try await cluster.mobula("get", "file\(number)", "-o", cluster.folder.path + "/copy")
         #expect(got.status.isSuccess, "\(got)")
-        let same = try Data(contentsOf: URL(filePath: file)) == Data(contentsOf: URL(filePath: cluster.folder.path + "/copy"))
+        let same =
+          try Data(contentsOf: URL(filePath: file)) == Data(contentsOf: URL(filePath: cluster.folder.path + "/copy"))
         #expect(same, "file \(number) came back as it was put")
       }
 
@@ -85,7 +86,8 @@ import Testing
       ["microbenchmark", "--seconds", "0.05", "--capacity", "3GB", "--filter", "calls", "--json", json])
     #expect(finished.status.isSuccess, "\(finished)")
     let names = Microbenchmark.names.filter { $0.contains("calls") }
-    #expect(finished.output.split(separator: "\n").map { $0.split(separator: " per second")[0] } == names.map { $0[...] })
+    #expect(
+      finished.output.split(separator: "\n").map { $0.split(separator: " per second")[0] } == names.map { $0[...] })
     let rows = try JSONDecoder().decode(
       [MicrobenchmarkRow].self, from: try Data(contentsOf: URL(filePath: json)))
     #expect(rows.map(\.name) == names)

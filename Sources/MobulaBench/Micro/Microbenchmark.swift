@@ -41,7 +41,8 @@ public struct Microbenchmark: Sendable {
   ///   - seconds: of each of the four rounds; the warm-up takes half of it.
   ///   - report: told each row when it is there.
   public init(
-    on cluster: Cluster, filter: String = "", seconds: Double = 2, report: @escaping @Sendable (MicrobenchmarkRow) -> Void
+    on cluster: Cluster, filter: String = "", seconds: Double = 2,
+    report: @escaping @Sendable (MicrobenchmarkRow) -> Void
   ) {
     self.cluster = cluster
     self.filter = filter
@@ -213,7 +214,8 @@ public final class PrivateCluster: Sendable {
     let deadline = ContinuousClock.now + .seconds(20)
     while ContinuousClock.now < deadline {
       if let exit = process.exit {
-        throw MobulaError(.unavailable, "The cluster to measure ended with \(exit) instead of starting: its reason is above.")
+        throw MobulaError(
+          .unavailable, "The cluster to measure ended with \(exit) instead of starting: its reason is above.")
       }
       if access(directory + "/host.sock", F_OK) == 0,
         let cluster = try? await Cluster.connectTool(ClusterOptions(directory: directory))

@@ -33,6 +33,11 @@ extension StoreStateMachine {
   mutating func detach(_ id: StoreClientID, retire: Retire) -> Detachment {
     guard let client = clients.removeValue(forKey: id) else { return Detachment() }
     var result = Detachment()
+    // Big regions of which a store that died knew what they were for.
+    let claimed = Set(client.creating.values.map { entries[$0]!.offset })
+    for grant in client.grants.values where !grant.isExtent && !claimed.contains(grant.range.lowerBound) {
+      release(grant.range, of: client.segment, &result.freed)
+    }
     for (object, number) in client.creating {
       result.aborted.append(object)
       free(number, &result.freed)
@@ -41,7 +46,7 @@ extension StoreStateMachine {
     for (number, count) in client.pins { entries[number]?.pins -= count }
     segments[client.segment]!.maker = nil
     // Big regions that are being written went with their entries.
-    dissolve(client.extents, of: client.segment, &result.freed)
+    dissolve(client.extents.map(\.range), of: client.segment, &result.freed)
     closeIfUnneeded(client.segment, &result.freed)
     if segments[client.segment] != nil, !spares.contains(client.segment) {
       trim(client.segment, by: Int.max / 2, &result.freed)
@@ -69,7 +74,8 @@ extension StoreStateMachine {
     if let free = client.freeSlots.last { return free }
     guard client.nextSlot < ClientPage.grantCount else {
       throw MobulaError(
-        .full, "A process can have \(ClientPage.grantCount) regions that it writes: use more processes, or let some go.")
+        .full, "A process can have \(ClientPage.grantCount) regions that it writes: use more processes, or let some go."
+      )
     }
     return client.nextSlot
   }
@@ -78,15 +84,15 @@ extension StoreStateMachine {
     clients[id]!.grants[slot] = grant
     if clients[id]!.freeSlots.last == slot { clients[id]!.freeSlots.removeLast() } else { clients[id]!.nextSlot += 1 }
     if grant.isExtent {
-      let at = clients[id]!.extents.firstIndex { $0.lowerBound > grant.range.lowerBound }
-      clients[id]!.extents.insert(grant.range, at: at ?? clients[id]!.extents.count)
+      let at = clients[id]!.extents.firstIndex { $0.range.lowerBound > grant.range.lowerBound }
+      clients[id]!.extents.insert(Extent(range: grant.range), at: at ?? clients[id]!.extents.count)
     }
   }
 
   private mutating func leave(_ slot: Int, of id: StoreClientID, _ freed: inout Freed) {
     guard let grant = clients[id]!.grants.removeValue(forKey: slot) else { return }
     clients[id]!.freeSlots.append(slot)
-    if grant.isExtent { clients[id]!.extents.removeAll { $0 == grant.range } }
+    if grant.isExtent { clients[id]!.extents.removeAll { $0.range == grant.range } }
     freed.grants.append(.init(client: id, slot: slot))
   }
 
@@ -97,16 +103,19 @@ extension StoreStateMachine {
   /// The system had no memory for what `grow` promised.
   mutating func notGrown(_ id: StoreClientID, _ grant: Grant, slot: Int, reserved: [Range<Int>]) -> Freed {
     var freed = Freed()
+    // The client may have given it back before it was told of it.
+    guard clients[id]?.grants[slot] == ClientPage.Grant(range: grant.range, isExtent: true) else { return freed }
     notReserved(grant, reserved: reserved)
-    if clients[id] != nil { leave(slot, of: id, &freed) }
+    leave(slot, of: id, &freed)
     return freed
   }
 
-  /// A client has no use for an extent: `offset` is its first byte.
+  /// A client has no use for an extent: `offset` is its first byte. Nothing happens while objects lie in it.
   mutating func giveBack(_ id: StoreClientID, offset: Int, size: Int) -> Freed {
     var freed = Freed()
     guard let client = clients[id], size > 0,
-      let slot = slot(of: offset..<offset + size, isExtent: true, client: client)
+      let slot = slot(of: offset..<offset + size, isExtent: true, client: client),
+      let extent = extent(of: offset, client), client.extents[extent].entries == 0
     else { return freed }
     leave(slot, of: id, &freed)
     release(offset..<offset + size, of: client.segment, &freed)
@@ -128,6 +137,8 @@ extension StoreStateMachine {
   mutating func create(_ object: ObjectID, footprint: Int, client id: StoreClientID) throws(MobulaError) -> Creation? {
     let client = try client(id)
     try checkNew(object, size: footprint)
+    // One that was deleted while it was made is its maker's still.
+    guard client.creating[object] == nil else { throw Self.exists(object) }
     let slot = try nextSlot(client)
     guard let grant = take(Self.pages(footprint), of: client.segment) else { return nil }
     let number = newEntry(
@@ -156,9 +167,12 @@ extension StoreStateMachine {
   }
 
   /// A maker gives its unsealed object up; nothing happens when it has none by that name.
-  mutating func abort(_ object: ObjectID, client id: StoreClientID) -> Freed {
+  ///
+  /// - Parameter offset: where it is, for one whose creation a store saw that died since.
+  mutating func abort(_ object: ObjectID, client id: StoreClientID, offset: Int) -> Freed {
     var freed = Freed()
     guard let client = clients[id], let number = client.creating[object], let entry = entries[number] else {
+      freeUnclaimed(offset, of: id, &freed)
       return freed
     }
     clients[id]!.creating[object] = nil
@@ -166,6 +180,21 @@ extension StoreStateMachine {
     if let slot = slot(of: range, isExtent: false, client: client) { leave(slot, of: id, &freed) }
     free(number, &freed)
     return freed
+  }
+
+  /// Frees the region of a big object of which nothing but the grant is known.
+  private mutating func freeUnclaimed(_ offset: Int, of id: StoreClientID, _ freed: inout Freed) {
+    guard let client = clients[id], let (slot, grant) = unclaimed(offset, client) else { return }
+    leave(slot, of: id, &freed)
+    release(grant.range, of: client.segment, &freed)
+  }
+
+  /// The grant of a big object at `offset` that no entry is for.
+  private func unclaimed(_ offset: Int, _ client: Client) -> (slot: Int, grant: ClientPage.Grant)? {
+    guard let found = client.grants.first(where: { !$0.value.isExtent && $0.value.range.lowerBound == offset }),
+      !client.creating.values.contains(where: { entries[$0]!.offset == offset })
+    else { return nil }
+    return (found.key, found.value)
   }
 
   enum Announced: Hashable, Sendable {
@@ -185,7 +214,7 @@ extension StoreStateMachine {
     let object = announcement.object
     let region = announcement.offset
     func refused(_ error: MobulaError, _ machine: inout StoreStateMachine) -> Announced {
-      var freed = machine.abort(object, client: id)
+      var freed = machine.abort(object, client: id, offset: region)
       if freed.entries.isEmpty, machine.extent(of: region, client) != nil {
         freed.regions.append(.init(client: id, offset: region))
       }
@@ -197,7 +226,9 @@ extension StoreStateMachine {
     let created = client.creating[object]
     if let known = index[object], known != created {
       // One of the store's that died may have been the one that took it.
-      if entries[known]!.segment == client.segment, entries[known]!.offset == region { return .known }
+      if entries[known]!.segment == client.segment, entries[known]!.offset == region, entries[known]!.phase == .sealed {
+        return .known
+      }
       return refused(Self.exists(object), &self)
     }
     if created != nil, index[object] == nil {
@@ -218,9 +249,10 @@ extension StoreStateMachine {
       seal(created, announcement)
       return .sealed(created, freed)
     }
-    guard let extent = extent(of: region, client), region + footprint <= extent.upperBound, region % 64 == 0 else {
-      return adopt(announcement, footprint: footprint, client: id)
-    }
+    guard let extent = extent(of: region, client), region + footprint <= client.extents[extent].range.upperBound,
+      region % 64 == 0
+    else { return adopt(announcement, footprint: footprint, client: id) }
+    clients[id]!.extents[extent].entries += 1
     let number = newEntry(
       Entry(
         object: object, segment: client.segment, offset: region, size: announcement.size,
@@ -234,10 +266,8 @@ extension StoreStateMachine {
   private mutating func adopt(
     _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID
   ) -> Announced {
-    guard let client = clients[id],
-      let (slot, grant) = client.grants.first(where: {
-        !$0.value.isExtent && $0.value.range.lowerBound == announcement.offset
-      }), Self.pages(footprint) <= grant.range.count
+    guard let client = clients[id], let (slot, grant) = unclaimed(announcement.offset, client),
+      Self.pages(footprint) <= grant.range.count
     else {
       return .refused(
         MobulaError(.protocolViolation, "Object \(announcement.object) was announced outside of what its maker has."),
@@ -265,14 +295,15 @@ extension StoreStateMachine {
     list(number)
   }
 
-  private func extent(of offset: Int, _ client: Client) -> Range<Int>? {
+  /// The index of the client's extent in which `offset` lies.
+  func extent(of offset: Int, _ client: Client) -> Int? {
     var low = 0
     var high = client.extents.count
     while low < high {
       let middle = (low + high) / 2
-      if client.extents[middle].upperBound <= offset { low = middle + 1 } else { high = middle }
+      if client.extents[middle].range.upperBound <= offset { low = middle + 1 } else { high = middle }
     }
-    return low < client.extents.count && client.extents[low].contains(offset) ? client.extents[low] : nil
+    return low < client.extents.count && client.extents[low].range.contains(offset) ? low : nil
   }
 
   private func checkNew(_ object: ObjectID, size: Int) throws(MobulaError) {
@@ -417,10 +448,10 @@ extension StoreStateMachine {
     return true
   }
 
-  mutating func abandonRestore(_ number: EntryNumber) -> Freed {
+  mutating func abandonRestore(_ number: EntryNumber, retire: Retire) -> Freed {
     var freed = Freed()
     entries[number]!.pins -= 1
-    guard entries[number]!.phase == .restoring else { return freed }
+    guard entries[number]!.phase == .restoring else { return reap(retire: retire) }
     freeRegion(number, &freed)
     entries[number]!.phase = .spilled
     return freed

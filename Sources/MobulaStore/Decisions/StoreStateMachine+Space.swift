@@ -146,7 +146,7 @@ extension StoreStateMachine {
       var next = leastRecentlyUsed(.primary)
       while let number = next, candidates.count < 64 {
         next = successor(of: number)
-        if entries[number]!.pins == 0, !isRefused(number) { candidates.append(number) }
+        if entries[number]!.pins == 0, !entries[number]!.isDamaged, !isRefused(number) { candidates.append(number) }
       }
       if let number = candidates.max(by: { entries[$0]!.footprint < entries[$1]!.footprint }) {
         // Readers may go on while it is written; whether it can leave is asked afterwards.
@@ -178,8 +178,11 @@ extension StoreStateMachine {
   }
 
   /// The entry could not be written.
-  mutating func notSpilled(_ number: EntryNumber, retire: Retire) -> Freed {
+  ///
+  /// - Parameter isDamaged: whether it never can.
+  mutating func notSpilled(_ number: EntryNumber, isDamaged: Bool = false, retire: Retire) -> Freed {
     entries[number]!.pins -= 1
+    entries[number]!.isDamaged = isDamaged
     if entries[number]!.phase == .doomed { return reap(retire: retire) }
     list(number)
     return Freed()
@@ -212,9 +215,13 @@ extension StoreStateMachine {
     segments[id]!.entries -= 1
     if entry.isDirect {
       release(entry.offset..<entry.offset + Self.pages(entry.footprint), of: id, &freed)
-    } else if let maker = segments[id]!.maker {
+    } else if segments[id]!.pages[entry.offset / pageSize * pageSize] == nil, let maker = segments[id]!.maker {
+      if let client = clients[maker], let extent = extent(of: entry.offset, client) {
+        clients[maker]!.extents[extent].entries -= 1
+      }
       freed.regions.append(.init(client: maker, offset: entry.offset))
-    } else if !segments[id]!.pages.isEmpty {
+    } else if segments[id]!.pages[entry.offset / pageSize * pageSize] != nil {
+      // Of a maker that is gone, or of the store that was before this one.
       for page in pages(of: entry) {
         let left = segments[id]!.pages[page, default: 1] - 1
         segments[id]!.pages[page] = left > 0 ? left : nil

@@ -53,6 +53,8 @@ struct StoreStateMachine: Sendable {
     var previous = -1
     var next = -1
     var isListed = false
+    /// Its maker broke its trailer, so that it can't be written to disk.
+    var isDamaged = false
 
     var tier: Tier { isCache ? isHeld ? .heldCache : .cache : .primary }
     /// The bytes from `offset` that belong to it.
@@ -82,11 +84,18 @@ struct StoreStateMachine: Sendable {
     var freeSlots: [Int] = []
     var nextSlot = 0
     /// Extents in order, for bisection.
-    var extents: [Range<Int>] = []
+    var extents: [Extent] = []
     /// Objects that it creates, and has not announced.
     var creating: [ObjectID: EntryNumber] = [:]
     /// Pins by call.
     var pins: [EntryNumber: Int] = [:]
+  }
+
+  /// A client's memory for small objects.
+  struct Extent: Hashable, Sendable {
+    let range: Range<Int>
+    /// Entries whose bytes are here: it can't be given back before they are gone.
+    var entries = 0
   }
 
   /// What is over, for the shell to do.
@@ -208,7 +217,8 @@ struct StoreStateMachine: Sendable {
   mutating func restoreEntry(_ number: EntryNumber, _ entry: Entry) {
     while entries.count <= number { entries.append(nil) }
     entries[number] = entry
-    index[entry.object] = number
+    // A deleted one may have a successor of the same name.
+    if entry.phase != .doomed { index[entry.object] = number }
     segments[entry.segment]!.entries += 1
     if entry.phase == .sealed { list(number) }
   }

@@ -72,7 +72,8 @@ struct ClientPage: @unchecked Sendable {
   /// What a client shows to be taken for the one whose page this is.
   var secret: ClientSecret {
     ClientSecret(
-      high: header(.secretHigh).pointee.load(ordering: .relaxed), low: header(.secretLow).pointee.load(ordering: .relaxed))
+      high: header(.secretHigh).pointee.load(ordering: .relaxed),
+      low: header(.secretLow).pointee.load(ordering: .relaxed))
   }
 
   // MARK: Pins
@@ -187,7 +188,7 @@ struct ClientPage: @unchecked Sendable {
   func announce(_ announcement: Announcement) -> Bool {
     let announced = header(.announced).pointee.load(ordering: .relaxed)
     guard announced &- header(.taken).pointee.load(ordering: .acquiring) < UInt64(Self.ringCount) else { return false }
-    let slot = word(Self.announcements + Int(truncatingIfNeeded: announced) % Self.ringCount * 64)
+    let slot = word(Self.announcements + Int(announced % UInt64(Self.ringCount)) * 64)
     slot[0].store(announcement.kind.rawValue | (announcement.holds ? 256 : 0), ordering: .relaxed)
     slot[1].store(announcement.object.high, ordering: .relaxed)
     slot[2].store(announcement.object.low, ordering: .relaxed)
@@ -258,8 +259,9 @@ struct ClientPage: @unchecked Sendable {
     if taken == returned { return }
     while taken != returned {
       body(
-        Int(truncatingIfNeeded: word(Self.returns + Int(truncatingIfNeeded: taken % UInt64(Self.ringCount)) * 8).pointee
-          .load(ordering: .relaxed)))
+        Int(
+          truncatingIfNeeded: word(Self.returns + Int(truncatingIfNeeded: taken % UInt64(Self.ringCount)) * 8).pointee
+            .load(ordering: .relaxed)))
       taken &+= 1
     }
     header(.takenBack).pointee.store(taken, ordering: .releasing)

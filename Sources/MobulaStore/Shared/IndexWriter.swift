@@ -47,7 +47,8 @@ final class IndexWriter: @unchecked Sendable {
     }
     let limit = writer.entryLimit
     guard limit <= IndexLayout.maximumEntries else {
-      throw MobulaError(.corrupted, "The index that was kept names \(limit) entries: stop all processes and start anew.")
+      throw MobulaError(
+        .corrupted, "The index that was kept names \(limit) entries: stop all processes and start anew.")
     }
     writer.table = IndexLayout.Table(word: writer.header(.table).pointee.load(ordering: .relaxed))
     writer.reservedEntries = (limit * IndexLayout.entrySize + entryStep - 1) / entryStep * entryStep
@@ -90,7 +91,8 @@ final class IndexWriter: @unchecked Sendable {
   func ensureRoom(for number: Int) throws(MobulaError) {
     guard number < IndexLayout.maximumEntries else {
       throw MobulaError(
-        .full, "The store holds \(IndexLayout.maximumEntries) objects, which is the most: remove some with `mobula rm`.")
+        .full, "The store holds \(IndexLayout.maximumEntries) objects, which is the most: remove some with `mobula rm`."
+      )
     }
     let end = (number + 1) * IndexLayout.entrySize
     if end > reservedEntries {
@@ -116,12 +118,14 @@ final class IndexWriter: @unchecked Sendable {
     entry[5].store(UInt64(size), ordering: .relaxed)
     entry[6].store(shape, ordering: .relaxed)
     if number >= entryLimit { header(.entryLimit).pointee.store(UInt64(number + 1), ordering: .relaxed) }
-    entry[0].store((state >> 8 &+ 1) << 8 | IndexLayout.State.ready, ordering: .releasing)
+    entry[0].store(state & ~0xFF | IndexLayout.State.ready, ordering: .releasing)
     insert(number, hash: IndexLayout.hash(object))
   }
 
   /// What the index says of an entry, whatever its state.
-  func contents(of number: Int) -> (state: UInt64, object: ObjectID, segment: UInt64, offset: Int, size: Int, shape: UInt64) {
+  func contents(of number: Int) -> (
+    state: UInt64, object: ObjectID, segment: UInt64, offset: Int, size: Int, shape: UInt64
+  ) {
     let entry = reader.entry(number)
     func word(_ index: Int) -> UInt64 { entry[index].load(ordering: .relaxed) }
     return (
@@ -141,6 +145,8 @@ final class IndexWriter: @unchecked Sendable {
   func beginRetiring(_ numbers: some Sequence<Int>) {
     for number in numbers {
       let state = reader.entry(number)[0].load(ordering: .relaxed)
+      // A doomed one can't be pinned anyway, and must not look like one to be kept to the store after this one.
+      guard state & 0xFF != IndexLayout.State.doomed else { continue }
       reader.entry(number)[0].store(state & ~0xFF | IndexLayout.State.evicting, ordering: .relaxed)
     }
     // Store-load: our states before our reads of the pins, as in each client its pin before its second look.
@@ -159,11 +165,15 @@ final class IndexWriter: @unchecked Sendable {
   /// Second step for an entry that nobody pins: its memory may be used for other things afterwards.
   func retire(_ number: Int) {
     removeBucket(of: number)
-    setState(number, IndexLayout.State.empty)
+    clear(number)
   }
 
   /// A doomed entry that nobody pins any more; its bucket is gone already.
-  func clear(_ number: Int) { setState(number, IndexLayout.State.empty) }
+  func clear(_ number: Int) {
+    let state = reader.entry(number)[0].load(ordering: .relaxed)
+    // A generation is ready for one object only.
+    reader.entry(number)[0].store((state >> 8 &+ 1) << 8 | IndexLayout.State.empty, ordering: .releasing)
+  }
 
   private func setState(_ number: Int, _ state: UInt64) {
     let word = reader.entry(number)[0].load(ordering: .relaxed)

@@ -29,7 +29,8 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   func validate() throws {
     guard 0.01...600 ~= seconds else { throw ValidationError("--seconds takes 0.01 to 600.") }
     guard filter.isEmpty || Microbenchmark.names.contains(where: { $0.contains(filter) }) else {
-      throw ValidationError("No row is called \"\(filter)\"; there are: \(Microbenchmark.names.joined(separator: ", ")).")
+      throw ValidationError(
+        "No row is called \"\(filter)\"; there are: \(Microbenchmark.names.joined(separator: ", ")).")
     }
     if let capacity, ByteCount(capacity) == nil {
       throw ValidationError("\"\(capacity)\" is no size for --capacity: write it as 4GB.")
@@ -41,7 +42,8 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
     if directory.directory != nil {
       rows = try await measure(directory.options)
     } else {
-      let capacity = capacity.flatMap { ByteCount($0) } ?? ByteCount(min(8_000_000_000, Machine.memory().bytes / 10 * 3))
+      let capacity =
+        capacity.flatMap { ByteCount($0) } ?? ByteCount(min(8_000_000_000, Machine.memory().bytes / 10 * 3))
       let own = try await PrivateCluster(capacity: capacity)
       let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
       do {
@@ -70,8 +72,10 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   private func measure(_ options: ClusterOptions) async throws -> [MicrobenchmarkRow] {
     let cluster = try await Cluster.connect(options)
     do {
-      let rows = try await Microbenchmark(on: cluster, filter: filter, seconds: seconds) { Log.write(1, $0.text + "\n") }
-        .run()
+      let rows = try await Microbenchmark(on: cluster, filter: filter, seconds: seconds) {
+        Log.write(1, $0.text + "\n")
+      }
+      .run()
       await cluster.close()
       return rows
     } catch {
