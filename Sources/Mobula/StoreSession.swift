@@ -59,9 +59,8 @@ final class StoreSession: Sendable {
         "host", at: endpoint, first: connection, token: token, hello: hello, router: RPCRouter(),
         log: Logger(label: "mobula")
       ) { connection in
-        _ = try await connection.call(
-          HostAPI.attach,
-          AttachRequest(client: client.id, secret: client.secret, holds: holds.takeRegistration()))
+        _ = try await connection.call(HostAPI.attach, AttachRequest(client: client.id, secret: client.secret))
+        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: holds.takeRegistration()))
       }
       box.withLock { $0 = link }
       return StoreSession(welcome: welcome, client: client, link: link, holds: holds)

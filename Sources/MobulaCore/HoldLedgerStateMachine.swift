@@ -60,10 +60,8 @@ public struct HoldLedgerStateMachine: Sendable {
     changed.insert(object)
   }
 
-  /// A holder holds no more than these.
-  public mutating func keep(only kept: Set<ObjectID>, by holder: Holder) {
-    release((objects[holder]?.all ?? []).filter { !kept.contains($0) }, by: holder)
-  }
+  /// What a holder holds.
+  public func held(by holder: Holder) -> Set<ObjectID> { Set(objects[holder]?.all ?? []) }
 
   /// Nobody is to be told of an object that came and went.
   public mutating func forget(_ object: ObjectID) {

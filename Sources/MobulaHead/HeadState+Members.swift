@@ -9,13 +9,15 @@ extension HeadState {
     let host = registration.host
     let description = HostDescription(
       name: registration.name, bulk: registration.bulk, capacity: registration.capacity)
+    // One that was here before knew no other head.
+    let isKnown = membership.hosts[host] != nil
     let actions = try membership.hostRegistered(
       host, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
     hostNames.joined(host, registration.name)
     watch(connection)
-    apply(actions, at: now)
+    apply(actions, at: now, restarted: host)
     let inventory = HostInventory(registration)
-    if !inventory.isEmpty { beginSettling(at: now) }
+    if !inventory.isEmpty, !isKnown { beginSettling(at: now) }
     apply(directory.registered(host, inventory))
     heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)), at: now)
     return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
@@ -32,12 +34,13 @@ extension HeadState {
     }
     let description = PodDescription(
       name: registration.name, host: registration.host, resources: registration.resources)
+    let isKnown = membership.pods[registration.pod] != nil
     let actions = try membership.podRegistered(
       registration.pod, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
     podNames.joined(registration.pod, registration.name)
     watch(connection)
     apply(actions, at: now)
-    if !registration.leases.isEmpty { beginSettling(at: now) }
+    if !registration.leases.isEmpty, !isKnown { beginSettling(at: now) }
     apply(
       scheduler.podRegistered(
         registration.pod, host: registration.host, total: registration.resources,
@@ -61,7 +64,9 @@ extension HeadState {
     return JobReply(job: lastJob)
   }
 
-  mutating func apply(_ actions: [MembershipAction], at now: Duration) {
+  /// - Parameter restarted: a host that registers now, perhaps a newer incarnation of it. Its memory may have
+  ///   outlived the older one: what it says that it has and holds replaces what was known, and nothing is lost before.
+  mutating func apply(_ actions: [MembershipAction], at now: Duration, restarted: HostID? = nil) {
     // Lost together, so that none of them is made the source of another's object.
     var lostHosts: Set<HostID> = []
     for action in actions {
@@ -69,6 +74,9 @@ extension HeadState {
       case .hostJoined(let host): act(.log(.info, "host \(hostName(host)) has joined"))
       case .hostReturned(let host): act(.log(.info, "host \(hostName(host)) is back"))
       case .hostSuspected(let host): act(.log(.notice, "host \(hostName(host)) is away"))
+      case .hostLost(let host) where host == restarted:
+        act(.log(.notice, "host \(hostName(host)) was started again"))
+        apply(directory.hostRestarted(host))
       case .hostLost(let host):
         act(.log(.warning, "host \(hostName(host)) is lost"))
         lostHosts.insert(host)

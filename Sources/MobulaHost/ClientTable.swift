@@ -6,10 +6,20 @@ import Synchronization
 /// Which store client each connected process is.
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
+  /// Those that have said who they are, and not yet what they hold; and what they were known to hold.
+  private let coming = Mutex<[UInt64: (client: StoreClientID, known: Set<ObjectID>)]>([:])
 
   /// The process of a connection says which client it is.
-  func attach(_ connection: UInt64, _ client: StoreClientID) {
-    clients.withLock { $0[connection] = client }
+  func attach(_ connection: UInt64, _ client: StoreClientID, known: Set<ObjectID>) {
+    coming.withLock { $0[connection] = (client, known) }
+  }
+
+  /// It has said what it holds, too, and counts from now on.
+  func registered(_ connection: UInt64, _ client: StoreClientID) { clients.withLock { $0[connection] = client } }
+
+  /// Who is about to register.
+  func takeComing(_ connection: UInt64) -> (client: StoreClientID, known: Set<ObjectID>)? {
+    coming.withLock { $0.removeValue(forKey: connection) }
   }
 
   /// Clients that a connection speaks for.
@@ -38,7 +48,10 @@ final class ClientTable: Sendable {
     guard isAttached else { throw MobulaError(.connectionClosed, "The process that asked has ended.") }
   }
 
-  func remove(_ connection: UInt64) { clients.withLock { $0[connection] = nil } }
+  func remove(_ connection: UInt64) {
+    _ = takeComing(connection)
+    clients.withLock { $0[connection] = nil }
+  }
 }
 
 /// Something that others need before it can be made.

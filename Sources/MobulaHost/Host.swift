@@ -245,9 +245,16 @@ public final class Host: Sendable {
           .mismatch, "The host's store was started anew, and knows nothing of this process: connect to it again.")
       }
       self.store.takeAnnouncements(of: request.client)
-      self.reporter.setHolds(request.holds, by: request.client.number)
+      self.clients.attach(connection.id, request.client, known: self.reporter.held(by: request.client.number))
+      return Empty()
+    }
+    router.on(HostAPI.registerHolds) { request, connection in
+      guard let (client, known) = self.clients.takeComing(connection.id) else {
+        throw MobulaError(.protocolViolation, "A process told what it holds before it told who it is.")
+      }
+      self.reporter.setHolds(request.holds, known: known, by: client.number)
       self.store.setHeld(request.holds, true)
-      self.clients.attach(connection.id, request.client)
+      self.clients.registered(connection.id, client)
       return Empty()
     }
     router.on(HostAPI.leave) { _, connection in

@@ -9,8 +9,11 @@ public import MobulaWire
 public enum HostAPI {
   /// The right to attach to the store.
   public static let welcome = RPCMethod<Empty, WelcomeReply>("host.welcome")
-  /// Says which client of the store this connection's process is, and what it holds; before anything else.
+  /// Says which client of the store this connection's process is; before anything else.
   public static let attach = RPCMethod<AttachRequest, Empty>("host.attach")
+  /// Says all that the process holds, as it is after `attach` was answered; the second call. What it put
+  /// meanwhile may or may not be among it.
+  public static let registerHolds = RPCMethod<HoldRegistration, Empty>("host.registerHolds")
   /// The process holds nothing any more.
   public static let leave = RPCMethod<Empty, Empty>("host.leave")
 
@@ -49,14 +52,17 @@ public struct WelcomeReply: Codable, Sendable {
 public struct AttachRequest: Codable, Sendable {
   public var client: StoreClientID
   public var secret: ClientSecret
-  /// All that the process holds.
-  public var holds: [ObjectID]
 
-  public init(client: StoreClientID, secret: ClientSecret, holds: [ObjectID]) {
+  public init(client: StoreClientID, secret: ClientSecret) {
     self.client = client
     self.secret = secret
-    self.holds = holds
   }
+}
+
+public struct HoldRegistration: Codable, Sendable {
+  public var holds: [ObjectID]
+
+  public init(holds: [ObjectID]) { self.holds = holds }
 }
 
 public struct ObjectRequest: Codable, Sendable {

@@ -123,11 +123,14 @@ public final class HoldReporter: Sendable {
     state.untold.removeAll(keepingCapacity: true)
   }
 
-  /// A holder holds these and nothing else, as it says when it has come back.
-  public func setHolds(_ objects: [ObjectID], by holder: UInt64) {
+  /// What a holder holds now.
+  public func held(by holder: UInt64) -> Set<ObjectID> { state.withLock { $0.ledger.held(by: holder) } }
+
+  /// A holder that has come back holds these, and of those that it was known to hold no others.
+  public func setHolds(_ objects: [ObjectID], known: Set<ObjectID>, by holder: UInt64) {
     state.withLock { state in
       state.ledger.hold(objects, by: holder)
-      state.ledger.keep(only: Set(objects), by: holder)
+      state.ledger.release(known.subtracting(objects).sorted(), by: holder)
     }
     sendSoon()
   }
@@ -136,14 +139,19 @@ public final class HoldReporter: Sendable {
   /// its maker is the only one that can know of it.
   public func made(_ object: ObjectID, contains: [ObjectID], holder: UInt64?) {
     state.withLock { state in
-      guard let holder else { return state.changes.append(.made(object, contains: contains, held: false)) }
-      state.ledger.hold([object], by: holder)
-      // The report of the object will say so.
-      _ = state.ledger.takeHeld(with: object)
+      if let holder {
+        state.ledger.hold([object], by: holder)
+        // The report of the object will say so.
+        _ = state.ledger.takeHeld(with: object)
+      }
+      // What is inside of it may be let go of next: the head has to know who holds it then.
+      guard holder != nil, contains.isEmpty else {
+        return state.changes.append(.made(object, contains: contains, held: false))
+      }
       state.untold[object] = state.lingering.count
       state.lingering.append((object, contains))
     }
-    sendSoon(lingers: holder != nil)
+    sendSoon(lingers: holder != nil && contains.isEmpty)
   }
 
   /// Adds a change, to be reported soon.

@@ -79,6 +79,14 @@ struct ObjectDirectoryStateMachine: Sendable {
     return actions + settle(objects)
   }
 
+  /// A host's process was started again, and is about to register: nobody waits for what it asked before.
+  mutating func hostRestarted(_ host: HostID) -> [DirectoryAction] {
+    requests.values.filter { $0.host == host }.sorted { $0.id < $1.id }.map { request in
+      forget(request)
+      return .refuse(request.id, request.object, .receiverLost)
+    }
+  }
+
   /// A receiver stopped taking an object from a source, whether it is complete or not.
   mutating func transferEnded(receiver: HostID, source: HostID, object: ObjectID) -> [DirectoryAction] {
     records[object]?.graph.detach(receiver, from: source)
