@@ -103,6 +103,8 @@ public final class Cluster: Sendable {
   /// Its big buffers are copied once, into shared memory that every process of the host can map.
   /// - Throws: `MobulaError` (`full`) when the store has no room; what `Value` throws when it is encoded.
   public func put<Value: Codable & Sendable>(_ value: Value) async throws -> ObjectRef<Value> {
+    // References that come and go faster than the host hears of it would fill this process's memory.
+    if store.holds.isBehind { try await store.holds.flush() }
     let object = ObjectID.random(job: job)
     let reference = newReference(to: object)
     try await make(object, EncodedValue(value), holds: true)

@@ -16,8 +16,10 @@ final class StoreSession: Sendable {
   let link: PeerLink
   let holds: HoldReporter
   private let running: Mutex<Task<Void, any Error>?>
+  private let box: LinkBox
 
-  private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink, holds: HoldReporter) {
+  private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink, holds: HoldReporter, box: LinkBox) {
+    self.box = box
     self.welcome = welcome
     self.client = client
     self.link = link
@@ -36,9 +38,9 @@ final class StoreSession: Sendable {
       let client = try await onThread(named: "attach") {
         try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
       }
-      let box = Mutex<PeerLink?>(nil)
+      let box = LinkBox()
       let holds = HoldReporter { batch, isCurrent in
-        guard let link = box.withLock({ $0 }), !batch.holds.isEmpty || !batch.shared.isEmpty else { return }
+        guard let link = box.link, !batch.holds.isEmpty || !batch.shared.isEmpty else { return }
         let host = try await link.connection()
         // A registration has told it all anew.
         guard isCurrent() else { return }
@@ -48,7 +50,9 @@ final class StoreSession: Sendable {
         do {
           _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
         } catch let error as MobulaError where error.code == .connectionClosed {
-          // The registration that follows says it all.
+          // The registration that follows says it all; who waits for this waits for that.
+          while isCurrent() { try await Task.sleep(for: .milliseconds(5)) }
+          _ = try await link.connection()
         } catch {
           // The host would go on believing what is no longer so.
           await host.close()
@@ -62,8 +66,8 @@ final class StoreSession: Sendable {
         _ = try await connection.call(HostAPI.attach, AttachRequest(client: client.id, secret: client.secret))
         _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: holds.takeRegistration()))
       }
-      box.withLock { $0 = link }
-      return StoreSession(welcome: welcome, client: client, link: link, holds: holds)
+      box.link = link
+      return StoreSession(welcome: welcome, client: client, link: link, holds: holds, box: box)
     } catch {
       await connection.close()
       throw error
@@ -113,6 +117,7 @@ final class StoreSession: Sendable {
     let task = running.withLock { $0.take() }
     task?.cancel()
     _ = await task?.result
+    box.link = nil
   }
 
   /// Waits until the host refused this process for good, or the session is closed.
@@ -203,6 +208,16 @@ final class StoreSession: Sendable {
     var writer = draft.writer()
     try write(&writer)
     try draft.seal(checksums: writer.finish(), holds: holds)
+  }
+}
+
+/// What the reporter of holds reaches the host by: made after it, and given up with the session, since
+/// the two would keep each other, and the process's part of the store, for ever.
+private final class LinkBox: Sendable {
+  private let content = Mutex<PeerLink?>(nil)
+  var link: PeerLink? {
+    get { content.withLock { $0 } }
+    set { content.withLock { $0 = newValue } }
   }
 }
 

@@ -72,10 +72,15 @@ public struct HoldLedgerStateMachine: Sendable {
   /// Whether there may be something to tell.
   public var hasChanges: Bool { !changed.isEmpty }
 
-  /// Takes what was not told yet; from here on it counts as told.
-  public mutating func takeReport() -> Report {
+  /// How many objects there may be something to tell of.
+  public var changeCount: Int { changed.count }
+
+  /// Takes what was not told yet, of at most so many objects; from here on it counts as told.
+  public mutating func takeReport(limit: Int = .max) -> Report {
     var report = Report(added: [], removed: [])
-    for object in changed.sorted() {
+    let taken = changed.count <= limit ? changed : Set(changed.prefix(limit))
+    if taken.count == changed.count { changed.removeAll() } else { changed.subtract(taken) }
+    for object in taken.sorted() {
       switch (isHeld(object), reported.contains(object)) {
       case (true, false):
         report.added.append(object)
@@ -86,7 +91,6 @@ public struct HoldLedgerStateMachine: Sendable {
       default: break
       }
     }
-    changed.removeAll()
     return report
   }
 
@@ -99,9 +103,12 @@ public struct HoldLedgerStateMachine: Sendable {
   }
 
   /// All is told anew, as when the connection was lost: takes everything that is held.
+  ///
+  /// What ended and was not told is told once more afterwards: who hears both may know of it in another way.
   public mutating func takeRegistration() -> [ObjectID] {
-    reported = Set(holders.keys)
-    changed.removeAll()
+    let ended = changed.filter { reported.contains($0) && !isHeld($0) }
+    reported = Set(holders.keys).union(ended)
+    changed = ended
     return held
   }
 }

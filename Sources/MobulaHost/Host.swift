@@ -62,7 +62,9 @@ public final class Host: Sendable {
         let holds = HoldChanges(host: configuration.host, added: batch.holds.added, removed: batch.holds.removed)
         _ = try await connection.call(HeadAPI.holdsChanged, holds)
       } catch let error as MobulaError where error.code == .connectionClosed {
-        // The registration that follows says it all.
+        // The registration that follows says it all; who waits for this waits for that.
+        while isCurrent() { try await Task.sleep(for: .milliseconds(5)) }
+        _ = try await head.connection()
       } catch {
         // The head knows less than it was to: a registration puts it right.
         try? await head.connection().close()
@@ -73,12 +75,12 @@ public final class Host: Sendable {
     reporterBox.fill(reporter)
     let clusterBox = clusterBox
     let returned = Once<Bool>("the first registration")
-    if store.recovered?.clients ?? 0 == 0 { returned.fill(true) }
+    if Self.holdAllMeanwhile(store, reporter) { returned.fill(true) }
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, hello: hello, router: router, log: log
     ) { connection in
       clusterBox.fill(connection.peer.cluster)
-      // The head drops what nobody holds: processes that were here before this one say first what they hold.
+      // The head drops what nobody holds: processes that were here before say first what they hold.
       if returned.filled == nil { await Self.waitForReturning(store, clients) }
       returned.fill(true)
       let all = store.inventory()
@@ -120,9 +122,10 @@ public final class Host: Sendable {
     events.gone = { objects in
       for object in objects { reporter.value.note(.gone(object: object)) }
     }
+    let storeBox = Once<WeakStore>("the store")
     events.clientGone = { client in
       clients.forget(client)
-      reporter.value.holderGone(client.number)
+      Self.letGo(client, reporter.value, storeBox.filled?.store)
     }
     var started = StoreConfiguration(
       capacity: configuration.capacity, socket: HostConfiguration.storeSocket(in: configuration.directory))
@@ -131,11 +134,31 @@ public final class Host: Sendable {
     started.spareShare = configuration.spareShare
     started.keeper = configuration.keeper
     let store = try Store(started, events: events)
+    storeBox.fill(WeakStore(store))
     if let (objects, found) = store.recovered {
       log.notice("the store's memory was kept", metadata: ["objects": "\(objects)", "processes": "\(found)"])
       for info in store.inventory() { notes.contain(info.object, store.contents(of: info.object)) }
     }
     return store
+  }
+
+  /// Processes that were here before this one count as holding everything until they have said what they hold.
+  ///
+  /// - Returns: false where that is too much to keep in mind; then they are waited for.
+  private static func holdAllMeanwhile(_ store: Store, _ reporter: HoldReporter) -> Bool {
+    let clients = store.clients
+    guard store.recovered != nil, !clients.isEmpty else { return true }
+    let objects = store.inventory().map(\.object)
+    guard objects.count * clients.count <= 1_000_000 else { return false }
+    for client in clients { reporter.hold(objects, by: client.number) }
+    return true
+  }
+
+  /// A process holds nothing any more.
+  private static func letGo(_ client: StoreClientID, _ reporter: HoldReporter, _ store: Store?) {
+    let held = reporter.held(by: client.number)
+    reporter.holderGone(client.number)
+    store?.setHeld(held.filter { !reporter.isHeld($0) }, false)
   }
 
   /// The processes that the store knows, and that live, connect again within moments; who does not in three
@@ -250,17 +273,28 @@ public final class Host: Sendable {
     }
     router.on(HostAPI.registerHolds) { request, connection in
       guard let (client, known) = self.clients.takeComing(connection.id) else {
-        throw MobulaError(.protocolViolation, "A process told what it holds before it told who it is.")
+        throw MobulaError(
+          .protocolViolation,
+          "A process told what it holds before it told who it is: use the same mobula on both sides.")
       }
       self.reporter.setHolds(request.holds, known: known, by: client.number)
       self.store.setHeld(request.holds, true)
+      self.store.setHeld(known.filter { !self.reporter.isHeld($0) }, false)
       self.clients.registered(connection.id, client)
+      guard self.store.clients.contains(client) else {
+        // It has ended meanwhile, before anybody knew that it holds something.
+        self.clients.forget(client)
+        Self.letGo(client, self.reporter, self.store)
+        throw MobulaError(.connectionClosed, "The process that asked has ended.")
+      }
+      // Whoever waits for what is held to be known waits for this answer.
+      if !request.holds.isEmpty { try await self.reporter.flush() }
       return Empty()
     }
     router.on(HostAPI.leave) { _, connection in
       let client = try self.client(connection)
       self.store.takeAnnouncements(of: client)
-      self.reporter.holderGone(client.number)
+      Self.letGo(client, self.reporter, self.store)
       return Empty()
     }
     router.on(HostAPI.setName) { request, connection in
@@ -271,19 +305,20 @@ public final class Host: Sendable {
       return Empty()
     }
     router.on(HostAPI.removeName) { request, _ in
-      _ = try await self.head.call(HeadAPI.removeName, request)
       self.notes.unname(request.nameOrID)
+      _ = try await self.head.call(HeadAPI.removeName, request)
       return Empty()
     }
     router.on(HostAPI.bring) { request, connection in
-      self.store.takeAnnouncements(of: try self.client(connection))
+      // If it put the object itself, and was refused, this is where it hears of it.
+      try self.store.confirm(request.object, client: self.client(connection))
       do {
         let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
         return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
       } catch let error as MobulaError where error.code == .notFound {
         // What came from S3 can come again.
         guard let origin = self.notes.origin(of: request.object),
-          try await self.s3.fetch(origin).object == request.object
+          try await self.s3.fetchAgain(request.object, origin)
         else { throw error }
         let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
         return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
@@ -310,4 +345,11 @@ public final class Host: Sendable {
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
     return router
   }
+}
+
+/// For the store's own events, which it must not be kept by.
+private struct WeakStore: Sendable {
+  weak let store: Store?
+
+  init(_ store: Store) { self.store = store }
 }

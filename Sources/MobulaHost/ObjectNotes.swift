@@ -7,7 +7,7 @@ final class ObjectNotes: Sendable {
     var names: [String: ObjectID] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
     /// What can be had again from S3, by its URL.
-    var origins: [ObjectID: FetchRequest] = [:]
+    var origins: [ObjectID: Origin] = [:]
   }
 
   private let state = Mutex(State())
@@ -16,9 +16,18 @@ final class ObjectNotes: Sendable {
 
   func unname(_ name: String) { state.withLock { $0.names[name] = nil } }
 
-  func comesFrom(_ object: ObjectID, _ request: FetchRequest) { state.withLock { $0.origins[object] = request } }
+  /// Where an object can be had again.
+  struct Origin: Sendable {
+    let request: FetchRequest
+    /// URL, ETag and server of what it is.
+    let version: String
+  }
 
-  func origin(of object: ObjectID) -> FetchRequest? { state.withLock { $0.origins[object] } }
+  func comesFrom(_ object: ObjectID, _ request: FetchRequest, version: String) {
+    state.withLock { $0.origins[object] = Origin(request: request, version: version) }
+  }
+
+  func origin(of object: ObjectID) -> Origin? { state.withLock { $0.origins[object] } }
 
   func contain(_ object: ObjectID, _ inner: [ObjectID]) {
     if !inner.isEmpty { state.withLock { $0.contains[object] = inner } }

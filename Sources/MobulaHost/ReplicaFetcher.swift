@@ -120,7 +120,8 @@ final class ReplicaFetcher: Sendable {
   func start(
     _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (any ReplicaWriter) async throws -> Void
   ) async throws {
-    if store.info(of: object) != nil || fetches.withLock({ $0[object] != nil }) { return }
+    if store.info(of: object) != nil { return }
+    // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = try await reserve(object, geometry)
     fetches.withLock { fetches in
       let task = Task {

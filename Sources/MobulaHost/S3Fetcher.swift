@@ -65,14 +65,43 @@ final class S3Fetcher: Sendable {
     return try await Task {
       let reply = try await self.fetch(
         url, version, client: client, info: info, header: header, geometry: geometry)
-      self.notes.comesFrom(reply.object, request)
+      self.notes.comesFrom(reply.object, request, version: version)
       return reply
+    }.value
+  }
+
+  /// Downloads an object again that every host has lost or evicted.
+  ///
+  /// - Returns: false when S3 has another version of it by now.
+  func fetchAgain(_ object: ObjectID, _ origin: ObjectNotes.Origin) async throws -> Bool {
+    let url = try S3URL(origin.request.url)
+    let client = try client(origin.request.endpoint)
+    let info = try await client.head(bucket: url.bucket, key: url.key)
+    guard origin.version == "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)" else { return false }
+    let (layout, header) = ValueLayout.blob(size: info.size)
+    let geometry = try ChunkGeometry(objectSize: layout.size)
+    return try await Task {
+      let claimed = try await self.claim(
+        url, origin.version, client: client, info: info, header: header, geometry: geometry)
+      return claimed.object == object
     }.value
   }
 
   private func fetch(
     _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply {
+    let claim = try await claim(url, version, client: client, info: info, header: header, geometry: geometry)
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object))
+    notes.name("\(url)", claim.object)
+    notes.name(version, claim.object)
+    return FetchReply(
+      object: claim.object, name: "\(url)", size: ByteCount(info.size), bytesFromS3: claim.isMaker ? info.size : 0)
+  }
+
+  /// Claims a version, and begins to download it if that is this host's to do.
+  private func claim(
+    _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
+  ) async throws -> ClaimReply {
     let claim = try await head.call(
       HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry))
     if claim.isMaker {
@@ -93,10 +122,6 @@ final class S3Fetcher: Sendable {
         throw error
       }
     }
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object))
-    notes.name("\(url)", claim.object)
-    notes.name(version, claim.object)
-    return FetchReply(
-      object: claim.object, name: "\(url)", size: ByteCount(info.size), bytesFromS3: claim.isMaker ? info.size : 0)
+    return claim
   }
 }

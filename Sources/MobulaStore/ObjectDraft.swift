@@ -130,7 +130,7 @@ extension StoreClient {
     let deadline = ContinuousClock.now + patience
     func milliseconds() -> UInt64 { UInt64(max(0, ContinuousClock.now.duration(to: deadline) / .milliseconds(1))) }
     if footprint > largestSmall {
-      let answer = try patient.call(
+      let answer = try creating.call(
         .create, [object.high, object.low, UInt64(footprint), milliseconds()], within: patience)
       guard let offset = answer.words.first, offset < UInt64(ownMapping.bytes.count),
         footprint <= ownMapping.bytes.count - Int(offset)
@@ -139,7 +139,7 @@ extension StoreClient {
     }
     while true {
       let bytes = writing.withLock { $0.allocator.extentSize(for: footprint) }
-      let answer = try patient.call(.grow, [UInt64(bytes), milliseconds()], within: patience)
+      let answer = try growing.call(.grow, [UInt64(bytes), milliseconds()], within: patience)
       guard answer.words.count == 2, answer.words[0] < UInt64(ownMapping.bytes.count),
         Int(answer.words[1]) <= ownMapping.bytes.count - Int(answer.words[0])
       else { throw MobulaError(.protocolViolation, "The store granted memory outside of its segment.") }

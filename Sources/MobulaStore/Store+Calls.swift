@@ -1,6 +1,6 @@
 internal import CMobula
 internal import Glibc
-internal import MobulaCore
+public import MobulaCore
 internal import Synchronization
 
 // What clients call for, at the store's socket.
@@ -190,7 +190,7 @@ extension Store {
   /// Takes the client's announcements in, this object's among them.
   ///
   /// - Throws: why it was refused.
-  func confirm(_ object: ObjectID, client: StoreClientID) throws(MobulaError) {
+  public func confirm(_ object: ObjectID, client: StoreClientID) throws(MobulaError) {
     takeAnnouncements(of: client)
     let refusal = state.withLock { state -> MobulaError? in
       guard let at = state.records[client]?.refusals.lastIndex(where: { $0.object == object }) else { return nil }

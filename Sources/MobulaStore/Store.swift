@@ -284,7 +284,7 @@ public final class Store: Sendable {
   public func info(of object: ObjectID) -> ReplicaInfo? {
     let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SpilledObject?)? in
       guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
-      if entry.phase == .sealed { _ = state.machine.pinSource(object) }
+      if entry.phase == .sealed { _ = state.machine.pinSource(object, isUse: false) }
       return (number, entry, state.spilled[number])
     }
     guard let (number, entry, spilled) = found else { return nil }
@@ -310,7 +310,7 @@ public final class Store: Sendable {
       guard let number = state.machine.index[object], let entry = state.machine.entries[number],
         entry.phase == .sealed, let memory = state.segments[entry.segment]
       else { return nil }
-      _ = state.machine.pinSource(object)
+      _ = state.machine.pinSource(object, isUse: false)
       return (number, entry, memory)
     }
     guard let (number, entry, memory) = found else { return [] }

@@ -8,18 +8,14 @@ final class StoreCalls: Sendable {
   private let path: String
   private let client: StoreClientID
   private let secret: ClientSecret
-  /// Called, before the call goes on, when the connection is a new one.
-  private let reconnected: @Sendable () -> Void
   private let socket: Mutex<SharedDescriptor?>
 
   init(
-    path: String, client: StoreClientID, secret: ClientSecret, socket: SharedDescriptor?,
-    reconnected: @escaping @Sendable () -> Void = {}
+    path: String, client: StoreClientID, secret: ClientSecret, socket: SharedDescriptor?
   ) {
     self.path = path
     self.client = client
     self.secret = secret
-    self.reconnected = reconnected
     self.socket = Mutex(socket)
   }
 
@@ -29,17 +25,18 @@ final class StoreCalls: Sendable {
   func call(
     _ operation: StoreProtocol.Operation, _ words: [UInt64], within patience: Duration = .seconds(30)
   ) throws(MobulaError) -> StoreProtocol.Answer {
-    try socket.withLock { socket throws(MobulaError) in
-      let deadline = ContinuousClock.now + patience
+    let deadline = ContinuousClock.now + patience
+    return try socket.withLock { socket throws(MobulaError) in
       while true {
         do throws(MobulaError) {
-          if socket == nil {
-            socket = try connect()
-            reconnected()
-          }
+          if socket == nil { socket = try connect() }
           return try Self.exchange(operation, words, on: socket!, patience: patience)
         } catch {
-          guard error.code == .connectionClosed || error.code == .unavailable && socket == nil else { throw error }
+          guard error.code == .connectionClosed || error.code == .unavailable && socket == nil else {
+            // An answer that comes late would be taken for the next call's.
+            if [.deadlineExceeded, .protocolViolation].contains(error.code) { socket = nil }
+            throw error
+          }
           socket = nil
           guard ContinuousClock.now < deadline else {
             throw MobulaError(

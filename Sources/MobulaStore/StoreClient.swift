@@ -20,7 +20,8 @@ public final class StoreClient: Sendable {
   private let doorbell: SharedDescriptor
   /// For calls that are answered at once, and for those that may wait for room.
   private let quick: StoreCalls
-  let patient: StoreCalls
+  let growing: StoreCalls
+  let creating: StoreCalls
   let capacity: Int
   let writing: Mutex<WritingState>
 
@@ -63,7 +64,8 @@ public final class StoreClient: Sendable {
     secret = page.secret
     writing = Mutex(WritingState(allocator: ExtentAllocator(maximumExtent: extent)))
     quick = StoreCalls(path: path, client: id, secret: secret, socket: socket)
-    patient = StoreCalls(path: path, client: id, secret: secret, socket: nil)
+    growing = StoreCalls(path: path, client: id, secret: secret, socket: nil)
+    creating = StoreCalls(path: path, client: id, secret: secret, socket: nil)
     let mapping = ownMapping
     try segments.add(own.number) { () throws(MobulaError) in mapping }
   }

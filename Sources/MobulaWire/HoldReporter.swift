@@ -67,9 +67,13 @@ public final class HoldReporter: Sendable {
 
   public func isHeld(_ object: ObjectID) -> Bool { state.withLock { $0.ledger.isHeld(object) } }
 
+  /// Whether so much is waiting to be reported that who adds to it should `flush` first.
+  public var isBehind: Bool { state.withLock { $0.ledger.changeCount > Self.largestBatch * 4 } }
+
   /// Takes all holds, for a registration that carries them.
   public func takeRegistration() -> [ObjectID] {
     state.withLock { state in
+      Self.endLingering(&state)
       state.registrations += 1
       return state.ledger.takeRegistration()
     }
@@ -279,15 +283,15 @@ public final class HoldReporter: Sendable {
         }
       }
       // The holds come after all changes: they may be of objects that these tell of.
-      let holds = isAll ? state.ledger.takeReport() : .init(added: [], removed: [])
-      let neverShared = holds.removed.filter { state.neverShared.contains($0) }
-      if isAll { state.neverShared.removeAll(keepingCapacity: true) }
+      let holds = isAll ? state.ledger.takeReport(limit: Self.largestBatch * 4) : .init(added: [], removed: [])
+      let neverShared = holds.removed.filter { state.neverShared.remove($0) != nil }
+      let isDone = isAll && !state.ledger.hasChanges
       // What is asked for is done with the last part.
       let shared = state.shared
       state.shared.removeAll()
       return Batch(
         changes: changes, holds: holds, neverShared: neverShared, shared: shared,
-        upTo: isAll ? state.asked : (sent ?? 0),
+        upTo: isDone ? state.asked : (sent ?? 0),
         registration: state.registrations)
     }
   }

@@ -56,7 +56,8 @@ struct ObjectDirectoryStateMachine: Sendable {
       if isKnown, !replicas.contains(object), record.graph.filler != host { changes.append(.gone(object)) }
       if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
     }
-    for (name, object) in inventory.names where names[name] == nil && !tombstones.contains(object) {
+    // Only a restarted head has names to learn; to another they may be ones that were taken away.
+    for (name, object) in inventory.names where isSettling && names[name] == nil && !tombstones.contains(object) {
       names[name] = object
       records[object, default: ObjectRecord()].names.insert(name)
     }

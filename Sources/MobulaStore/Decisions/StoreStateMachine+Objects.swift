@@ -487,11 +487,13 @@ extension StoreStateMachine {
   }
 
   /// The store itself reads a sealed or arriving object, to send it on.
-  mutating func pinSource(_ object: ObjectID) -> EntryNumber? {
+  ///
+  /// - Parameter isUse: whether that counts as a use, for the choice of what to evict.
+  mutating func pinSource(_ object: ObjectID, isUse: Bool = true) -> EntryNumber? {
     guard let number = index[object], let phase = entries[number]?.phase, phase == .sealed || phase == .receiving
     else { return nil }
     entries[number]!.pins += 1
-    touch(number)
+    if isUse { touch(number) }
     return number
   }
 

@@ -35,7 +35,7 @@ final class IndexWriter: @unchecked Sendable {
     return writer
   }
 
-  /// The index of a store that died. Its entries are there; `adopt` or `retire` each of them, then `rebuild`.
+  /// The index of a store that died. Its entries are there; `restore` or `clear` each of them, then `rebuild`.
   ///
   /// - Throws: `MobulaError`: `mismatch` for another version's, `corrupted`.
   static func takeOver(_ descriptor: SharedDescriptor) throws(MobulaError) -> IndexWriter {
