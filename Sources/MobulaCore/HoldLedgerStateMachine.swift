@@ -103,14 +103,14 @@ public struct HoldLedgerStateMachine: Sendable {
   }
 
   /// All is told anew, as when the connection was lost: takes everything that is held.
-  ///
-  /// What ended and was not told is told once more afterwards: who hears both may know of it in another way.
   public mutating func takeRegistration() -> [ObjectID] {
-    let ended = changed.filter { reported.contains($0) && !isHeld($0) }
-    reported = Set(holders.keys).union(ended)
-    changed = ended
+    reported = Set(holders.keys)
+    changed.removeAll()
     return held
   }
+
+  /// What was told of, ended, and was not told to have ended.
+  public var untoldEnds: Set<ObjectID> { changed.filter { reported.contains($0) && !isHeld($0) } }
 }
 
 /// A set that mostly has one element, and needs no memory of its own then.

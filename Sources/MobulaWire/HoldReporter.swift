@@ -21,6 +21,8 @@ public final class HoldReporter: Sendable {
     var shared: [ObjectID] = []
     /// Ended holds of objects whose references never left this process.
     var neverShared: Set<ObjectID> = []
+    /// Holds that ended before a registration, which may have come to be known in another way after it.
+    var ended: Set<ObjectID> = []
     var isSending = false
     /// Whether something is waiting for a moment, so that more can come along.
     var isLingering = false
@@ -72,8 +74,10 @@ public final class HoldReporter: Sendable {
 
   /// Takes all holds, for a registration that carries them.
   public func takeRegistration() -> [ObjectID] {
-    state.withLock { state in
+    defer { sendSoon() }
+    return state.withLock { state in
       Self.endLingering(&state)
+      state.ended.formUnion(state.ledger.untoldEnds)
       state.registrations += 1
       return state.ledger.takeRegistration()
     }
@@ -283,7 +287,11 @@ public final class HoldReporter: Sendable {
         }
       }
       // The holds come after all changes: they may be of objects that these tell of.
-      let holds = isAll ? state.ledger.takeReport(limit: Self.largestBatch * 4) : .init(added: [], removed: [])
+      var holds = isAll ? state.ledger.takeReport(limit: Self.largestBatch * 4) : .init(added: [], removed: [])
+      if isAll, !state.ended.isEmpty {
+        holds.removed += state.ended.subtracting(holds.removed).filter { !state.ledger.isHeld($0) }.sorted()
+        state.ended.removeAll()
+      }
       let neverShared = holds.removed.filter { state.neverShared.remove($0) != nil }
       let isDone = isAll && !state.ledger.hasChanges
       // What is asked for is done with the last part.
