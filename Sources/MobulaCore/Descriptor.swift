@@ -89,8 +89,14 @@ public enum MemoryFile {
       mobula_reopen_read_only(raw)
     }
     let result = OwnedDescriptor(owning: opened)
-    try systemCall("Shared memory can't be made read-only") { fchmod(raw, 0o400) }
+    try protect(descriptor)
     return result
+  }
+
+  /// Makes the file's mode 0400, so that no other user can open it again for writing through `/proc`.
+  public static func protect(_ descriptor: SharedDescriptor) throws(MobulaError) {
+    let raw = descriptor.rawValue
+    try systemCall("Shared memory can't be made read-only") { fchmod(raw, 0o400) }
   }
 
   /// A read-only descriptor of the same memory. The file's mode becomes 0400,

@@ -101,7 +101,7 @@ final class StoreSource: ChunkSource {
 
   var object: ObjectID { replica.object }
   var geometry: ChunkGeometry { replica.geometry }
-  var descriptor: CInt { replica.memory.readOnly.rawValue }
+  var descriptor: CInt { replica.memory.writable.rawValue }
   var offset: Int { replica.offset }
   var digest: ObjectDigest? { replica.digest }
 

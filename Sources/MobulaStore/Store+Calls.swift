@@ -98,7 +98,7 @@ extension Store {
     guard let memory = state.withLock({ $0.segments[id] }) else {
       throw MobulaError(.notFound, "Segment \(id) is gone: its objects are, too.")
     }
-    return .init(words: [UInt64(memory.size)], descriptors: [memory.readOnly])
+    return .init(words: [UInt64(memory.size)], descriptors: [try memory.readOnly()])
   }
 
   private func deadline(_ milliseconds: UInt64) -> ContinuousClock.Instant {

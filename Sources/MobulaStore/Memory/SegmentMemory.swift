@@ -8,10 +8,9 @@ internal import MobulaCore
 final class SegmentMemory: Sendable {
   let id: SegmentID
   let mapping: MemoryMapping
-  /// For its maker, and for the store that comes after this one.
+  /// For its maker, for this store, and for the one that comes after it. The only one that is kept: the
+  /// segments of processes that have ended may be many.
   let writable: SharedDescriptor
-  /// For everyone else.
-  let readOnly: SharedDescriptor
 
   /// A new segment of `size` addresses, without memory.
   ///
@@ -28,7 +27,14 @@ final class SegmentMemory: Sendable {
     writable = descriptor
     mapping = try MemoryMapping(descriptor.rawValue, count: size, access: isOwn ? .readWrite : .readOnly)
     mapping.adviseHugePages()
-    readOnly = SharedDescriptor(try MemoryFile.readOnly(of: descriptor))
+    try MemoryFile.protect(descriptor)
+  }
+
+  /// A descriptor for everyone else.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`), as when this process has no descriptors left.
+  func readOnly() throws(MobulaError) -> SharedDescriptor {
+    SharedDescriptor(try MemoryFile.readOnly(of: writable))
   }
 
   var size: Int { mapping.bytes.count }
