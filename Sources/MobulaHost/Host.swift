@@ -315,8 +315,8 @@ public final class Host: Sendable {
       do {
         let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
         return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
-      } catch let error as MobulaError where error.code == .notFound {
-        // What came from S3 can come again.
+      } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
+        // Evicted everywhere: what came from S3 can come again.
         guard let origin = self.notes.origin(of: request.object),
           try await self.s3.fetchAgain(request.object, origin)
         else { throw error }

@@ -52,6 +52,26 @@ struct FetchTests {
         #expect(failed.status == .status(1) && failed.errors.contains(word), "\(failed)")
       }
     }
+    // Evicted for want of room, it comes from S3 once more, for whoever asks by its name.
+    let big = SyntheticModel(size: 100_000_000, seed: 2)
+    let bigBytes = big.bytes(in: 0..<big.size)
+    let again = s3.client()
+    try await again.put(bucket: "models", key: "big/model.bin", bytes: bigBytes)
+    await again.shutdown()
+    try await withCluster(["--spill", "none"], environment: environment) { cluster in
+      #expect(try await cluster.mobula("fetch", "s3://models/big/model.bin").status.isSuccess)
+      let once = try await s3.bytesSent(bucket: "models")
+      let file = cluster.folder.path + "/file"
+      try Data(count: 200_000_000).write(to: URL(filePath: file))
+      let put = try await cluster.mobula("put", file)
+      #expect(put.status.isSuccess, "\(put)")
+      #expect(try await cluster.mobula("rm", "file").status.isSuccess)
+      let copy = cluster.folder.path + "/copy"
+      let got = try await cluster.mobula("get", "s3://models/big/model.bin", "-o", copy)
+      #expect(got.status.isSuccess, "\(got)")
+      #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bigBytes))
+      #expect(try await s3.bytesSent(bucket: "models") - once == big.size)
+    }
     var wrong = environment
     wrong["AWS_SECRET_ACCESS_KEY"] = "not the secret"
     try await withCluster(environment: wrong) { cluster in

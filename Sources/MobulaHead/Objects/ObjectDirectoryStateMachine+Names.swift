@@ -67,9 +67,10 @@ extension ObjectDirectoryStateMachine {
     return .yours(object)
   }
 
-  /// A claim that nobody fulfils and nobody waits for leaves no name behind.
+  /// A claim that nobody fulfils and nobody waits for leaves no name behind. One that was fulfilled stays,
+  /// though every host have evicted the object: it can come again.
   mutating func forgetClaim(of object: ObjectID) {
-    guard let record = records[object], let name = record.claimedName, record.graph.isEmpty,
+    guard let record = records[object], let name = record.claimedName, record.digest == nil, record.graph.isEmpty,
       record.graph.filler == nil, record.holders.isEmpty, record.waiting.isEmpty
     else { return }
     names[name] = nil
