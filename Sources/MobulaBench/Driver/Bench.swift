@@ -68,8 +68,13 @@ public final class Bench: Sendable {
         ? "\(emulation.hosts.count) hosts in namespaces on one bridge, NICs of \(options.nic)"
         : "\(emulation.hosts.count) hosts as processes on loopback addresses: no NIC shapes them, so times have no limit to be compared with"
     )
-    let lineRate = try await LineRateProbe.measure(
+    var lineRate = try await LineRateProbe.measure(
       from: emulation.hosts[0], to: emulation.hosts[1], nic: isShaped ? options.nic : nil)
+    // A machine that was busy for a moment may be idle by now.
+    for _ in 0..<2 where isShaped && !lineRate.isValid {
+      lineRate = try await LineRateProbe.measure(
+        from: emulation.hosts[0], to: emulation.hosts[1], nic: isShaped ? options.nic : nil)
+    }
     say("\(lineRate)")
     guard !isShaped || lineRate.isValid else {
       throw MobulaError(.mismatch, "\(lineRate)")
