@@ -70,8 +70,8 @@ enum SharedReads {
     host.gate.open()
     guard row.skipped == nil, row.counts.first?.value == 0 else { return row }
     _ = try child.end()
-    for _ in 0..<10_000 where host.store.contains(.number(UInt64(10 + puts))) == nil { usleep(1000) }
-    for index in 0...puts where host.store.contains(.number(UInt64(10 + index))) == nil {
+    for _ in 0..<10_000 where host.store.info(of: .number(UInt64(10 + puts))) == nil { usleep(1000) }
+    for index in 0...puts where host.store.info(of: .number(UInt64(10 + index))) == nil {
       throw MobulaError(.notFound, "Object \(index) of \(puts), which was put without system calls, did not come.")
     }
     return row

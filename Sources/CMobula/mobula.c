@@ -81,36 +81,6 @@ int mobula_peer(int socket, int *pid, unsigned *uid) {
   return 0;
 }
 
-ssize_t mobula_send_descriptor(int socket, int fd, const void *bytes, size_t length) {
-  struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
-  union { char buffer[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
-  memset(&control, 0, sizeof control);
-  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1,
-                           .msg_control = control.buffer, .msg_controllen = sizeof control.buffer};
-  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  return sendmsg(socket, &message, MSG_NOSIGNAL);
-}
-
-ssize_t mobula_receive_descriptor(int socket, int *fd, void *bytes, size_t length) {
-  *fd = -1;
-  struct iovec iov = {.iov_base = bytes, .iov_len = length};
-  union { char buffer[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
-  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1,
-                           .msg_control = control.buffer, .msg_controllen = sizeof control.buffer};
-  ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  if (count < 0) return count;
-  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-        header->cmsg_len == CMSG_LEN(sizeof(int)))
-      memcpy(fd, CMSG_DATA(header), sizeof(int));
-  }
-  return count;
-}
-
 ssize_t mobula_send_packet(int socket, const int *fds, size_t count, const void *bytes, size_t length) {
   if (count > MOBULA_LARGEST_ATTACHMENT) {
     errno = EINVAL;

@@ -51,8 +51,7 @@ final class StoreSession: Sendable {
           _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
         } catch let error as MobulaError where error.code == .connectionClosed {
           // The registration that follows says it all; who waits for this waits for that.
-          while isCurrent() { try await Task.sleep(for: .milliseconds(5)) }
-          _ = try await link.connection()
+          try await link.waitForRegistration(isCurrent)
         } catch {
           // The host would go on believing what is no longer so.
           await host.close()
@@ -109,11 +108,7 @@ final class StoreSession: Sendable {
 
   /// Ends the connection, and all holds of this process. Views of objects stay good as long as they live.
   func close() async {
-    await cleanUp { [link] in
-      if let host = try? await withDeadline(.seconds(2), { try await link.connection() }) {
-        _ = try? await host.call(HostAPI.leave, Empty(), deadline: .seconds(2))
-      }
-    }
+    await cleanUp { [link] in _ = try? await link.call(HostAPI.leave, Empty(), deadline: .seconds(2)) }
     let task = running.withLock { $0.take() }
     task?.cancel()
     _ = await task?.result
@@ -218,25 +213,5 @@ private final class LinkBox: Sendable {
   var link: PeerLink? {
     get { content.withLock { $0 } }
     set { content.withLock { $0 = newValue } }
-  }
-}
-
-/// Runs `body`, and gives up on it after a while.
-///
-/// - Throws: `MobulaError` (`deadlineExceeded`), or what `body` throws.
-func withDeadline<Result: Sendable>(
-  _ deadline: Duration, _ body: @escaping @Sendable () async throws -> Result
-) async throws -> Result {
-  try await withThrowingTaskGroup(of: Result?.self) { group in
-    group.addTask { try await body() }
-    group.addTask {
-      try await Task.sleep(for: deadline)
-      return nil
-    }
-    defer { group.cancelAll() }
-    guard let first = try await group.next(), let result = first else {
-      throw MobulaError(.deadlineExceeded, "It took more than \(deadline).")
-    }
-    return result
   }
 }

@@ -9,6 +9,25 @@ final class ClientTable: Sendable {
   /// Those that have said who they are, and not yet what they hold; and what they were known to hold.
   private let coming = Mutex<[UInt64: (client: StoreClientID, known: Set<ObjectID>)]>([:])
 
+  /// Clients of the store before this one, whose processes have neither said what they hold nor ended.
+  private let absentees = Mutex<Set<StoreClientID>>([])
+
+  /// Who holds everything in their stead; no client has this number.
+  static let absent: UInt64 = 0
+
+  /// These were here before, and are to come back.
+  func expect(_ clients: [StoreClientID]) { absentees.withLock { $0 = Set(clients) } }
+
+  /// Only these are still to come back.
+  func keepExpecting(_ clients: [StoreClientID]) { absentees.withLock { $0.formIntersection(clients) } }
+
+  var areAllBack: Bool { absentees.withLock(\.isEmpty) }
+
+  /// One is back, or gone. True for the last of them.
+  func isBack(_ client: StoreClientID) -> Bool {
+    absentees.withLock { $0.remove(client) != nil && $0.isEmpty }
+  }
+
   /// The process of a connection says which client it is.
   func attach(_ connection: UInt64, _ client: StoreClientID, known: Set<ObjectID>) {
     coming.withLock { $0[connection] = (client, known) }
@@ -21,9 +40,6 @@ final class ClientTable: Sendable {
   func takeComing(_ connection: UInt64) -> (client: StoreClientID, known: Set<ObjectID>)? {
     coming.withLock { $0.removeValue(forKey: connection) }
   }
-
-  /// Clients that a connection speaks for.
-  var attached: Set<StoreClientID> { clients.withLock { Set($0.values) } }
 
   func forget(_ client: StoreClientID) { clients.withLock { $0 = $0.filter { $0.value != client } } }
 

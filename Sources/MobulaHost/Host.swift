@@ -63,8 +63,7 @@ public final class Host: Sendable {
         _ = try await connection.call(HeadAPI.holdsChanged, holds)
       } catch let error as MobulaError where error.code == .connectionClosed {
         // The registration that follows says it all; who waits for this waits for that.
-        while isCurrent() { try await Task.sleep(for: .milliseconds(5)) }
-        _ = try await head.connection()
+        try await head.waitForRegistration(isCurrent)
       } catch {
         // The head knows less than it was to: a registration puts it right.
         try? await head.connection().close()
@@ -74,15 +73,16 @@ public final class Host: Sendable {
     self.reporter = reporter
     reporterBox.fill(reporter)
     let clusterBox = clusterBox
-    let returned = Once<Bool>("the first registration")
-    if Self.holdAllMeanwhile(store, reporter) { returned.fill(true) }
+    // The head drops what nobody holds: until the processes that were here before have said what they hold, all is held.
+    if !clients.areAllBack {
+      reporter.hold(store.objects, by: ClientTable.absent)
+      // The last of them may have ended while this was written down.
+      if clients.areAllBack { Self.letGo(ClientTable.absent, reporter, store) }
+    }
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, hello: hello, router: router, log: log
     ) { connection in
       clusterBox.fill(connection.peer.cluster)
-      // The head drops what nobody holds: processes that were here before say first what they hold.
-      if returned.filled == nil { await Self.waitForReturning(store, clients) }
-      returned.fill(true)
       let all = store.inventory()
       let inventory = all.prefix(Self.largestRegistration)
       let registration = HostRegistration(
@@ -125,7 +125,8 @@ public final class Host: Sendable {
     let storeBox = Once<WeakStore>("the store")
     events.clientGone = { client in
       clients.forget(client)
-      Self.letGo(client, reporter.value, storeBox.filled?.store)
+      Self.letGo(client.number, reporter.value, storeBox.filled?.store)
+      if clients.isBack(client) { Self.letGo(ClientTable.absent, reporter.value, storeBox.filled?.store) }
     }
     var started = StoreConfiguration(
       capacity: configuration.capacity, socket: HostConfiguration.storeSocket(in: configuration.directory))
@@ -137,37 +138,19 @@ public final class Host: Sendable {
     storeBox.fill(WeakStore(store))
     if let (objects, found) = store.recovered {
       log.notice("the store's memory was kept", metadata: ["objects": "\(objects)", "processes": "\(found)"])
-      for info in store.inventory() { notes.contain(info.object, store.contents(of: info.object)) }
+      for object in store.objects { notes.contain(object, store.contents(of: object)) }
+      clients.expect(store.clients)
+      // Some may have ended before they were expected.
+      clients.keepExpecting(store.clients)
     }
     return store
   }
 
-  /// Processes that were here before this one count as holding everything until they have said what they hold.
-  ///
-  /// - Returns: false where that is too much to keep in mind; then they are waited for.
-  private static func holdAllMeanwhile(_ store: Store, _ reporter: HoldReporter) -> Bool {
-    let clients = store.clients
-    guard store.recovered != nil, !clients.isEmpty else { return true }
-    let objects = store.inventory().map(\.object)
-    guard objects.count * clients.count <= 1_000_000 else { return false }
-    for client in clients { reporter.hold(objects, by: client.number) }
-    return true
-  }
-
   /// A process holds nothing any more.
-  private static func letGo(_ client: StoreClientID, _ reporter: HoldReporter, _ store: Store?) {
-    let held = reporter.held(by: client.number)
-    reporter.holderGone(client.number)
+  private static func letGo(_ holder: UInt64, _ reporter: HoldReporter, _ store: Store?) {
+    let held = reporter.held(by: holder)
+    reporter.holderGone(holder)
     store?.setHeld(held.filter { !reporter.isHeld($0) }, false)
-  }
-
-  /// The processes that the store knows, and that live, connect again within moments; who does not in three
-  /// seconds holds nothing until it says so.
-  private static func waitForReturning(_ store: Store, _ clients: ClientTable) async {
-    let deadline = ContinuousClock.now + .seconds(3)
-    while ContinuousClock.now < deadline, !clients.attached.isSuperset(of: store.clients) {
-      try? await Task.sleep(for: .milliseconds(10))
-    }
   }
 
   /// What the head is told: of objects that were made here all that it has to know, if they are still there.
@@ -281,10 +264,11 @@ public final class Host: Sendable {
       self.store.setHeld(request.holds, true)
       self.store.setHeld(known.filter { !self.reporter.isHeld($0) }, false)
       self.clients.registered(connection.id, client)
+      if self.clients.isBack(client) { Self.letGo(ClientTable.absent, self.reporter, self.store) }
       guard self.store.clients.contains(client) else {
         // It has ended meanwhile, before anybody knew that it holds something.
         self.clients.forget(client)
-        Self.letGo(client, self.reporter, self.store)
+        Self.letGo(client.number, self.reporter, self.store)
         throw MobulaError(.connectionClosed, "The process that asked has ended.")
       }
       // Whoever waits for what is held to be known waits for this answer.
@@ -294,7 +278,7 @@ public final class Host: Sendable {
     router.on(HostAPI.leave) { _, connection in
       let client = try self.client(connection)
       self.store.takeAnnouncements(of: client)
-      Self.letGo(client, self.reporter, self.store)
+      Self.letGo(client.number, self.reporter, self.store)
       return Empty()
     }
     router.on(HostAPI.setName) { request, connection in

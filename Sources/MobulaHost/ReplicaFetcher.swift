@@ -15,6 +15,8 @@ final class ReplicaFetcher: Sendable {
   }
 
   private struct Fetch {
+    /// Which of the fetches of its object it is.
+    var number: UInt64
     var task: Task<Fetched, any Error>
     /// A fetch that nobody waits for any more is given up; one from S3 is not, it has a name.
     var waiters: Int
@@ -29,6 +31,7 @@ final class ReplicaFetcher: Sendable {
   private let reporter: HoldReporter
   private let log: Logger
   private let fetches = Mutex<[ObjectID: Fetch]>([:])
+  private let numbers = Atomic<UInt64>(0)
 
   init(
     configuration: HostConfiguration, hello: Hello, store: Store, head: PeerLink, reporter: HoldReporter, log: Logger
@@ -94,13 +97,21 @@ final class ReplicaFetcher: Sendable {
         return (fetch.task, isFirst)
       }
       // It clears its entry under the same lock, so not before the entry is there.
+      let number = nextNumber()
       let task = Task {
-        defer { self.fetches.withLock { $0[object] = nil } }
+        defer { self.ended(object, number) }
         return try await body()
       }
-      fetches[object] = Fetch(task: task, waiters: 1, isAccounted: true)
+      fetches[object] = Fetch(number: number, task: task, waiters: 1, isAccounted: true)
       return (task, true)
     }
+  }
+
+  private func nextNumber() -> UInt64 { numbers.wrappingAdd(1, ordering: .relaxed).newValue }
+
+  /// A fetch is over; another of the same object may have taken its place.
+  private func ended(_ object: ObjectID, _ number: UInt64) {
+    fetches.withLock { if $0[object]?.number == number { $0[object] = nil } }
   }
 
   /// Somebody does not wait any longer.
@@ -114,7 +125,7 @@ final class ReplicaFetcher: Sendable {
   }
 
   /// Fills a replica from elsewhere than another host: `ensureLocal` waits for it as for any other.
-  /// Nothing happens when the object is on its way already.
+  /// Nothing happens when the object is here already.
   ///
   /// - Parameter fill: fills every chunk of the writer.
   func start(
@@ -124,8 +135,9 @@ final class ReplicaFetcher: Sendable {
     // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = try await reserve(object, geometry)
     fetches.withLock { fetches in
+      let number = nextNumber()
       let task = Task {
-        defer { self.fetches.withLock { $0[object] = nil } }
+        defer { self.ended(object, number) }
         do {
           try await fill(writer)
           let digest = try await self.complete(writer, object: object, expected: nil)
@@ -136,7 +148,7 @@ final class ReplicaFetcher: Sendable {
         }
       }
       // One waiter that never leaves: it has a name, and is not given up when nobody waits.
-      fetches[object] = Fetch(task: task, waiters: 1)
+      fetches[object] = Fetch(number: number, task: task, waiters: 1)
     }
     try await reporter.report(.partial(object: object, geometry: geometry))
   }

@@ -6,7 +6,7 @@ internal import Synchronization
 /// A segment is mapped as a whole, once, and stays mapped: one that is gone has no memory any more, only
 /// addresses. What is found here is only used under a pin.
 ///
-/// `@unchecked Sendable`: `cache` is atomic words that point to `Mapped`s, all of which `State` keeps alive
+/// `@unchecked Sendable`: `cache` is atomic words that point to `Mapped`s, all of which `mapped` keeps alive
 /// until the end.
 final class MappedSegments: @unchecked Sendable {
   final class Mapped: Sendable {
@@ -23,13 +23,9 @@ final class MappedSegments: @unchecked Sendable {
     }
   }
 
-  private struct State: Sendable {
-    var mapped: [UInt64: Mapped] = [:]
-  }
-
   private static let cacheSize = 64
   private let cache: UnsafeMutablePointer<SharedWord>
-  private let state = Mutex(State())
+  private let mapped = Mutex<[UInt64: Mapped]>([:])
 
   init() {
     cache = .allocate(capacity: Self.cacheSize)
@@ -51,8 +47,8 @@ final class MappedSegments: @unchecked Sendable {
   }
 
   private func findSlowly(_ number: UInt64) -> (base: UInt, count: Int)? {
-    state.withLock { state in
-      guard let mapped = state.mapped[number] else { return nil }
+    mapped.withLock { all in
+      guard let mapped = all[number] else { return nil }
       remember(mapped)
       return (mapped.base, mapped.count)
     }
@@ -67,16 +63,13 @@ final class MappedSegments: @unchecked Sendable {
   ///
   /// - Parameter make: maps it.
   func add(_ number: UInt64, _ make: () throws(MobulaError) -> MemoryMapping) throws(MobulaError) {
-    if state.withLock({ $0.mapped[number] != nil }) { return }
-    let mapped = Mapped(number: number, mapping: try make())
-    state.withLock { state in
-      if state.mapped[number] == nil {
-        state.mapped[number] = mapped
-        remember(mapped)
+    if mapped.withLock({ $0[number] != nil }) { return }
+    let new = Mapped(number: number, mapping: try make())
+    mapped.withLock { all in
+      if all[number] == nil {
+        all[number] = new
+        remember(new)
       }
     }
   }
-
-  /// How many are mapped.
-  var count: Int { state.withLock { $0.mapped.count } }
 }

@@ -113,7 +113,7 @@ enum Recovery {
     state.machine.clients[id]!.nextSlot = next
     state.machine.clients[id]!.freeSlots = (0..<next).filter { grants[$0] == nil }
     state.records[id] = .init(
-      page: page, pageDescriptor: descriptors[0], process: descriptors.dropFirst().first,
+      page: page, process: descriptors.dropFirst().first,
       key: clientKey(id, segment, user: user))
     state.shared.pages[id] = page
   }

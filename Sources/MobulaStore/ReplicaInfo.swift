@@ -12,10 +12,3 @@ public struct ReplicaInfo: Codable, Sendable, Hashable {
     self.digest = digest
   }
 }
-
-/// How much of an object a store has.
-public enum ReplicaState: Sendable, Hashable {
-  case sealed
-  /// Still arriving: `verified` of `count` chunks are in.
-  case partial(verified: Int, of: Int)
-}

@@ -37,9 +37,6 @@ extension Store {
       set(.client, id.number)
       set(.secretHigh, generator.next())
       set(.secretLow, generator.next())
-      set(.segment, segment.number)
-      set(.segmentSize, UInt64(memory.size))
-      set(.user, UInt64(user))
       set(.process, UInt64(max(pid, 0)))
       page.header(.magic).pointee.store(ClientPage.magic, ordering: .releasing)
       // Before the client knows of them: what it writes must be found again.
@@ -50,7 +47,7 @@ extension Store {
       state.withLock { state in
         state.segments[segment] = memory
         let record = ClientRecord(
-          page: page, pageDescriptor: descriptor, process: process, connections: 1, key: key)
+          page: page, process: process, connections: 1, key: key)
         state.records[id] = record
         state.shared.pages[id] = page
       }
@@ -58,7 +55,7 @@ extension Store {
       let index = state.withLock { $0.index.readOnly }
       return .init(
         words: [
-          id.number, segment.number, UInt64(memory.size), UInt64(configuration.capacity.bytes),
+          id.number, segment.number, UInt64(memory.size),
           UInt64(StoreStateMachine.maximumExtent(capacity: configuration.capacity.bytes)),
         ], descriptors: [index, descriptor, memory.writable, doorbell])
     } catch {

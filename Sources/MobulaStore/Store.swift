@@ -66,7 +66,6 @@ public struct SealedObject: Sendable, Hashable {
 public final class Store: Sendable {
   struct ClientRecord: Sendable {
     let page: ClientPage
-    let pageDescriptor: SharedDescriptor
     /// Readable once the process has ended; `nil` where the system can't tell, and then its socket does.
     let process: SharedDescriptor?
     /// Regions that did not fit into the ring of its page.
@@ -171,10 +170,9 @@ public final class Store: Sendable {
     server.close()
     pump.close()
     spill?.removeAll()
-    let (index, segments, clients) = state.withLock { state in
-      (state.index, Array(state.segments.keys), state.records.values.map(\.key))
+    let (segments, clients) = state.withLock { state in
+      (Array(state.segments.keys), state.records.values.map(\.key))
     }
-    index.header(.isClosed).pointee.store(1, ordering: .releasing)
     guard let keeper = configuration.keeper else { return }
     for id in segments {
       keeper.drop(Recovery.segmentKey(id))
@@ -282,53 +280,29 @@ public final class Store: Sendable {
 
   /// A sealed object's digest and chunks, wherever it is; `nil` when it isn't here, not complete, or damaged.
   public func info(of object: ObjectID) -> ReplicaInfo? {
-    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SpilledObject?)? in
-      guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
-      if entry.phase == .sealed { _ = state.machine.pinSource(object, isUse: false) }
-      return (number, entry, state.spilled[number])
-    }
-    guard let (number, entry, spilled) = found else { return nil }
-    switch entry.phase {
-    case .sealed:
-      defer { unpin(number) }
-      guard let memory = state.withLock({ $0.segments[entry.segment] }),
-        let trailer = Self.trailer(of: entry, in: memory)
-      else { return nil }
-      return ReplicaInfo(object: object, geometry: trailer.geometry, digest: trailer.digest)
-    case .spilled, .restoring:
-      guard let spilled, let description = try? spill?.opened().describe(spilled) else { return nil }
-      return ReplicaInfo(
-        object: object, geometry: spilled.geometry,
-        digest: ObjectDigest(geometry: spilled.geometry, checksums: description.checksums))
-    case .writing, .receiving, .doomed: return nil
-    }
+    trailer(of: object).map { ReplicaInfo(object: object, geometry: $0.geometry, digest: $0.digest) }
   }
 
   /// The objects whose references lie inside a sealed one.
-  public func contents(of object: ObjectID) -> [ObjectID] {
-    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory)? in
-      guard let number = state.machine.index[object], let entry = state.machine.entries[number],
-        entry.phase == .sealed, let memory = state.segments[entry.segment]
-      else { return nil }
-      _ = state.machine.pinSource(object, isUse: false)
-      return (number, entry, memory)
-    }
-    guard let (number, entry, memory) = found else { return [] }
-    defer { unpin(number) }
-    return Self.trailer(of: entry, in: memory)?.contains ?? []
-  }
+  public func contents(of object: ObjectID) -> [ObjectID] { trailer(of: object)?.contains ?? [] }
 
-  /// How much of an object is here; `nil` for nothing, or while its maker writes.
-  public func contains(_ object: ObjectID) -> ReplicaState? {
-    let found = state.withLock { state in
-      state.machine.index[object].map { (state.machine.entries[$0]!.phase, state.replicas[$0]) }
+  /// What is kept with a sealed object, in memory or on disk.
+  private func trailer(of object: ObjectID) -> ObjectTrailer? {
+    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory?, SpilledObject?)? in
+      guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
+      if entry.phase == .sealed { _ = state.machine.pinSource(object, isUse: false) }
+      return (number, entry, state.segments[entry.segment], state.spilled[number])
     }
-    switch found {
-    case nil, (.writing, _)?: return nil
-    case (.receiving, let replica?)?:
-      let map = replica.chunkMap
-      return .partial(verified: map.verifiedCount, of: map.count)
-    default: return .sealed
+    guard let (number, entry, memory, spilled) = found else { return nil }
+    switch entry.phase {
+    case .sealed:
+      defer { unpin(number) }
+      return memory.flatMap { Self.trailer(of: entry, in: $0) }
+    case .spilled, .restoring:
+      guard let spilled, let description = try? spill?.opened().describe(spilled) else { return nil }
+      return ObjectTrailer(
+        object: object, geometry: spilled.geometry, checksums: description.checksums, contains: description.contains)
+    case .writing, .receiving, .doomed: return nil
     }
   }
 
@@ -342,16 +316,18 @@ public final class Store: Sendable {
     return (min(entry.size, replica.chunkMap.verifiedCount * replica.geometry.chunkSize), entry.size)
   }
 
-  /// All sealed objects, by identifier; reads every one's trailer.
-  public func inventory() -> [ReplicaInfo] {
-    let objects = state.withLock { state in
+  /// All sealed objects, by identifier.
+  public var objects: [ObjectID] {
+    state.withLock { state in
       state.machine.index.filter {
         let phase = state.machine.entries[$0.value]!.phase
         return phase == .sealed || phase == .spilled
       }.keys.sorted()
     }
-    return objects.compactMap { info(of: $0) }
   }
+
+  /// What all of them are; reads every one's trailer.
+  public func inventory() -> [ReplicaInfo] { objects.compactMap { info(of: $0) } }
 
   /// The objects of a job that are here.
   public func objects(of job: JobID) -> [ObjectID] {

@@ -22,7 +22,6 @@ public final class StoreClient: Sendable {
   private let quick: StoreCalls
   let growing: StoreCalls
   let creating: StoreCalls
-  let capacity: Int
   let writing: Mutex<WritingState>
 
   struct WritingState: Sendable {
@@ -43,15 +42,14 @@ public final class StoreClient: Sendable {
     defer { if process >= 0 { close(process) } }
     let answer = try StoreCalls.exchange(
       .attach, [ticket.high, ticket.low], text: name, descriptors: process >= 0 ? [process] : [], on: socket)
-    guard answer.words.count == 5, answer.descriptors.count == 4, answer.words[2] < 1 << 50, answer.words[3] < 1 << 50,
-      let extent = Int(exactly: answer.words[4]), extent >= 65_536, extent <= 16 << 20, extent & (extent - 1) == 0
+    guard answer.words.count == 4, answer.descriptors.count == 4, answer.words[2] < 1 << 50,
+      let extent = Int(exactly: answer.words[3]), extent >= 65_536, extent <= 16 << 20, extent & (extent - 1) == 0
     else {
       throw MobulaError(
         .protocolViolation, "The store's answer has not what was asked for: use the same mobula on both sides.")
     }
     id = StoreClientID(answer.words[0])
     own = SegmentID(answer.words[1])
-    capacity = Int(answer.words[3])
     try Self.checkSize(of: answer.descriptors[0], IndexLayout.size)
     index = IndexReader(
       try MemoryMapping(answer.descriptors[0].rawValue, count: IndexLayout.size, access: .readOnly))

@@ -12,7 +12,7 @@ enum StoreProtocol {
   static let patience = Duration.seconds(10)
 
   enum Operation: UInt64 {
-    /// Ticket (2); name. With the process's descriptor, if it has one. Answer: client, segment, its size, capacity, largest extent; index, page, segment, doorbell.
+    /// Ticket (2); name. With the process's descriptor, if it has one. Answer: client, segment, its size, largest extent; index, page, segment, doorbell.
     case attach = 1
     /// Client, secret (2). Answer: epoch.
     case resume = 2

@@ -92,6 +92,28 @@ public final class PeerLink: Sendable {
     state.withLock { $0 = .refused(error) }
   }
 
+  /// Waits until a new connection was registered: what is to be reported is in its registration.
+  ///
+  /// - Parameter isCurrent: false once the registration has been taken.
+  /// - Throws: what the peer refused this process with; `MobulaError` (`unavailable`) at the deadline.
+  public func waitForRegistration(
+    within deadline: Duration = .seconds(60), _ isCurrent: () -> Bool
+  ) async throws {
+    let end = ContinuousClock.now + deadline
+    while true {
+      switch state.withLock({ $0 }) {
+      case .refused(let error): throw error
+      case .connected where !isCurrent(): return
+      case .connected, .disconnected: break
+      }
+      guard ContinuousClock.now < end else {
+        throw MobulaError(
+          .unavailable, "The \(role) at \(endpoint) did not come back within \(deadline): check that it runs.")
+      }
+      try await Task.sleep(for: .milliseconds(5))
+    }
+  }
+
   /// Whether the peer refused this process for good.
   public var isRefused: Bool { state.withLock { if case .refused = $0 { true } else { false } } }
 

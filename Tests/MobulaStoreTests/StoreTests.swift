@@ -37,7 +37,7 @@ import Testing
     let client = try running.client()
     #expect(try client.pin(.number(1)) == nil)
     #expect { _ = try client.pinSlowly(.number(1)) } throws: { ($0 as? MobulaError)?.code == .notFound }
-    #expect(running.store.contains(.number(1)) == nil)
+    #expect(running.store.info(of: .number(1)) == nil && running.store.progress(of: .number(1)) == nil)
   }
 
   @Test func aSecondObjectOfTheSameNameIsRefused() throws {

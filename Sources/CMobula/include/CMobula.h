@@ -14,11 +14,6 @@ int mobula_reopen_read_only(int fd);
 /// Reserves `length` bytes from `offset`: 0, or an errno value.
 int mobula_reserve(int fd, int64_t offset, int64_t length);
 
-/// Sends `length` bytes (at least one) with one descriptor attached.
-ssize_t mobula_send_descriptor(int socket, int fd, const void *bytes, size_t length);
-/// Receives up to `length` bytes; `*fd` is the attached descriptor or -1.
-ssize_t mobula_receive_descriptor(int socket, int *fd, void *bytes, size_t length);
-
 /// Punches a hole of `length` bytes at `offset`: 0, or an errno value.
 int mobula_give_back(int fd, int64_t offset, int64_t length);
 /// A descriptor that becomes readable when the process has ended (pidfd_open). -1 and errno on failure.

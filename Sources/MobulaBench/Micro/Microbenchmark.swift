@@ -188,11 +188,7 @@ public final class PrivateCluster: Sendable {
   ///
   /// - Throws: `MobulaError` when it does not come up within 20 seconds.
   public init(capacity: ByteCount) async throws {
-    var template = Array("/tmp/mobula-micro-XXXXXX".utf8CString)
-    guard template.withUnsafeMutableBufferPointer({ mkdtemp($0.baseAddress!) }) != nil else {
-      throw MobulaError.system("A folder in /tmp can't be made")
-    }
-    directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    directory = try makeTemporaryDirectory()
     lifeline = try Lifeline()
     var environment = currentEnvironment()
     environment["MOBULA_LOG"] = environment["MOBULA_LOG"] ?? "error"
@@ -233,6 +229,6 @@ public final class PrivateCluster: Sendable {
   public func stop() async {
     process.signal(SIGTERM)
     _ = await process.waitForExit()
-    try? FileManager.default.removeItem(atPath: directory)
+    removeTree(directory)
   }
 }

@@ -36,10 +36,7 @@ struct ClientPage: @unchecked Sendable {
     case client = 8
     case secretHigh = 16
     case secretLow = 24
-    case segment = 32
-    case segmentSize = 40
-    case user = 48
-    case process = 56
+    case process = 32
     /// Pin words from this number on were never used. Written by the client.
     case pinLimit = 128
     case recentCursor = 136

@@ -33,8 +33,6 @@ enum IndexLayout {
     case entryLimit
     /// Not zero while the store's thread sleeps: who announces something then rings.
     case isAsleep
-    /// Not zero once the store was ended in order.
-    case isClosed
     case nextSegment, nextClient
   }
 

@@ -101,11 +101,9 @@ struct RemoveCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withCluster(directory.options) { cluster in
-      for id in ids {
-        let removed = try await cluster.remove(id)
-        print("removed \(removed.names.first ?? "\(removed.object)") (\(removed.size))")
-      }
+    try await withEach(ids, directory.options) { cluster, id in
+      let removed = try await cluster.remove(id)
+      return "removed \(removed.names.first ?? "\(removed.object)") (\(removed.size))"
     }
   }
 }
@@ -119,12 +117,10 @@ struct HoldCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withCluster(directory.options) { cluster in
-      for id in ids {
-        let reference = try await cluster.object(named: id, as: Blob.self)
-        try await cluster.hold(reference)
-        print("held \(reference.id)")
-      }
+    try await withEach(ids, directory.options) { cluster, id in
+      let reference = try await cluster.object(named: id, as: Blob.self)
+      try await cluster.hold(reference)
+      return "held \(reference.id)"
     }
   }
 }
@@ -138,12 +134,10 @@ struct ReleaseCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withCluster(directory.options) { cluster in
-      for id in ids {
-        let reference = try await cluster.object(named: id, as: Blob.self)
-        try await cluster.release(reference.id)
-        print("released \(reference.id)")
-      }
+    try await withEach(ids, directory.options) { cluster, id in
+      let reference = try await cluster.object(named: id, as: Blob.self)
+      try await cluster.release(reference.id)
+      return "released \(reference.id)"
     }
   }
 }
@@ -196,6 +190,15 @@ struct FetchCommand: AsyncParsableCommand {
       if json.json { return try printJSON(fetched) }
       for entry in fetched { print("\(entry.object)  \(entry.name)") }
     }
+  }
+}
+
+/// Does one thing to each of the objects, and prints what `body` says of it.
+private func withEach(
+  _ ids: [String], _ options: ClusterOptions, _ body: (Cluster, String) async throws -> String
+) async throws {
+  try await withCluster(options) { cluster in
+    for id in ids { print(try await body(cluster, id)) }
   }
 }
 
