@@ -16,6 +16,8 @@ let settings: [SwiftSetting] = [
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let log = Target.Dependency.product(name: "Logging", package: "swift-log")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -38,6 +40,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -47,7 +50,7 @@ let package = Package(
   targets: [
     .target(name: "CMobula"),
     library("MobulaCore", ["CMobula", crypto]),
-    library("MobulaWire", ["MobulaCore", nioCore, nioPosix, crypto, log]),
+    library("MobulaWire", ["MobulaCore", nioCore, nioPosix, nioTLS, nioSSL, crypto, log]),
     library("MobulaStore", ["MobulaCore", "CMobula"]),
     library("MobulaTransfer", ["MobulaCore", "MobulaWire", "CMobula"]),
     library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, http, crypto]),
@@ -71,7 +74,7 @@ let package = Package(
       ],
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
-    tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix]),
+    tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix, nioSSL]),
     // The processes around a store that its tests start.
     .executableTarget(
       name: "MobulaStoreProcess", dependencies: ["MobulaStore", "MobulaCore"], path: "Tests/MobulaStoreProcess",

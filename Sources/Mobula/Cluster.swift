@@ -66,13 +66,15 @@ public final class Cluster: Sendable {
     do {
       hello.cluster = store.welcome.cluster
       hello.host = store.welcome.host
-      let workers = WorkerConnections(token: token, hello: hello)
+      let tls = try ClusterOptions.tls(in: options.directory)
+      let workers = WorkerConnections(token: token, tls: tls, hello: hello)
       var control = RPCRouter()
       control.on(DriverControlAPI.leaseRevoked) { lost, _ in
         await workers.leaseLost(lost)
         return Empty()
       }
-      let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello, router: control)
+      let head = try await RPCConnection.connect(
+        to: store.welcome.head, token: token, hello: hello, router: control, tls: tls)
       let job: JobID
       do {
         job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job

@@ -1,5 +1,6 @@
 import Glibc
 public import MobulaCore
+package import MobulaWire
 
 /// How a process uses its cluster.
 public struct ClusterOptions: Sendable {
@@ -28,6 +29,19 @@ public struct ClusterOptions: Sendable {
 
   /// The file with the cluster's token.
   public static func tokenFile(in directory: String) -> String { directory + "/token" }
+
+  /// The folder with this host's certificates, which is there when the host uses TLS.
+  package static func certificates(in directory: String) -> CertificateFolder {
+    CertificateFolder(directory + "/tls")
+  }
+
+  /// How processes of this host talk to others: with TLS where the host was started with it.
+  ///
+  /// - Throws: `MobulaError` when the certificates can't be read or have expired.
+  package static func tls(in directory: String) throws(MobulaError) -> ClusterTLS? {
+    let folder = certificates(in: directory)
+    return access(folder.path, F_OK) == 0 ? try ClusterTLS(folder) : nil
+  }
 }
 
 /// What a task or an actor needs, and where it may go.

@@ -43,16 +43,17 @@ public enum Worker {
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
     let options = ClusterOptions(directory: environment.directory)
     let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: environment.directory))
+    let tls = try ClusterOptions.tls(in: environment.directory)
     var hello = Hello(role: .worker, name: environment.podName)
     hello.build = environment.program.build
 
     let store = try await StoreSession.connect(directory: environment.directory, token: token, hello: hello)
     hello.host = store.welcome.host
     hello.cluster = store.welcome.cluster
-    let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello)
+    let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello, tls: tls)
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
-      program: environment.program, workers: WorkerConnections(token: token, hello: hello),
+      program: environment.program, workers: WorkerConnections(token: token, tls: tls, hello: hello),
       log: Logger(label: "mobula.worker"))
     let context = TaskContext(
       cluster: cluster, host: store.welcome.host, hostName: store.welcome.name, pod: environment.pod,
@@ -60,7 +61,7 @@ public enum Worker {
 
     let service = WorkerService(context: context)
     let server = try await RPCServer.bind(
-      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router(),
+      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router(), tls: tls,
       onDisconnect: { service.disconnected($0) })
     cluster.actors.listens(at: server.endpoint)
     let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)

@@ -1,3 +1,5 @@
+public import MobulaCore
+
 /// How hosts are emulated.
 public enum EmulationKind: String, Codable, Sendable {
   /// Network, mount, PID and IPC namespaces on one bridge, with shaped NICs.
@@ -16,6 +18,10 @@ public protocol HostEmulation: Sendable {
   ///
   /// - Throws: `MobulaError` (`unavailable`) where this can't be emulated.
   func cut(_ host: EmulatedHost) async throws
+  /// Changes the rate of a host's interface, in both directions.
+  ///
+  /// - Throws: `MobulaError` (`unavailable`) where this can't be emulated.
+  func limit(_ host: EmulatedHost, to rate: LinkRate) async throws
   /// Undoes `cut`.
   func join(_ host: EmulatedHost) async throws
   /// Kills every process of the hosts, and returns when they and the network are gone.

@@ -1,3 +1,5 @@
+public import MobulaCore
+
 /// What one TCP connection carries between two hosts.
 public struct LineRate: Hashable, Sendable, CustomStringConvertible {
   /// Payload.

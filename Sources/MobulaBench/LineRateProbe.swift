@@ -1,6 +1,6 @@
 internal import Glibc
 import Mobula
-import MobulaCore
+public import MobulaCore
 
 /// Measures the line rate between two hosts with a TCP connection of its own.
 ///

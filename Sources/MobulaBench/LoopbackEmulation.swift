@@ -40,6 +40,11 @@ public final class LoopbackEmulation: HostEmulation {
       .unavailable, "Host \(host.name) shares the loopback interface and can't be cut off: run where namespaces work.")
   }
 
+  public func limit(_ host: EmulatedHost, to rate: LinkRate) async throws {
+    throw MobulaError(
+      .unavailable, "Nothing shapes hosts on loopback: run as root, or where users may have namespaces.")
+  }
+
   public func join(_ host: EmulatedHost) async throws {}
 
   public func stop() async {

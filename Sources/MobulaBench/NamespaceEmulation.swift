@@ -1,5 +1,5 @@
 internal import Glibc
-import MobulaCore
+public import MobulaCore
 
 /// Hosts as namespaces on one bridge, each with its own network, mount, PID, IPC and UTS namespaces,
 /// its own `/tmp`, `/run` and `/dev/shm`, and an interface shaped in both directions.
@@ -85,6 +85,13 @@ public final class NamespaceEmulation: HostEmulation {
 
   public func cut(_ host: EmulatedHost) async throws { try await set(host, "down") }
   public func join(_ host: EmulatedHost) async throws { try await set(host, "up") }
+
+  public func limit(_ host: EmulatedHost, to rate: LinkRate) async throws {
+    guard case .namespaces(let initProcess, let interface) = host.place else { return }
+    try await NamespaceScripts.limit.run(
+      [interface, "\(initProcess)", "\(rate.bitsPerSecond)bit"],
+      orSay: "The interface of host \(host.name) can't be limited")
+  }
 
   private func set(_ host: EmulatedHost, _ state: String) async throws {
     try await NamespaceScripts.link.run(

@@ -96,6 +96,13 @@ enum NamespaceScripts {
     ' sh "$3" "$4"
     """)
 
+  /// `limit INTERFACE PID RATE`: another rate for what `cable` has shaped.
+  static let limit = ShellScript(
+    """
+    tc qdisc change dev "$1" root tbf rate "$3" burst 512k latency 20ms
+    exec nsenter -t "$2" -n tc qdisc change dev eth0 root tbf rate "$3" burst 512k latency 20ms
+    """)
+
   /// `privateTemporary DIRECTORY PROGRAM ARGUMENT…`: becomes PROGRAM, for which DIRECTORY is `/tmp`.
   static let privateTemporary = ShellScript(
     """

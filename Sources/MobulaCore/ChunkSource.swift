@@ -9,10 +9,19 @@ public protocol ChunkSource: AnyObject, Sendable {
   var descriptor: CInt { get }
   /// Where the object's first byte lies in `descriptor`.
   var offset: Int { get }
-  /// Blocks the calling thread until chunk `index` is verified, and returns its CRC32C.
+  /// Whether this host has the bytes from elsewhere than another host: it made them, or reads them from S3.
+  /// Then it may be the only one that has them.
+  var isOrigin: Bool { get }
+  /// What is verified now, and may be sent.
+  var chunkMap: ChunkMap { get }
+  /// The CRC32C of a verified chunk.
+  func checksum(of index: Int) -> UInt32
+  /// Why the missing chunks won't come, once the replica was given up.
+  var failure: MobulaError? { get }
+  /// Calls `body` whenever chunks were verified or the replica was given up, on the thread that did it: be brief.
   ///
-  /// - Throws: `MobulaError`: `deadlineExceeded`, or `notFound` once the replica was given up.
-  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32
+  /// - Returns: to be kept for as long as `body` shall be called.
+  func observe(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable
   /// The digest, once every chunk is verified.
   var digest: ObjectDigest? { get }
 }
@@ -26,6 +35,9 @@ public protocol ChunkSink: AnyObject, Sendable {
   var geometry: ChunkGeometry { get }
   /// Claims the lowest chunk at or after `start` that is neither verified nor claimed.
   func claimChunk(from start: Int) -> Int?
+  /// Claims this chunk; may block until there is memory for it. False when it is verified or claimed, or the replica
+  /// was given up.
+  func claim(_ index: Int) -> Bool
   /// The memory of a chunk; only who claimed it may write there, and only until `commit` or `abandon`.
   func memory(of index: Int) -> UnsafeMutableRawBufferPointer
   /// The bytes of `index` are all there, and their CRC32C is `checksum`.
@@ -34,4 +46,12 @@ public protocol ChunkSink: AnyObject, Sendable {
   func abandon(_ index: Int)
   /// What is verified now.
   var chunkMap: ChunkMap { get }
+}
+
+extension ChunkSink {
+  public func claim(_ index: Int) -> Bool {
+    guard let claimed = claimChunk(from: index) else { return false }
+    if claimed != index { abandon(claimed) }
+    return claimed == index
+  }
 }

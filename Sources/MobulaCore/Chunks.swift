@@ -56,7 +56,7 @@ public struct ChunkGeometry: Hashable, Sendable, Codable {
 public struct ChunkMap: Hashable, Sendable {
   public let count: Int
   public private(set) var verifiedCount = 0
-  private var words: [UInt64]
+  @usableFromInline var words: [UInt64]
 
   /// No chunk of `count` verified yet.
   public init(count: Int) {
@@ -78,6 +78,71 @@ public struct ChunkMap: Hashable, Sendable {
     words[index >> 6] |= 1 << UInt64(index & 63)
     verifiedCount += 1
     return true
+  }
+
+  /// Every chunk of `count` verified.
+  public init(completeOf count: Int) {
+    self.init(count: count)
+    for index in words.indices { words[index] = .max }
+    if count % 64 != 0 { words[words.count - 1] = (1 << UInt64(count % 64)) - 1 }
+    verifiedCount = count
+  }
+
+  /// Takes the verified bit of a chunk away; false when it was not set.
+  @discardableResult
+  public mutating func remove(_ index: Int) -> Bool {
+    guard contains(index) else { return false }
+    words[index >> 6] &= ~(1 << UInt64(index & 63))
+    verifiedCount -= 1
+    return true
+  }
+
+  /// Sets all bits of `other`, which has as many chunks.
+  public mutating func formUnion(_ other: ChunkMap) {
+    precondition(count == other.count, "maps of one object")
+    verifiedCount = 0
+    for index in words.indices {
+      words[index] |= other.words[index]
+      verifiedCount += words[index].nonzeroBitCount
+    }
+  }
+
+  /// Calls `body` with each chunk of this map that is in none of `others`, from the lowest on, until it returns false.
+  @inlinable
+  public func forEach(notIn a: ChunkMap, _ b: ChunkMap? = nil, _ body: (Int) -> Bool) {
+    precondition(count == a.count, "maps of one object")
+    for index in words.indices {
+      var word = words[index] & ~a.words[index]
+      if let b { word &= ~b.words[index] }
+      while word != 0 {
+        if !body(index << 6 + word.trailingZeroBitCount) { return }
+        word &= word - 1
+      }
+    }
+  }
+
+  /// The chunks of this map that are not in `other`, as ranges from the lowest on.
+  public func ranges(notIn other: ChunkMap) -> [Range<Int>] {
+    var ranges: [Range<Int>] = []
+    forEach(notIn: other) { index in
+      if let last = ranges.last, last.upperBound == index {
+        ranges[ranges.count - 1] = last.lowerBound..<index + 1
+      } else {
+        ranges.append(index..<index + 1)
+      }
+      return true
+    }
+    return ranges
+  }
+
+  /// The lowest chunk of this map that is not in `other`.
+  public func first(notIn other: ChunkMap) -> Int? {
+    var found: Int?
+    forEach(notIn: other) {
+      found = $0
+      return false
+    }
+    return found
   }
 
   /// The lowest chunk at or after `start` that is missing.

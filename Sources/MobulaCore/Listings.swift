@@ -36,10 +36,14 @@ public struct ClusterStatus: Codable, Sendable {
     public var bytes: ByteCount
     /// False while the head has lost it and waits for it to come back.
     public var connected: Bool
+    /// As in `zone=eu-1`.
+    public var labels: [String: String]
 
     public init(
-      host: HostID, name: String, bulk: Endpoint, capacity: ByteCount, objects: Int, bytes: ByteCount, connected: Bool
+      host: HostID, name: String, bulk: Endpoint, capacity: ByteCount, objects: Int, bytes: ByteCount, connected: Bool,
+      labels: [String: String] = [:]
     ) {
+      self.labels = labels
       self.host = host
       self.name = name
       self.bulk = bulk

@@ -15,3 +15,15 @@ public enum PlacementStrategy: Codable, Sendable, Hashable {
   /// A pod of this host only.
   case host(HostID)
 }
+
+/// Who goes first where a host's network does not suffice for all.
+public enum TransferPriority: UInt8, Codable, Sendable, Comparable, CaseIterable {
+  /// A copy that nobody waits for, as of a broadcast.
+  case background = 0
+  /// Somebody will want it soon.
+  case prefetch = 1
+  /// Somebody waits for it.
+  case get = 2
+
+  public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
+}

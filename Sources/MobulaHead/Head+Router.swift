@@ -7,6 +7,7 @@ extension Head {
     var router = RPCRouter()
     head.answerMembers(&router)
     head.answerObjects(&router)
+    head.answerBroadcasts(&router)
     head.answerLeases(&router)
     router.on(HeadAPI.status) { _, _ in head.status() }
     return router
@@ -42,7 +43,7 @@ extension Head {
         state.apply(state.directory.locate(LocateQuestion(id, request)))
       }
       if Task.isCancelled {
-        self.endTransfer(TransferEnded(receiver: request.host, source: reply.source, object: request.object))
+        self.endTransfer(TransferEnded(receiver: request.host, object: request.object))
       }
       return reply
     }
@@ -86,6 +87,24 @@ extension Head {
     }
   }
 
+  private func answerBroadcasts(_ router: inout RPCRouter) {
+    router.on(HeadAPI.bring) { order, _ in
+      let connection = try self.attempt { state throws(MobulaError) in try state.control(of: order.host) }
+      // As long as the caller waits: its deadline, and its end, cancel this call, too.
+      return try await connection.call(HostControlAPI.bring, order, deadline: .seconds(86_400))
+    }
+    router.on(HeadAPI.progress) { question, _ in
+      let asked = self.perform { state in question.hosts.compactMap { try? state.control(of: $0) } }
+      let deadline = self.configuration.callTimeout
+      return await withTaskGroup(of: ReplicaProgress?.self) { group in
+        for connection in asked {
+          group.addTask { try? await connection.call(HostControlAPI.progress, question, deadline: deadline) }
+        }
+        return await group.reduce(into: []) { answers, answer in if let answer { answers.append(answer) } }
+      }
+    }
+  }
+
   private func answerLeases(_ router: inout RPCRouter) {
     router.on(HeadAPI.requestLease) { request, _ in
       let grant: LeaseGrant = try await self.answer(as: { .lease($0) }) { state, id throws(MobulaError) in
@@ -108,7 +127,7 @@ extension Head {
   private func endTransfer(_ request: TransferEnded) {
     perform { state in
       state.apply(
-        state.directory.transferEnded(receiver: request.receiver, source: request.source, object: request.object))
+        state.directory.transferEnded(receiver: request.receiver, object: request.object))
     }
   }
 

@@ -28,13 +28,14 @@ public final class Head: Sendable {
   ///
   /// - Throws: `MobulaError`: `alreadyExists` when the endpoint is taken, `invalidArgument` when it is not this machine's.
   public static func bind(
-    _ configuration: HeadConfiguration, token: ClusterToken, logger: Logger = Logger(label: "mobula.head")
+    _ configuration: HeadConfiguration, token: ClusterToken, tls: ClusterTLS? = nil,
+    logger: Logger = Logger(label: "mobula.head")
   ) async throws -> Head {
     let head = Head(configuration, logger: logger)
     let hello = Hello(
       role: .head, name: configuration.name, cluster: configuration.cluster, epoch: configuration.epoch)
     let server = try await RPCServer.bind(
-      to: configuration.endpoint, token: token, hello: hello, router: router(of: head))
+      to: configuration.endpoint, token: token, hello: hello, router: router(of: head), tls: tls)
     head.server.withLock { $0 = server }
     return head
   }
@@ -86,7 +87,6 @@ public final class Head: Sendable {
   @discardableResult
   func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
     let (answer, effects) = state.withLock { state in
-      state.directory.advance(to: now)
       return (body(&state), state.takeEffects())
     }
     for effect in effects {

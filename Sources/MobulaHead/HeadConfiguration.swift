@@ -19,9 +19,6 @@ public struct HeadConfiguration: Sendable {
   public var leaseTimeout: Duration = .seconds(3600)
   /// How long a pod may take to start a worker for a lease. 30 s.
   public var grantTimeout: Duration = .seconds(30)
-  /// How long a host that was told where to take an object from may take to report that it has
-  /// begun; after that, no other host waits for it. 5 s.
-  public var partialTimeout: Duration = .seconds(5)
   /// How long other calls to hosts, pods and drivers may take. 10 s.
   public var callTimeout: Duration = .seconds(10)
 

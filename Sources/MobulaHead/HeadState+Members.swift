@@ -8,12 +8,13 @@ extension HeadState {
   ) throws(MobulaError) -> RegistrationReply {
     let host = registration.host
     let description = HostDescription(
-      name: registration.name, bulk: registration.bulk, capacity: registration.capacity)
+      name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels)
     // One that was here before knew no other head.
     let isKnown = membership.hosts[host] != nil
     let actions = try membership.hostRegistered(
       host, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
     hostNames.joined(host, registration.name)
+    directory.zones[host] = registration.labels[HostLabel.zoneKey]
     watch(connection)
     apply(actions, at: now, restarted: host)
     let inventory = HostInventory(registration)
@@ -57,6 +58,17 @@ extension HeadState {
     }
   }
 
+  /// The connection that a host is called on.
+  ///
+  /// - Throws: `MobulaError` (`connectionClosed`) while there is none.
+  func control(of host: HostID) throws(MobulaError) -> RPCConnection {
+    guard let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) else {
+      throw MobulaError(
+        .connectionClosed, "Host \(hostName(host)) is not connected to the head: see `mobula status`, and try again.")
+    }
+    return connection
+  }
+
   mutating func startJob(on connection: RPCConnection) -> JobReply {
     lastJob = JobID(lastJob.number + 1)
     jobs[lastJob] = ConnectionID(connection.id)
@@ -81,7 +93,10 @@ extension HeadState {
         act(.log(.warning, "host \(hostName(host)) is lost"))
         lostHosts.insert(host)
         // Unless a newer incarnation is there at once.
-        if membership.hosts[host] == nil { hostNames.left(host) }
+        if membership.hosts[host] == nil {
+          hostNames.left(host)
+          directory.zones[host] = nil
+        }
       case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))
       case .podReturned(let pod): act(.log(.info, "pod \(podName(pod)) is back"))
       case .podSuspected(let pod): act(.log(.notice, "pod \(podName(pod)) is away"))
@@ -100,7 +115,7 @@ extension HeadState {
   func status(at endpoint: Endpoint) -> ClusterStatus {
     var objects: [HostID: (count: Int, bytes: Int)] = [:]
     for record in directory.records.values {
-      for host in record.graph.complete {
+      for host in record.planner.complete {
         objects[host, default: (0, 0)].count += 1
         objects[host]?.bytes += record.geometry?.objectSize ?? 0
       }
@@ -109,7 +124,8 @@ extension HeadState {
       ClusterStatus.Host(
         host: host, name: member.description.name, bulk: member.description.bulk,
         capacity: member.description.capacity, objects: objects[host]?.count ?? 0,
-        bytes: ByteCount(objects[host]?.bytes ?? 0), connected: member.connection != nil)
+        bytes: ByteCount(objects[host]?.bytes ?? 0), connected: member.connection != nil,
+        labels: member.description.labels)
     }
     let pods = scheduler.pods.sorted { $0.key < $1.key }.map { pod, book in
       ClusterStatus.Pod(
@@ -118,6 +134,6 @@ extension HeadState {
     }
     return ClusterStatus(
       cluster: configuration.cluster, head: endpoint, hosts: hosts, pods: pods, jobs: jobs.keys.sorted(),
-      objects: directory.records.values.count { !$0.graph.isEmpty }, waiting: scheduler.queue.count)
+      objects: directory.records.values.count { !$0.planner.isEmpty }, waiting: scheduler.queue.count)
   }
 }

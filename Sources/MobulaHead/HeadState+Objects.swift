@@ -52,23 +52,21 @@ extension HeadState {
       }
     }
     for (host, objects) in drops.sorted(by: { $0.key < $1.key }) { drop(objects, at: host) }
-    if let next = directory.nextExpiry, next != expiryWake {
-      expiryWake = next
-      act(.wakeAt(next))
-    }
   }
 
   private func reply(_ answer: LocateAnswer, to request: LocateRequest) -> LocateReply {
-    let source: HostID
-    let known: (geometry: ChunkGeometry, digest: ObjectDigest?)
     switch answer {
-    case .local(let geometry, let digest): (source, known) = (request.host, (geometry, digest))
-    case .source(let host, let geometry, let digest): (source, known) = (host, (geometry, digest))
+    case .local(let geometry, let digest):
+      return LocateReply(isLocal: true, sources: [], geometry: geometry, digest: digest)
+    case .sources(let hosts, let geometry, let digest):
+      let sources = hosts.map { host in
+        guard let bulk = membership.hosts[host]?.description.bulk else {
+          preconditionFailure("a source has registered, and its replicas go when it is lost")
+        }
+        return LocatedSource(host: host, bulk: bulk)
+      }
+      return LocateReply(isLocal: false, sources: sources, geometry: geometry, digest: digest)
     }
-    guard let bulk = membership.hosts[source]?.description.bulk else {
-      preconditionFailure("a source has registered, and its replicas go when it is lost")
-    }
-    return LocateReply(source: source, bulk: bulk, geometry: known.geometry, digest: known.digest)
   }
 
   /// A host that is away drops them when it registers again, since they are still not live then.

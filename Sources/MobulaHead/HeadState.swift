@@ -30,14 +30,12 @@ struct HeadState: Sendable {
   var settlesAt: Duration?
   /// Jobs that hosts and pods brought from a former head, until it is settled that their drivers don't come.
   var orphanedJobs: Set<JobID> = []
-  /// What the timer was last told for receivers that have not reported yet.
-  var expiryWake: Duration?
   private var effects: [HeadEffect] = []
   private var lastRequest: UInt64 = 0
 
   init(_ configuration: HeadConfiguration) {
     self.configuration = configuration
-    directory = ObjectDirectoryStateMachine(partialTimeout: configuration.partialTimeout)
+    directory = ObjectDirectoryStateMachine()
     membership = MembershipStateMachine(hostTimeout: configuration.hostTimeout)
     scheduler = SchedulerStateMachine(infeasibleTimeout: configuration.infeasibleTimeout)
   }
@@ -66,8 +64,6 @@ struct HeadState: Sendable {
   mutating func tick(_ now: Duration) {
     apply(membership.tick(now), at: now)
     apply(scheduler.tick(now))
-    expiryWake = nil
-    apply(directory.tick(now))
     for (request, _) in waitDeadlines.filter({ $0.value <= now }) {
       finishWait(request, directory.endWait(request))
     }

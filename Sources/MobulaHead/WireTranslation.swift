@@ -51,6 +51,7 @@ extension LocateQuestion {
   init(_ id: RequestID, _ request: LocateRequest) {
     self.init(
       id: id, host: request.host, object: request.object, excluded: Set(request.excluding),
+      known: Set(request.known),
       plan: request.policy == .origin ? .origin : .relay)
   }
 }

@@ -35,15 +35,27 @@ public final class Host: Sendable {
     var hello = Hello(role: .host, name: configuration.name)
     hello.host = configuration.host
     hello.incarnation = configuration.incarnation
+    let fetcherBox = Once<ReplicaFetcher>("the fetcher")
     let transfer = try TransferServer(
-      endpoint: .tcp(host: configuration.address, port: 0), token: configuration.token, hello: hello,
-      source: { store.source($0) })
+      endpoint: .tcp(host: configuration.address, port: 0), token: configuration.token, tls: configuration.tls,
+      hello: hello, traffic: TrafficControl(limit: configuration.sendLimit), source: { store.source($0) },
+      asked: { fetcherBox.filled?.asked($0, by: $1) })
     self.transfer = transfer
     var router = RPCRouter()
     router.on(HostControlAPI.drop) { request, _ in
       notes.dropped(request.objects)
       for object in request.objects { store.delete(object) }
       return Empty()
+    }
+    router.on(HostControlAPI.bring) { order, _ in
+      guard let fetcher = fetcherBox.filled else {
+        throw MobulaError(.unavailable, "Host \(configuration.name) is just being started: try again.")
+      }
+      let fetched = try await fetcher.ensureLocal(order.object, policy: .relay, priority: order.priority)
+      return BringOutcome(bytesCopied: fetched.bytesCopied)
+    }
+    router.on(HostControlAPI.progress) { question, _ in
+      ReplicaProgress(question.object, at: configuration.host, in: store)
     }
     // The reporter and the link need each other: the link is reached through a box that is filled once.
     let box = Once<PeerLink>("the link to the head")
@@ -80,7 +92,8 @@ public final class Host: Sendable {
       if clients.areAllBack { Self.letGo(ClientTable.absent, reporter, store) }
     }
     let head = PeerLink(
-      "head", at: configuration.head, token: configuration.token, hello: hello, router: router, log: log
+      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: router,
+      log: log
     ) { connection in
       clusterBox.fill(connection.peer.cluster)
       let all = store.inventory()
@@ -91,7 +104,7 @@ public final class Host: Sendable {
         replicas: inventory.map {
           ReplicaReport(
             object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object))
-        }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)))
+        }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)), labels: configuration.labels)
       _ = try await connection.call(HeadAPI.registerHost, registration)
       for info in all.dropFirst(Self.largestRegistration) {
         reporter.made(info.object, contains: notes.contents(of: info.object), holder: nil)
@@ -99,9 +112,13 @@ public final class Host: Sendable {
     }
     box.fill(head)
     self.head = head
+    let receiving = TrafficControl(limit: configuration.receiveLimit)
     fetcher = ReplicaFetcher(
-      configuration: configuration, hello: hello, store: store, head: head, reporter: reporter, log: log)
-    s3 = S3Fetcher(host: configuration.host, head: head, fetcher: fetcher, notes: notes, log: log)
+      configuration: configuration, bulk: transfer.endpoint, hello: hello, store: store, head: head, reporter: reporter,
+      traffic: receiving, log: log)
+    fetcherBox.fill(fetcher)
+    s3 = S3Fetcher(
+      host: configuration.host, head: head, fetcher: fetcher, notes: notes, traffic: receiving, log: log)
   }
 
   /// A registration with more replicas might not fit into a frame; the others are reported after it.
@@ -309,10 +326,7 @@ public final class Host: Sendable {
       }
     }
     router.on(HostAPI.progress) { request, _ in
-      guard let progress = self.store.progress(of: request.object) else {
-        return ReplicaProgress(verified: ByteCount(0), total: nil)
-      }
-      return ReplicaProgress(verified: ByteCount(progress.verified), total: ByteCount(progress.total))
+      ReplicaProgress(request.object, at: configuration.host, in: self.store)
     }
     router.on(HostAPI.holdsChanged) { request, connection in
       let client = try self.client(connection)
@@ -328,6 +342,14 @@ public final class Host: Sendable {
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
     return router
+  }
+}
+
+extension ReplicaProgress {
+  fileprivate init(_ object: ObjectID, at host: HostID, in store: Store) {
+    let progress = store.progress(of: object)
+    self.init(
+      host: host, verified: ByteCount(progress?.verified ?? 0), total: progress.map { ByteCount($0.total) })
   }
 }
 

@@ -88,13 +88,6 @@ public struct BringReply: Codable, Sendable {
   public var bytesCopied: Int
 }
 
-public struct ReplicaProgress: Codable, Sendable {
-  /// Bytes in verified chunks.
-  public var verified: ByteCount
-  /// `nil` while nothing of the object is here.
-  public var total: ByteCount?
-}
-
 /// The objects that a process began or ceased to hold.
 public struct ProcessHoldChanges: Codable, Sendable {
   public var added: [ObjectID]

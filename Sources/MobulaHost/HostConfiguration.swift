@@ -12,6 +12,8 @@ public struct HostConfiguration: Sendable {
   public var incarnation: UInt64
   public var head: Endpoint
   public var token: ClusterToken
+  /// For connections to other hosts, and to the head; plain without.
+  public var tls: ClusterTLS?
   /// Where its sockets are; must exist.
   public var directory: String
   /// The address that other hosts reach it at. Default: `127.0.0.1`.
@@ -23,6 +25,11 @@ public struct HostConfiguration: Sendable {
   /// The share of the capacity in which free memory is kept warm, and in which it is reserved ahead; see `StoreConfiguration`.
   public var warmShare = 0.5
   public var spareShare = 0.02
+  /// What people tell hosts apart by; `zone` says which are near each other.
+  public var labels: [String: String] = [:]
+  /// The most that it sends to other hosts and receives from them and from S3; `nil` for as fast as it goes.
+  public var sendLimit: LinkRate?
+  public var receiveLimit: LinkRate?
   /// Keeps the store's memory for when this process dies.
   public var keeper: KeeperConnection?
 

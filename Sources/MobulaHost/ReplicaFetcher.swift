@@ -22,6 +22,10 @@ final class ReplicaFetcher: Sendable {
     var waiters: Int
     /// Whether somebody has been told of the bytes that it copied.
     var isAccounted = false
+    /// The exchange with other hosts, once it has begun.
+    var exchange: ObjectExchange?
+    /// The highest of those who wait.
+    var priority: TransferPriority
   }
 
   private let configuration: HostConfiguration
@@ -32,10 +36,18 @@ final class ReplicaFetcher: Sendable {
   private let log: Logger
   private let fetches = Mutex<[ObjectID: Fetch]>([:])
   private let numbers = Atomic<UInt64>(0)
+  private let own: TransferPeer
+  private let traffic: TrafficControl
 
+  /// - Parameters:
+  ///   - bulk: where this host serves its chunks.
+  ///   - traffic: what this host receives.
   init(
-    configuration: HostConfiguration, hello: Hello, store: Store, head: PeerLink, reporter: HoldReporter, log: Logger
+    configuration: HostConfiguration, bulk: Endpoint, hello: Hello, store: Store, head: PeerLink,
+    reporter: HoldReporter, traffic: TrafficControl, log: Logger
   ) {
+    self.traffic = traffic
+    own = TransferPeer(host: configuration.host, bulk: bulk)
     self.configuration = configuration
     self.hello = hello
     self.store = store
@@ -46,12 +58,15 @@ final class ReplicaFetcher: Sendable {
 
   /// Waits until the object is complete in this host's store. The fetch is given up when nobody waits for it any more.
   ///
+  /// - Parameter priority: what a fetch that is under way already is raised to.
   /// - Throws: `MobulaError`: `notFound` when no replica is left anywhere, `full`, `corrupted`, or `cancelled`.
-  func ensureLocal(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
+  func ensureLocal(
+    _ object: ObjectID, policy: SourcePolicy, priority: TransferPriority = .get
+  ) async throws -> Fetched {
     while true {
       try Task.checkCancellation()
       if let here = try await local(object) { return here }
-      let (task, isFirst) = join(object) { try await self.fetch(object, policy: policy) }
+      let (task, isFirst) = join(object, priority) { try await self.fetch(object, policy: policy) }
       do {
         let fetched = try await withTaskCancellationHandler {
           try await task.value
@@ -86,15 +101,16 @@ final class ReplicaFetcher: Sendable {
 
   /// The fetch of an object, begun by `body` if there is none; and whether its bytes are the caller's to report.
   private func join(
-    _ object: ObjectID, _ body: @escaping @Sendable () async throws -> Fetched
+    _ object: ObjectID, _ priority: TransferPriority, _ body: @escaping @Sendable () async throws -> Fetched
   ) -> (task: Task<Fetched, any Error>, isFirst: Bool) {
-    fetches.withLock { fetches in
+    let (task, isFirst, exchange) = fetches.withLock { fetches in
       if var fetch = fetches[object] {
         let isFirst = !fetch.isAccounted
         fetch.waiters += 1
         fetch.isAccounted = true
+        fetch.priority = max(fetch.priority, priority)
         fetches[object] = fetch
-        return (fetch.task, isFirst)
+        return (fetch.task, isFirst, fetch.exchange)
       }
       // It clears its entry under the same lock, so not before the entry is there.
       let number = nextNumber()
@@ -102,9 +118,11 @@ final class ReplicaFetcher: Sendable {
         defer { self.ended(object, number) }
         return try await body()
       }
-      fetches[object] = Fetch(number: number, task: task, waiters: 1, isAccounted: true)
-      return (task, true)
+      fetches[object] = Fetch(number: number, task: task, waiters: 1, isAccounted: true, priority: priority)
+      return (task, true, ObjectExchange?.none)
     }
+    exchange?.raise(to: priority)
+    return (task, isFirst)
   }
 
   private func nextNumber() -> UInt64 { numbers.wrappingAdd(1, ordering: .relaxed).newValue }
@@ -133,7 +151,7 @@ final class ReplicaFetcher: Sendable {
   ) async throws {
     if store.info(of: object) != nil { return }
     // One that waits at the head for a replica is answered by what is downloaded here.
-    let writer = try await reserve(object, geometry)
+    let writer = try await reserve(object, geometry, isOrigin: true)
     fetches.withLock { fetches in
       let number = nextNumber()
       let task = Task {
@@ -148,15 +166,19 @@ final class ReplicaFetcher: Sendable {
         }
       }
       // One waiter that never leaves: it has a name, and is not given up when nobody waits.
-      fetches[object] = Fetch(number: number, task: task, waiters: 1)
+      fetches[object] = Fetch(number: number, task: task, waiters: 1, priority: .get)
     }
     try await reporter.report(.partial(object: object, geometry: geometry))
   }
 
   /// Making room can mean evicting and unmapping: off the threads that serve calls.
-  private func reserve(_ object: ObjectID, _ geometry: ChunkGeometry) async throws -> any ReplicaWriter {
+  private func reserve(
+    _ object: ObjectID, _ geometry: ChunkGeometry, isOrigin: Bool = false
+  ) async throws -> any ReplicaWriter {
     let store = store
-    return try await onThread(named: "reserve") { try store.receive(object, geometry: geometry, isCache: true) }
+    return try await onThread(named: "reserve") {
+      try store.receive(object, geometry: geometry, isOrigin: isOrigin)
+    }
   }
 
   private func giveUp(_ writer: any ReplicaWriter, _ object: ObjectID, _ error: any Error) async {
@@ -166,80 +188,65 @@ final class ReplicaFetcher: Sendable {
     await cleanUp { try? await self.reporter.report(.gone(object: object)) }
   }
 
-  /// Whoever waits behind this host for the same source may go on.
-  private func ended(_ object: ObjectID, _ source: HostID) async {
-    let ended = TransferEnded(receiver: configuration.host, source: source, object: object)
-    await cleanUp { _ = try? await self.head.call(HeadAPI.transferEnded, ended) }
+  /// Another host asks this one for an object: where this one lacks chunks of it, it may get some there.
+  func asked(_ object: ObjectID, by peer: TransferPeer) {
+    fetches.withLock { $0[object]?.exchange }?.offer(peer)
+  }
+
+  private func locate(
+    _ object: ObjectID, policy: SourcePolicy, known: Set<HostID> = [], failed: Set<HostID> = []
+  ) async throws -> LocateReply {
+    try await head.call(
+      HeadAPI.locate,
+      LocateRequest(
+        host: own.host, object: object, excluding: failed.sorted(), known: known.sorted(), policy: policy),
+      deadline: .seconds(3600))
   }
 
   private func fetch(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
-    var excluded: [HostID] = []
-    var writer: (any ReplicaWriter)?
-    var source: HostID?
-    var bytesCopied = 0
-    var lastFailure: MobulaError?
-    do {
-      while true {
-        let located: LocateReply
-        do {
-          located = try await head.call(
-            HeadAPI.locate,
-            LocateRequest(host: configuration.host, object: object, excluding: excluded, policy: policy),
-            deadline: .seconds(3600))
-        } catch let error as MobulaError where error.code == .notFound && lastFailure != nil {
-          throw MobulaError(error.code, "\(error.message) The last source failed so: \(lastFailure!.message)")
-        }
-        if located.source == configuration.host {
-          // Sealed here while the head was asked.
-          guard let info = store.info(of: object) else {
-            throw MobulaError(
-              .notFound, "The head says that object \(object) is on this host, but it is not: fetch it again.")
-          }
-          return Fetched(digest: info.digest, bytesCopied: bytesCopied)
-        }
-        source = located.source
-        let sink: any ReplicaWriter
-        if let writer {
-          sink = writer
-        } else {
-          sink = try await reserve(object, located.geometry)
-          writer = sink
-          try await reporter.report(.partial(object: object, geometry: located.geometry))
-        }
-        var failure: (any Error)?
-        do {
-          let report = try await fetchChunks(
-            into: sink, from: located.bulk, token: configuration.token, hello: hello, expecting: located.source)
-          bytesCopied += report.bytes
-        } catch {
-          failure = error
-        }
-        try Task.checkCancellation()
-        source = nil
-        await ended(object, located.source)
-        if sink.chunkMap.isComplete {
-          let digest = try await complete(sink, object: object, expected: located.digest)
-          return Fetched(digest: digest, bytesCopied: bytesCopied)
-        }
-        // Given up here, for want of memory: another source would not help.
-        if failure == nil { try sink.checkNotAbandoned() }
-        lastFailure =
-          failure as? MobulaError
-          ?? MobulaError(
-            .unavailable,
-            "Host \(located.source.short) stopped sending: \(failure.map { "\($0)" } ?? "no reason given").")
-        log.warning(
-          "a source failed; going on with another",
-          metadata: [
-            "object": "\(object)", "source": "\(located.source.short)", "reason": "\(lastFailure!.message)",
-            "verified": "\(sink.chunkMap.verifiedCount)/\(sink.chunkMap.count)",
-          ])
-        excluded.append(located.source)
+    let located = try await locate(object, policy: policy)
+    if located.isLocal {
+      // Sealed here while the head was asked.
+      guard let info = store.info(of: object) else {
+        throw MobulaError(
+          .notFound, "The head says that object \(object) is on this host, but it is not: fetch it again.")
       }
+      return Fetched(digest: info.digest, bytesCopied: 0)
+    }
+    var writer: (any ReplicaWriter)?
+    do {
+      let sink = try await reserve(object, located.geometry)
+      writer = sink
+      try await reporter.report(.partial(object: object, geometry: located.geometry))
+      let exchange = ObjectExchange(
+        into: sink, own: own, token: configuration.token, tls: configuration.tls, hello: hello, traffic: traffic,
+        priority: .background
+      ) { known, failed in
+        // Whoever takes it from the origin alone takes it from one host at a time.
+        if policy == .origin, !known.isEmpty { return [] }
+        return try await self.locate(object, policy: policy, known: known, failed: failed).sources.map(
+          TransferPeer.init)
+      }
+      let priority = fetches.withLock { fetches in
+        fetches[object]?.exchange = exchange
+        return fetches[object]?.priority ?? .get
+      }
+      // Before it has connected to anybody.
+      exchange.raise(to: priority)
+      let report: TransferReport
+      do {
+        report = try await exchange.run(from: located.sources.map(TransferPeer.init))
+      } catch {
+        try sink.checkNotAbandoned()
+        throw error
+      }
+      let digest = try await complete(sink, object: object, expected: located.digest)
+      return Fetched(digest: digest, bytesCopied: report.bytes)
     } catch {
-      if let source { await ended(object, source) }
       if let writer { await giveUp(writer, object, error) }
-      if error is CancellationError {
+      let ended = TransferEnded(receiver: own.host, object: object)
+      await cleanUp { _ = try? await self.head.call(HeadAPI.transferEnded, ended) }
+      if Task.isCancelled {
         throw MobulaError(.cancelled, "Receiving object \(object) was cancelled: nobody waits for it any more.")
       }
       throw error
@@ -259,4 +266,8 @@ final class ReplicaFetcher: Sendable {
       .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest), held: false))
     return digest
   }
+}
+
+extension TransferPeer {
+  init(_ source: LocatedSource) { self.init(host: source.host, bulk: source.bulk) }
 }

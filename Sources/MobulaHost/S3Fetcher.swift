@@ -1,6 +1,7 @@
 import Logging
 import MobulaCore
 import MobulaS3
+import MobulaTransfer
 import MobulaWire
 import Synchronization
 
@@ -11,11 +12,16 @@ final class S3Fetcher: Sendable {
   private let head: PeerLink
   private let fetcher: ReplicaFetcher
   private let notes: ObjectNotes
+  private let traffic: TrafficControl
   private let log: Logger
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[String: S3Client]>([:])
 
-  init(host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, log: Logger) {
+  /// - Parameter traffic: what this host receives.
+  init(
+    host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, traffic: TrafficControl, log: Logger
+  ) {
+    self.traffic = traffic
     self.host = host
     self.head = head
     self.fetcher = fetcher
@@ -108,10 +114,11 @@ final class S3Fetcher: Sendable {
       log.info("downloading from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))"])
       do {
         // Nearly in order, so that chunks can be relayed as they come.
-        try await fetcher.start(claim.object, geometry: geometry) { writer in
+        try await fetcher.start(claim.object, geometry: geometry) { [traffic] writer in
           try await client.download(
             bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 2,
-            partSize: ByteCount(2 * 1_048_576), lead: ByteCount(4 * 1_048_576))
+            partSize: ByteCount(2 * 1_048_576), lead: ByteCount(4 * 1_048_576),
+            pace: { try await traffic.admit($0, .get) })
         }
       } catch let error as MobulaError where error.code == .alreadyExists {
         // Another call of this host's was as fast, and has begun.

@@ -11,6 +11,8 @@ public struct PodConfiguration: Sendable {
   public var incarnation: UInt64
   public var head: Endpoint
   public var token: ClusterToken
+  /// For the connection to the head; plain without. Workers read theirs from the host's directory.
+  public var tls: ClusterTLS?
   /// The host's directory, where the pod's socket and its workers' logs go too.
   public var directory: String
   /// The address that workers listen at.
@@ -98,7 +100,8 @@ public final class Pod: Sendable {
       return Empty()
     }
     let head = PeerLink(
-      "head", at: configuration.head, token: configuration.token, hello: hello, router: control, log: log
+      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: control,
+      log: log
     ) { connection in
       let configuration = self.configuration
       _ = try await connection.call(

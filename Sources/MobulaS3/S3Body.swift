@@ -32,7 +32,10 @@ public struct S3Body: Sendable {
   }
 
   /// As `forEachPiece`, with `S3Error` for those who retry.
-  func readPieces(_ consume: (UnsafeRawBufferPointer) throws -> Void) async throws {
+  ///
+  /// - Parameter pace: waited for before each piece; the deadline does not count that time.
+  func readPieces(pace: S3Pace? = nil, _ consume: (UnsafeRawBufferPointer) throws -> Void) async throws {
+    var deadline = deadline
     var pieces = body.makeAsyncIterator()
     while true {
       let piece: ByteBuffer?
@@ -43,7 +46,12 @@ public struct S3Body: Sendable {
       }
       guard let piece else { break }
       // The idle timeout bounds the wait for one piece, this all of them.
-      if ContinuousClock.now > deadline { throw failure(HTTPClientError.deadlineExceeded) }
+      let now = ContinuousClock.now
+      if now > deadline { throw failure(HTTPClientError.deadlineExceeded) }
+      if let pace {
+        try await pace(piece.readableBytes)
+        deadline += ContinuousClock.now - now
+      }
       try piece.withUnsafeReadableBytes(consume)
     }
     try Task.checkCancellation()

@@ -1,5 +1,8 @@
 public import MobulaCore
 
+/// Waits until so many more bytes may be received.
+public typealias S3Pace = @Sendable (_ bytes: Int) async throws -> Void
+
 extension S3Client {
   /// Fills `sink` with `header` followed by the S3 object's bytes, by parallel ranged GETs.
   ///
@@ -16,13 +19,14 @@ extension S3Client {
   ///   - partSize: bytes that one GET asks for, at least one chunk; 8 MiB by default.
   ///   - lead: how far a GET may be ahead of the first missing byte, where others take the chunks in
   ///     order meanwhile; unlimited by default.
+  ///   - pace: waits until so many more bytes may be received.
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
   /// - Throws: `MobulaError`: `mismatch` when the object changed, `invalidArgument` when the sink's size is not
   ///   header and object together, else as `get`; `CancellationError`.
   public func download(
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int = 8, partSize: ByteCount = ByteCount(8 * 1_048_576),
-    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil
+    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil
   ) async throws {
     guard sink.geometry.objectSize == header.count + info.size else {
       throw MobulaError(
@@ -33,7 +37,7 @@ extension S3Client {
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, partSize: partSize.bytes,
       lead: lead?.bytes,
-      progress: progress)
+      progress: progress, pace: pace)
     try await withThrowingTaskGroup(of: Void.self) { group in
       for _ in 0..<max(1, concurrency) { group.addTask { try await download.fetchParts() } }
       try await group.waitForAll()
@@ -52,6 +56,7 @@ private struct S3Download: Sendable {
   let partSize: Int
   let lead: Int?
   let progress: (@Sendable (Int) -> Void)?
+  let pace: S3Pace?
 
   /// Fetches one part after another until no chunk is free.
   func fetchParts() async throws {
@@ -101,7 +106,7 @@ private struct S3Download: Sendable {
     let answer = try await client.transport.send(
       .get(bucket: bucket, key: key, range: range, ifMatch: info.etag))
     try check(answer, range: range)
-    try await answer.readPieces { piece in
+    try await answer.readPieces(pace: pace) { piece in
       guard piece.count <= part.missing.count else { throw broken("more bytes came than were asked for") }
       report(part.write(piece))
     }

@@ -60,9 +60,10 @@ struct SigV4Signer: Sendable {
 
   /// Encoded, and sorted by name, then value: also how the request itself writes its query.
   static func canonicalQuery(_ query: [(String, String)]) -> String {
-    query.map { (percentEncoded($0.0), percentEncoded($0.1)) }
-      .sorted { $0.0 == $1.0 ? $0.1 < $1.1 : $0.0 < $1.0 }
-      .map { "\($0.0)=\($0.1)" }
+    // With its type, since the compiler takes long to find it.
+    let encoded: [(String, String)] = query.map { (percentEncoded($0.0), percentEncoded($0.1)) }
+    return encoded.sorted { $0.0 == $1.0 ? $0.1 < $1.1 : $0.0 < $1.0 }
+      .map { pair -> String in pair.0 + "=" + pair.1 }
       .joined(separator: "&")
   }
 

@@ -26,10 +26,17 @@ final class Replica: Sendable {
   private let reservation: Reservation?
   /// Where the object begins in the segment.
   let offset: Int
+  /// Whether the bytes come from elsewhere than another host.
+  let isOrigin: Bool
+  let observers = ObserverList()
   private let state: Monitor<State>
 
   /// An object of which no chunk is there yet.
-  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, reservation: Reservation?) {
+  init(
+    _ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, reservation: Reservation?,
+    isOrigin: Bool
+  ) {
+    self.isOrigin = isOrigin
     self.reservation = reservation
     self.object = object
     self.geometry = geometry
@@ -39,8 +46,12 @@ final class Replica: Sendable {
       State(verified: ChunkMap(count: geometry.count), checksums: Array(repeating: 0, count: geometry.count)))
   }
 
-  /// An object that its maker has sealed.
-  init(_ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, checksums: [UInt32]) {
+  /// A sealed object.
+  init(
+    _ object: ObjectID, geometry: ChunkGeometry, memory: SegmentMemory, offset: Int, checksums: [UInt32],
+    isOrigin: Bool
+  ) {
+    self.isOrigin = isOrigin
     reservation = nil
     self.object = object
     self.geometry = geometry
@@ -63,33 +74,38 @@ final class Replica: Sendable {
     state.read { if case .abandoned = $0.phase { $0.claimed.isEmpty } else { false } }
   }
 
-  /// Blocks until chunk `index` is verified, and returns its CRC32C.
-  ///
-  /// - Throws: `MobulaError`: `deadlineExceeded`, or what the replica was abandoned with.
-  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
-    let checksum = try state.wait(until: deadline) { state throws(MobulaError) in
-      if state.verified.contains(index) { return state.checksums[index] }
-      if case .abandoned(let error) = state.phase { throw error }
-      return UInt32?.none
-    }
-    guard let checksum else {
-      throw MobulaError(
-        .deadlineExceeded, "Chunk \(index) of object \(object) did not arrive in time: try another source.")
-    }
-    return checksum
+  /// The CRC32C of a verified chunk.
+  func checksum(of index: Int) -> UInt32 { state.read { $0.checksums[index] } }
+
+  var failure: MobulaError? {
+    state.read { if case .abandoned(let error) = $0.phase { error } else { nil } }
   }
 
   /// Claims a chunk whose pages are reserved, so that it may block for the time that takes.
   /// `nil` when there is none, or no memory for it: the replica is abandoned then.
   func claimChunk(from start: Int) -> Int? {
     guard let index = claimUnreserved(from: start) else { return nil }
+    return reserved(index) ? index : nil
+  }
+
+  /// Claims this chunk, once its pages are reserved. False when it is not to be had.
+  func claim(_ index: Int) -> Bool {
+    let isFree = state.update { state in
+      guard case .arriving = state.phase, !state.verified.contains(index) else { return false }
+      return state.claimed.insert(index).inserted
+    }
+    return isFree && reserved(index)
+  }
+
+  /// Waits for the pages of a claimed chunk. Without memory the replica is abandoned.
+  private func reserved(_ index: Int) -> Bool {
     do throws(MobulaError) {
       try reservation?.wait(for: geometry.range(of: index).upperBound)
-      return index
+      return true
     } catch {
       returnClaim(index)
       abandon(error)
-      return nil
+      return false
     }
   }
 
@@ -123,6 +139,7 @@ final class Replica: Sendable {
         state.phase = .complete(ObjectDigest(geometry: geometry, checksums: state.checksums))
       }
     }
+    observers.notify()
   }
 
   func returnClaim(_ index: Int) {
@@ -134,6 +151,7 @@ final class Replica: Sendable {
   /// The missing chunks won't come: whoever waits for one gets `error`. Nothing when none is missing.
   func abandon(_ error: MobulaError) {
     state.update { if case .arriving = $0.phase { $0.phase = .abandoned(error) } }
+    observers.notify()
   }
 
   func checkNotAbandoned() throws(MobulaError) {

@@ -43,6 +43,8 @@ final class StoreReplicaWriter: ReplicaWriter {
 
   func claimChunk(from start: Int) -> Int? { replica.claimChunk(from: start) }
 
+  func claim(_ index: Int) -> Bool { replica.claim(index) }
+
   func memory(of index: Int) -> UnsafeMutableRawBufferPointer { replica.bytes(ofClaimed: index) }
 
   func commit(_ index: Int, checksum: UInt32) {
@@ -105,7 +107,11 @@ final class StoreSource: ChunkSource {
   var offset: Int { replica.offset }
   var digest: ObjectDigest? { replica.digest }
 
-  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
-    try replica.waitForChunk(index, until: deadline)
-  }
+  var isOrigin: Bool { replica.isOrigin }
+  var chunkMap: ChunkMap { replica.chunkMap }
+  var failure: MobulaError? { replica.failure }
+
+  func checksum(of index: Int) -> UInt32 { replica.checksum(of: index) }
+
+  func observe(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable { replica.observers.add(body) }
 }

@@ -233,10 +233,12 @@ public final class Store: Sendable {
 
   /// A replica for the store's process to fill. Blocks for room at most as long as the configuration says.
   ///
-  /// - Parameter isCache: whether there is another replica, so that this one may be evicted.
+  /// - Parameters:
+  ///   - isCache: whether there is another replica, so that this one may be evicted.
+  ///   - isOrigin: whether it is filled from elsewhere than another host.
   /// - Throws: `MobulaError`: `alreadyExists`, `full`.
   public func receive(
-    _ object: ObjectID, geometry: ChunkGeometry, isCache: Bool = true
+    _ object: ObjectID, geometry: ChunkGeometry, isCache: Bool = true, isOrigin: Bool = false
   ) throws(MobulaError) -> any ReplicaWriter {
     let (filling, memory) = try place { machine throws(MobulaError) in
       try machine.receive(object, geometry: geometry, isCache: isCache)
@@ -249,7 +251,8 @@ public final class Store: Sendable {
       }
     }
     let replica = Replica(
-      object, geometry: geometry, memory: memory, offset: filling.offset, reservation: reservation)
+      object, geometry: geometry, memory: memory, offset: filling.offset, reservation: reservation,
+      isOrigin: isOrigin)
     state.withLock { $0.replicas[filling.entry] = replica }
     return StoreReplicaWriter(replica, entry: filling.entry, store: self)
   }
@@ -269,7 +272,8 @@ public final class Store: Sendable {
       return nil
     }
     let replica = Replica(
-      object, geometry: trailer.geometry, memory: memory, offset: entry.offset, checksums: trailer.checksums)
+      object, geometry: trailer.geometry, memory: memory, offset: entry.offset, checksums: trailer.checksums,
+      isOrigin: !entry.isCache)
     return StoreSource(replica, pinned: number, store: self)
   }
 

@@ -1,4 +1,3 @@
-internal import Dispatch
 public import MobulaCore
 internal import Synchronization
 
@@ -9,6 +8,8 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
   public let offset: Int
   private let file: SharedDescriptor
   private let mapping: MemoryMapping
+  public let isOrigin: Bool
+  private let observers = ObserverList()
   private let state: Mutex<State>
 
   private struct State {
@@ -16,14 +17,18 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
     var claimed: Set<Int> = []
     var checksums: [UInt32]
     var failure: MobulaError?
-    var waiting: [DispatchSemaphore] = []
     var commits = 0
   }
 
   /// An empty replica, to be filled.
   ///
-  /// - Parameter offset: where in its memory the object begins.
-  public init(object: ObjectID, geometry: ChunkGeometry, offset: Int = 0) throws(MobulaError) {
+  /// - Parameters:
+  ///   - offset: where in its memory the object begins.
+  ///   - isOrigin: whether no other host need have it.
+  public init(
+    object: ObjectID, geometry: ChunkGeometry, offset: Int = 0, isOrigin: Bool = false
+  ) throws(MobulaError) {
+    self.isOrigin = isOrigin
     self.object = object
     self.geometry = geometry
     self.offset = offset
@@ -38,7 +43,7 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
   public convenience init(
     object: ObjectID, geometry: ChunkGeometry, offset: Int = 0, seed: UInt64
   ) throws(MobulaError) {
-    try self.init(object: object, geometry: geometry, offset: offset)
+    try self.init(object: object, geometry: geometry, offset: offset, isOrigin: true)
     for index in 0..<geometry.count { fill(index, seed: seed) }
   }
 
@@ -65,7 +70,7 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
   }
 
   /// Gives the replica up: who waits for a chunk gets the error.
-  public func fail(_ error: MobulaError) { wake { $0.failure = error } }
+  public func fail(_ error: MobulaError) { change { $0.failure = error } }
 
   /// How often a chunk was committed, to see that none was twice.
   public var commits: Int { state.withLock { $0.commits } }
@@ -79,22 +84,13 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
     }
   }
 
-  public func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
-    let semaphore = DispatchSemaphore(value: 0)
-    while true {
-      let checksum: UInt32? = try state.withLock { state throws(MobulaError) in
-        if state.map.contains(index) { return state.checksums[index] }
-        if let failure = state.failure { throw failure }
-        state.waiting.append(semaphore)
-        return nil
-      }
-      if let checksum { return checksum }
-      let (seconds, attoseconds) = (deadline - .now).components
-      let nanoseconds = Int(seconds) * 1_000_000_000 + Int(attoseconds / 1_000_000_000)
-      guard semaphore.wait(timeout: .now() + .nanoseconds(max(0, nanoseconds))) == .success else {
-        throw MobulaError(.deadlineExceeded, "Chunk \(index) of object \(object) has not arrived yet: ask again.")
-      }
-    }
+  public func checksum(of index: Int) -> UInt32 { state.withLock { $0.checksums[index] } }
+  public var failure: MobulaError? { state.withLock { $0.failure } }
+
+  public func observe(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable { observers.add(body) }
+
+  public func claim(_ index: Int) -> Bool {
+    state.withLock { $0.failure == nil && !$0.map.contains(index) && $0.claimed.insert(index).inserted }
   }
 
   public func claimChunk(from start: Int) -> Int? {
@@ -111,7 +107,7 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
   }
 
   public func commit(_ index: Int, checksum: UInt32) {
-    wake { state in
+    change { state in
       state.claimed.remove(index)
       state.map.insert(index)
       state.checksums[index] = checksum
@@ -123,12 +119,8 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
     state.withLock { state in _ = state.claimed.remove(index) }
   }
 
-  private func wake(_ change: (inout State) -> Void) {
-    let waiting = state.withLock { state in
-      change(&state)
-      defer { state.waiting = [] }
-      return state.waiting
-    }
-    for semaphore in waiting { semaphore.signal() }
+  private func change(_ body: (inout State) -> Void) {
+    state.withLock { body(&$0) }
+    observers.notify()
   }
 }

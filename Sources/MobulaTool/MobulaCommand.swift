@@ -16,8 +16,11 @@ struct MobulaCommand: AsyncParsableCommand {
                                                        this machine joins a cluster
         mobula put model.safetensors                   into the store, under the file's name
         mobula get model.safetensors -o copy           on any host of the cluster
+        mobula broadcast model.safetensors             to every host, before anybody there asks for it
         mobula fetch s3://models/whisper/              from S3 into the cluster, each byte once
         mobula store                                   what this host's store holds, and for whom
+        mobula certificates create --directory tls --cluster lab
+                                                       for `mobula start --tls tls` on every host
         mobula bench                                   replication against S3, measured here
         mobula microbenchmark                          gets and puts a second
       """,
@@ -25,7 +28,9 @@ struct MobulaCommand: AsyncParsableCommand {
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self,
-      ReleaseCommand.self, StoreCommand.self, FetchCommand.self, BenchCommand.self, MicrobenchmarkCommand.self,
+      ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self, FetchCommand.self, BroadcastCommand.self,
+      BenchCommand.self,
+      MicrobenchmarkCommand.self,
       SuperviseCommand.self, HeadCommand.self,
       HostCommand.self, PodCommand.self,
     ])

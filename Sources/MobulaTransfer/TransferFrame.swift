@@ -8,11 +8,14 @@ struct FrameWriter {
     withUnsafeBytes(of: value.bigEndian) { body.append(contentsOf: $0) }
   }
 
+  /// Text to the end of the frame.
+  mutating func append(text: String) { body += text.utf8.prefix(TransferMessage.maximumText) }
+
   mutating func append(code: MobulaError.Code, text: String) {
     let name = Array(code.description.utf8)
     append(UInt8(name.count))
     body += name
-    body += text.utf8.prefix(TransferMessage.maximumText)
+    append(text: text)
   }
 }
 
@@ -36,14 +39,31 @@ struct FrameReader {
   /// A chunk's index or length: 32 bits on the wire.
   mutating func readIndex() throws(MobulaError) -> Int { Int(try read(UInt32.self)) }
 
+  /// - Throws: also for a priority that there is not.
+  mutating func readPriority() throws(MobulaError) -> TransferPriority {
+    let number = try read(UInt8.self)
+    guard let priority = TransferPriority(rawValue: number) else {
+      throw MobulaError(
+        .protocolViolation, "A peer sent priority \(number), which there is not: run the same version on all hosts.")
+    }
+    return priority
+  }
+
+  var isAtEnd: Bool { rest.isEmpty }
+
+  /// Text, to the end of the frame.
+  mutating func readText() -> String {
+    defer { rest = [] }
+    return String(decoding: rest, as: UTF8.self)
+  }
+
   /// An error's code and, to the end of the frame, its sentence.
   mutating func readError() throws(MobulaError) -> (MobulaError.Code, String) {
     let count = Int(try read(UInt8.self))
     guard rest.count >= count else { throw Self.truncated }
     let code = MobulaError.Code(String(decoding: rest.prefix(count), as: UTF8.self))
-    let text = String(decoding: rest.dropFirst(count), as: UTF8.self)
-    rest = []
-    return (code, text)
+    rest = rest.dropFirst(count)
+    return (code, readText())
   }
 
   /// - Throws: `protocolViolation` when bytes are left over.

@@ -22,57 +22,89 @@ package struct ChunkHeader: Hashable, Sendable {
 /// message it is, and its fields, big-endian. Only `chunk` is followed by bytes
 /// outside any frame, so that they go from memory to memory.
 package enum TransferMessage: Hashable, Sendable {
-  /// Receiver: the object it wants; first, and once a connection.
-  case open(ObjectID)
-  /// Receiver: this chunk, please. Several may be outstanding; they are answered in order.
+  /// Receiver: the object it wants; first, and once a connection. `bulk` is where the receiver serves
+  /// its own chunks of it, a TCP port of the host that it connects from or a HOST:PORT; empty when it does not.
+  case open(ObjectID, bulk: String, priority: TransferPriority = .get)
+  /// Receiver: from now on the object is wanted so much.
+  case prioritize(TransferPriority)
+  /// Receiver: this chunk, please, which was offered. Several may be outstanding; they are sent in order.
   case request(Int)
-  /// Receiver: this chunk arrived and its checksum is right, so the sender may let go of it.
+  /// Receiver: that chunk comes from elsewhere, so it need not be sent any more.
+  case cancel(Int)
+  /// Receiver: this chunk is here and right, so the sender may let go of it. Also for chunks that were offered
+  /// and came from elsewhere, where the sender wants news.
   case acknowledge(Int)
   /// Receiver: nothing more is wanted.
   case done
   /// Sender: the object is here, perhaps not all of it yet.
-  case opened(objectSize: Int, chunkSize: Int)
+  case opened(objectSize: Int, chunkSize: Int, wantsNews: Bool)
+  /// Sender: these chunks can be asked for.
+  case offer([Range<Int>])
   /// Sender: the object can't be had from here.
   case refused(MobulaError.Code, String)
   /// Sender: the header of a chunk; its bytes follow.
   case chunk(ChunkHeader)
-  /// Sender: this chunk won't come, and no other will.
-  case failed(Int, MobulaError.Code, String)
-  /// Sender: alive, but the next requested chunk has not arrived here itself.
-  case waiting
+  /// Sender: no other chunk will come.
+  case failed(MobulaError.Code, String)
+  /// Sender: alive, but nothing is to be sent. Receiver: alive, but slow on purpose.
+  case alive
 
   /// The longest frame, without its length: what is longer is refused unread.
   package static let maximumFrame = ByteCount(4096)
+  /// Ranges in one offer, so that it fits into a frame.
+  package static let maximumRanges = 500
   /// Bytes of the longest text in a message: what is longer is cut.
   static let maximumText = 2048
 }
 
 extension TransferMessage {
   private enum Kind: UInt8 {
-    case open = 1, request, acknowledge, done
-    case opened = 16, refused, chunk, failed, waiting
+    case open = 1, request, acknowledge, done, cancel, prioritize
+    case opened = 16, refused, chunk, failed, alive, offer
+  }
+
+  /// Offers of as many ranges as there are.
+  package static func offers(_ ranges: [Range<Int>]) -> [TransferMessage] {
+    stride(from: 0, to: ranges.count, by: maximumRanges).map {
+      .offer(Array(ranges[$0..<min(ranges.count, $0 + maximumRanges)]))
+    }
   }
 
   /// The whole frame, its length included.
   package var frame: [UInt8] {
     var body = FrameWriter()
     switch self {
-    case .open(let object):
+    case .open(let object, let bulk, let priority):
       body.append(Kind.open.rawValue)
       body.append(object.high)
       body.append(object.low)
+      body.append(priority.rawValue)
+      body.append(text: bulk)
+    case .prioritize(let priority):
+      body.append(Kind.prioritize.rawValue)
+      body.append(priority.rawValue)
     case .request(let index):
       body.append(Kind.request.rawValue)
+      body.append(UInt32(index))
+    case .cancel(let index):
+      body.append(Kind.cancel.rawValue)
       body.append(UInt32(index))
     case .acknowledge(let index):
       body.append(Kind.acknowledge.rawValue)
       body.append(UInt32(index))
     case .done:
       body.append(Kind.done.rawValue)
-    case .opened(let objectSize, let chunkSize):
+    case .opened(let objectSize, let chunkSize, let wantsNews):
       body.append(Kind.opened.rawValue)
       body.append(UInt64(objectSize))
       body.append(UInt32(chunkSize))
+      body.append(UInt8(wantsNews ? 1 : 0))
+    case .offer(let ranges):
+      body.append(Kind.offer.rawValue)
+      for range in ranges {
+        body.append(UInt32(range.lowerBound))
+        body.append(UInt32(range.count))
+      }
     case .refused(let code, let text):
       body.append(Kind.refused.rawValue)
       body.append(code: code, text: text)
@@ -81,12 +113,11 @@ extension TransferMessage {
       body.append(UInt32(header.index))
       body.append(UInt32(header.length))
       body.append(header.checksum)
-    case .failed(let index, let code, let text):
+    case .failed(let code, let text):
       body.append(Kind.failed.rawValue)
-      body.append(UInt32(index))
       body.append(code: code, text: text)
-    case .waiting:
-      body.append(Kind.waiting.rawValue)
+    case .alive:
+      body.append(Kind.alive.rawValue)
     }
     return Frame.encode(body.body)
   }
@@ -98,8 +129,12 @@ extension TransferMessage {
     var reader = FrameReader(body)
     switch Kind(rawValue: try reader.read(UInt8.self)) {
     case .open:
-      self = .open(ObjectID(high: try reader.read(), low: try reader.read()))
+      let object = ObjectID(high: try reader.read(), low: try reader.read())
+      let priority = try reader.readPriority()
+      self = .open(object, bulk: reader.readText(), priority: priority)
+    case .prioritize: self = .prioritize(try reader.readPriority())
     case .request: self = .request(try reader.readIndex())
+    case .cancel: self = .cancel(try reader.readIndex())
     case .acknowledge: self = .acknowledge(try reader.readIndex())
     case .done: self = .done
     case .opened:
@@ -107,7 +142,15 @@ extension TransferMessage {
         throw MobulaError(
           .protocolViolation, "A peer announced an object of more than 2^63 bytes: it is no mobula host.")
       }
-      self = .opened(objectSize: objectSize, chunkSize: try reader.readIndex())
+      self = .opened(
+        objectSize: objectSize, chunkSize: try reader.readIndex(), wantsNews: try reader.read(UInt8.self) != 0)
+    case .offer:
+      var ranges: [Range<Int>] = []
+      while !reader.isAtEnd {
+        let first = try reader.readIndex()
+        ranges.append(first..<first + (try reader.readIndex()))
+      }
+      self = .offer(ranges)
     case .refused:
       let (code, text) = try reader.readError()
       self = .refused(code, text)
@@ -115,10 +158,9 @@ extension TransferMessage {
       self = .chunk(
         ChunkHeader(index: try reader.readIndex(), length: try reader.readIndex(), checksum: try reader.read()))
     case .failed:
-      let index = try reader.readIndex()
       let (code, text) = try reader.readError()
-      self = .failed(index, code, text)
-    case .waiting: self = .waiting
+      self = .failed(code, text)
+    case .alive: self = .alive
     case nil:
       throw MobulaError(
         .protocolViolation, "A peer sent a transfer message of an unknown kind: run the same version on all hosts.")

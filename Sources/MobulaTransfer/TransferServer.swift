@@ -12,10 +12,15 @@ public final class TransferServer: Sendable {
   public let endpoint: Endpoint
 
   private let token: ClusterToken
+  private let tls: ClusterTLS?
   private let hello: Hello
   private let maximumConnections: Int
   private let timeouts: TransferTimeouts
+  private let traffic: TrafficControl
   private let source: @Sendable (ObjectID) -> (any ChunkSource)?
+  private let asked: @Sendable (ObjectID, TransferPeer) -> Void
+  private let offers = OfferBook()
+  private let gate = SendGate()
   private let listener: TransferSocket
   private let listenerDescriptor: CInt
   private let sent = Atomic<Int>(0)
@@ -35,11 +40,15 @@ public final class TransferServer: Sendable {
   /// - Parameters:
   ///   - endpoint: TCP; port 0 for any free one.
   ///   - maximumConnections: connections at once; more are closed unanswered.
+  ///   - traffic: what this host sends, by whatever server.
   ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
+  ///   - asked: told of each host that asks for an object of which it serves its own chunks.
   /// - Throws: `MobulaError`: `unavailable` when the address can't be had, `invalidArgument` for a Unix socket.
   public init(
-    endpoint: Endpoint, token: ClusterToken, hello: Hello, maximumConnections: Int = 256,
-    timeouts: TransferTimeouts = .init(), source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?
+    endpoint: Endpoint, token: ClusterToken, tls: ClusterTLS? = nil, hello: Hello, maximumConnections: Int = 256,
+    timeouts: TransferTimeouts = .init(), traffic: TrafficControl = .init(),
+    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
+    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
   ) throws(MobulaError) {
     guard case .tcp(let host, _) = endpoint, let address = try SocketAddress.resolve(endpoint, passive: true).first
     else { throw MobulaError(.invalidArgument, "\(endpoint) is no HOST:PORT: objects move between hosts over TCP.") }
@@ -48,10 +57,13 @@ public final class TransferServer: Sendable {
     self.endpoint = .tcp(host: host, port: try SocketAddress.port(of: owned.rawValue))
     listener = TransferSocket(owned, peer: "the listener at \(endpoint)")
     self.token = token
+    self.tls = tls
     self.hello = hello
     self.maximumConnections = maximumConnections
     self.timeouts = timeouts
+    self.traffic = traffic
     self.source = source
+    self.asked = asked
     state.withLock { $0.threads = 1 }
     detachThread(named: "accept chunks") { [self] in
       accept()
@@ -112,7 +124,7 @@ public final class TransferServer: Sendable {
         continue
       }
       detachThread(named: "serve chunks") { [self] in
-        try? serve(socket)
+        try? serve(socket, number)
         socket.close()
         _ = state.withLock { $0.connections.removeValue(forKey: number) }
         threadEnded()
@@ -132,16 +144,24 @@ public final class TransferServer: Sendable {
     }
   }
 
-  private func serve(_ socket: TransferSocket) throws(MobulaError) {
+  private func serve(_ socket: TransferSocket, _ number: UInt64) throws(MobulaError) {
     socket.setSendTimeout(timeouts.idle)
+    socket.limitUnsent()
     let patience = Patience(stall: timeouts.connect, deadline: .now + timeouts.connect)
-    _ = try socket.authenticateAsServer(token: token, hello: hello, patience)
-    guard case .open(let object) = try socket.receiveMessage(patience) else { return }
+    try socket.secureAsServer(tls, token: token, hello: hello, patience)
+    let receiver = try socket.authenticateAsServer(token: token, hello: hello, patience)
+    guard case .open(let object, let bulk, let priority) = try socket.receiveMessage(patience) else { return }
     guard let source = source(object) else {
       return try socket.send(
         .refused(.notFound, "Host \(hello.name) has no replica of object \(object): fetch it from another source."))
     }
-    ChunkSender(socket, source: source, timeouts: timeouts) { [self] count in
+    if let host = receiver.host, let endpoint = Endpoint(bulk) {
+      asked(object, TransferPeer(host: host, bulk: endpoint))
+    }
+    ChunkSender(
+      socket, source: source, offers: offers, number: number, gate: gate, timeouts: timeouts,
+      traffic: traffic.flow(priority)
+    ) { [self] count in
       sent.add(count, ordering: .relaxed)
       TransferCounters.addSent(count)
     }.run()

@@ -12,6 +12,8 @@ final class TransferSocket: Sendable {
   let peer: String
   private let descriptor: CInt
   private let isOpen = Mutex(true)
+  /// What everything goes through once the connection is secure.
+  private let stream = Mutex<SecureStream?>(nil)
 
   init(_ owned: consuming OwnedDescriptor, peer: String) {
     self.peer = peer
@@ -41,6 +43,10 @@ final class TransferSocket: Sendable {
     close()
   }
 
+  /// Keeps little in the kernel that has not left yet: what is sent after a chunk must not wait behind the next ones, and
+  /// what is cancelled must not be on its way already.
+  func limitUnsent() { setOption(CInt(IPPROTO_TCP), CInt(TCP_NOTSENT_LOWAT), CUnsignedInt(131_072)) }
+
   /// Limits how long a send may make no progress, and how long the peer's
   /// kernel may leave our bytes unacknowledged.
   func setSendTimeout(_ timeout: Duration) {
@@ -48,29 +54,38 @@ final class TransferSocket: Sendable {
     setOption(CInt(IPPROTO_TCP), TCP_USER_TIMEOUT, CUnsignedInt(clamping: timeout.milliseconds))
   }
 
+  /// Limits what the kernel takes in before it is received; to be set before the connection is made.
+  func setReceiveBuffer(_ size: Int) { setOption(SOL_SOCKET, SO_RCVBUF, CInt(clamping: size)) }
+
   /// Sends all of `bytes`; `more` when a chunk's bytes follow, so that they share a packet.
   func send(_ bytes: [UInt8], more: Bool = false) throws(MobulaError) {
+    if let stream = secureStream { return try stream.send(bytes, more: more) }
+    try bytes.withUnsafeBufferPointer { bytes throws(MobulaError) in
+      try sendPlain(UnsafeRawBufferPointer(bytes), more: more)
+    }
+  }
+
+  /// Sends bytes as they are.
+  func sendPlain(_ bytes: UnsafeRawBufferPointer, more: Bool = false) throws(MobulaError) {
     let flags = CInt(MSG_NOSIGNAL) | (more ? CInt(MSG_MORE) : 0)
     var sent = 0
     while sent < bytes.count {
-      let count = bytes.withUnsafeBytes {
-        Glibc.send(descriptor, $0.baseAddress! + sent, bytes.count - sent, flags)
-      }
+      let count = Glibc.send(descriptor, bytes.baseAddress! + sent, bytes.count - sent, flags)
       if count < 0 { try failUnlessInterrupted("sending to") } else { sent += count }
     }
   }
 
-  /// Sends `count` bytes of a file from `offset` without copying them through this process.
+  /// Sends `count` bytes of a file from `offset`, without copying them through this process unless they are encrypted.
   ///
   /// - Parameter progress: told the bytes that the kernel took, as it takes them.
   func sendFile(_ file: CInt, offset: Int, count: Int, progress: (Int) -> Void) throws(MobulaError) {
+    if let stream = secureStream {
+      return try stream.sendFile(file, offset: offset, count: count, progress: progress)
+    }
     var sent = 0
     while sent < count {
       let taken = mobula_sendfile(descriptor, file, Int64(offset + sent), count - sent)
-      if taken == 0 {
-        throw MobulaError(
-          .inputOutput, "The memory of an object ends before the object does: restart the host's store.")
-      }
+      if taken == 0 { throw Self.fileEnded }
       if taken < 0 {
         try failUnlessInterrupted("sending to")
       } else {
@@ -85,23 +100,50 @@ final class TransferSocket: Sendable {
   /// - Throws: `MobulaError`: `deadlineExceeded` when nothing came for `patience.stall` or its deadline
   ///   passed, `connectionClosed` when the peer went.
   func receive(into buffer: UnsafeMutableRawBufferPointer, _ patience: Patience) throws(MobulaError) {
+    if let stream = secureStream { return try stream.receive(into: buffer, patience) }
     var received = 0
     while received < buffer.count {
+      received += try receivePlain(
+        into: UnsafeMutableRawBufferPointer(rebasing: buffer[received...]), patience, flags: CInt(MSG_WAITALL))
+    }
+  }
+
+  /// Receives bytes as they are; how many is up to `flags`, but at least one.
+  func receivePlain(
+    into buffer: UnsafeMutableRawBufferPointer, _ patience: Patience, flags: CInt = 0
+  ) throws(MobulaError) -> Int {
+    while true {
       setOption(SOL_SOCKET, SO_RCVTIMEO, timeval(try patience.next(for: peer)))
-      let count = recv(descriptor, buffer.baseAddress! + received, buffer.count - received, CInt(MSG_WAITALL))
+      let count = recv(descriptor, buffer.baseAddress, buffer.count, flags)
       if count == 0 {
         throw MobulaError(.connectionClosed, "\(peer) closed the connection: fetch from another source.")
       }
-      if count < 0 { try failUnlessInterrupted("receiving from") } else { received += count }
+      if count > 0 { return count }
+      try failUnlessInterrupted("receiving from")
     }
   }
 
   /// Whether bytes, or the end of the connection, can be received within `timeout`.
   func waitUntilReadable(_ timeout: Duration) throws(MobulaError) -> Bool {
+    if let stream = secureStream, stream.hasReceived { return true }
     var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
     return try systemCall("Waiting for \(peer) failed") {
       poll(&waiting, 1, CInt(clamping: timeout.milliseconds))
     } > 0
+  }
+
+  var secureStream: SecureStream? { stream.withLock { $0 } }
+
+  /// Sends and receives through TLS from now on. Before any other thread uses the socket.
+  func secure(with stream: SecureStream) { self.stream.withLock { $0 = stream } }
+
+  /// Ends our direction, so that the peer reads what was sent and then the end.
+  func endSending() {
+    isOpen.withLock { if $0 { _ = Glibc.shutdown(descriptor, CInt(SHUT_WR)) } }
+  }
+
+  static var fileEnded: MobulaError {
+    MobulaError(.inputOutput, "The memory of an object ends before the object does: restart the host's store.")
   }
 
   private func failUnlessInterrupted(_ what: String) throws(MobulaError) {

@@ -17,6 +17,7 @@ public final class PeerLink: Sendable {
   private let role: String
   public let endpoint: Endpoint
   private let token: ClusterToken
+  private let tls: ClusterTLS?
   private let hello: Hello
   private let router: RPCRouter
   private let register: @Sendable (RPCConnection) async throws -> Void
@@ -30,14 +31,15 @@ public final class PeerLink: Sendable {
   ///   - router: what the peer may call on this connection.
   ///   - register: runs on every new connection before anybody else uses it.
   public init(
-    _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken, hello: Hello,
-    router: RPCRouter, log: Logger,
+    _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken,
+    tls: ClusterTLS? = nil, hello: Hello, router: RPCRouter, log: Logger,
     register: @escaping @Sendable (RPCConnection) async throws -> Void
   ) {
     self.role = role
     self.endpoint = endpoint
     self.first = Mutex(first)
     self.token = token
+    self.tls = tls
     self.hello = hello
     self.router = router
     self.log = log
@@ -56,7 +58,7 @@ public final class PeerLink: Sendable {
         let given = first.withLock { $0.take() }
         let connection =
           if let given { given } else {
-            try await RPCConnection.connect(to: endpoint, token: token, hello: hello, router: router)
+            try await RPCConnection.connect(to: endpoint, token: token, hello: hello, router: router, tls: tls)
           }
         do {
           try await register(connection)

@@ -32,15 +32,18 @@ final class RPCChannelHandler: ChannelInboundHandler {
   private var failure: MobulaError?
   /// Whether what comes is thrown away, since the stream has lost its frames or its sense.
   private var isDraining = false
+  /// What is below TLS, where there is TLS.
+  private let gate: TLSGate?
 
   init(
-    _ phase: Phase, endpoint: Endpoint?, router: RPCRouter, options: RPCOptions,
+    _ phase: Phase, endpoint: Endpoint?, router: RPCRouter, options: RPCOptions, gate: TLSGate? = nil,
     ready: @escaping @Sendable (Result<RPCConnection, MobulaError>) -> Void
   ) {
     self.phase = phase
     self.endpoint = endpoint
     self.router = router
     self.options = options
+    self.gate = gate
     self.ready = ready
     keepalive = KeepaliveStateMachine(interval: options.pingInterval, silenceLimit: options.silenceLimit)
   }
@@ -84,6 +87,8 @@ final class RPCChannelHandler: ChannelInboundHandler {
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     keepalive.received()
+    // Only what a peer with a certificate has sent comes so far.
+    gate?.establish()
     if isDraining { return }
     let buffer = unwrapInboundIn(data)
     buffer.withUnsafeReadableBytes { bytes in
@@ -101,6 +106,13 @@ final class RPCChannelHandler: ChannelInboundHandler {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    // A peer that ends without a farewell of TLS's is met here often; `channelInactive` says what it means.
+    if TLSFailure.isEnd(error) { return }
+    if case .open = phase {
+    } else if TLSFailure.isTLS(error) {
+      if failure == nil { failure = TLSFailure.describe(error, peer: other) }
+      return fail(failure!, context)
+    }
     let text = (error as? IOError).map { errnoText($0.errnoCode) } ?? "\(error)"
     if failure == nil { failure = MobulaError(.connectionClosed, "The connection to \(other) failed: \(text).") }
     context.close(promise: nil)

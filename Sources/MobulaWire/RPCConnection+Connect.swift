@@ -2,19 +2,21 @@ internal import Glibc
 public import MobulaCore
 internal import NIOCore
 internal import NIOPosix
+internal import NIOSSL
 
 extension RPCConnection {
   /// Connects and proves to the other side, as it to this one, that both know the token.
   ///
   /// - Parameters:
   ///   - router: what the peer may call on this connection; nothing unless given.
+  ///   - tls: for TCP; a Unix socket is plain.
   ///   - deadline: for connecting and the handshake together.
   /// - Throws: `MobulaError`: `unavailable` when nobody listens there or the name is unknown, `deadlineExceeded`,
-  ///   `unauthenticated` for a wrong token, `mismatch` for another wire version or cluster, `protocolViolation` when
-  ///   something other than Mobula listens there; `CancellationError`.
+  ///   `unauthenticated` for a wrong token or certificate, `mismatch` for another wire version or cluster, or when only
+  ///   one side uses TLS; `protocolViolation` when something other than Mobula listens there; `CancellationError`.
   public static func connect(
     to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter = RPCRouter(),
-    deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
+    tls: ClusterTLS? = nil, deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
   ) async throws -> RPCConnection {
     if case .unix(let path) = endpoint { try UnixSocketFile.check(path) }
     let start = ContinuousClock.now
@@ -22,13 +24,19 @@ extension RPCConnection {
     var options = options
     options.handshakeTimeout = min(options.handshakeTimeout, deadline - start.duration(to: .now))
     let ready = channel.eventLoop.makePromise(of: RPCConnection.self)
+    var secure: ClusterTLS?
+    if case .tcp = endpoint { secure = tls }
     // The handler comes once the channel is connected: of the addresses that a
     // name has, several may be tried at a time, and only one is to shake hands.
-    channel.eventLoop.execute { [options] in
+    channel.eventLoop.execute { [options, secure] in
       let handler = RPCChannelHandler(
         .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, router: router, options: options
       ) { ready.completeWith($0.mapError { $0 }) }
       do {
+        if let secure {
+          let below = try NIOSSLClientHandler(context: secure.client, serverHostname: nil)
+          try channel.pipeline.syncOperations.addHandler(below)
+        }
         try channel.pipeline.syncOperations.addHandler(handler)
       } catch {
         ready.fail(MobulaError(.connectionClosed, "\(endpoint) closed the connection at once: look at its log."))

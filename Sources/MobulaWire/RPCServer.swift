@@ -2,6 +2,7 @@ internal import Glibc
 public import MobulaCore
 internal import NIOCore
 internal import NIOPosix
+internal import NIOSSL
 internal import Synchronization
 
 /// Accepts connections at one endpoint, each authenticated before anything else.
@@ -19,6 +20,7 @@ public final class RPCServer: Sendable {
     var hello: Hello
     var router: RPCRouter
     var options: RPCOptions
+    var tls: ClusterTLS?
     var onConnect: (@Sendable (RPCConnection) async -> Void)?
     var onDisconnect: (@Sendable (RPCConnection) async -> Void)?
   }
@@ -71,6 +73,7 @@ public final class RPCServer: Sendable {
   /// Listens at `endpoint`; a Unix socket that nobody listens at any more is replaced.
   ///
   /// - Parameters:
+  ///   - tls: for TCP; a Unix socket is plain.
   ///   - maximumFrame: the longest frame's body, sent or received.
   ///   - onConnect: called when a peer has proved itself, beside its first calls.
   ///   - onDisconnect: called when that connection is gone and `onConnect` has returned.
@@ -78,28 +81,31 @@ public final class RPCServer: Sendable {
   ///   this machine's, else `inputOutput`.
   public static func bind(
     to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter,
-    maximumFrame: ByteCount = Frame.defaultLimit, onConnect: (@Sendable (RPCConnection) async -> Void)? = nil,
+    tls: ClusterTLS? = nil, maximumFrame: ByteCount = Frame.defaultLimit,
+    onConnect: (@Sendable (RPCConnection) async -> Void)? = nil,
     onDisconnect: (@Sendable (RPCConnection) async -> Void)? = nil
   ) async throws -> RPCServer {
     var options = RPCOptions()
     options.maximumFrame = maximumFrame
     return try await bind(
-      to: endpoint, token: token, hello: hello, router: router, options: options, onConnect: onConnect,
-      onDisconnect: onDisconnect)
+      to: endpoint, token: token, hello: hello, router: router, tls: tls, options: options,
+      onConnect: onConnect, onDisconnect: onDisconnect)
   }
 
   /// As above, with all options.
   public static func bind(
-    to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter, options: RPCOptions,
-    onConnect: (@Sendable (RPCConnection) async -> Void)? = nil,
+    to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter, tls: ClusterTLS? = nil,
+    options: RPCOptions, onConnect: (@Sendable (RPCConnection) async -> Void)? = nil,
     onDisconnect: (@Sendable (RPCConnection) async -> Void)? = nil
   ) async throws -> RPCServer {
-    let service = Service(
-      token: token, hello: hello, router: router, options: options, onConnect: onConnect, onDisconnect: onDisconnect)
+    var service = Service(
+      token: token, hello: hello, router: router, options: options, tls: nil, onConnect: onConnect,
+      onDisconnect: onDisconnect)
+    if case .tcp = endpoint { service.tls = tls }
     let registry = Registry()
     let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .serverChannelOption(.backlog, value: 1024)
-      .childChannelInitializer { accept($0, service, registry) }
+      .childChannelInitializer { [service] channel in accept(channel, service, registry) }
     switch endpoint {
     case .tcp(let host, let port):
       let tcp = bootstrap.serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -121,8 +127,15 @@ public final class RPCServer: Sendable {
     guard registry.insert(channel) else { return channel.close() }
     return channel.eventLoop.makeCompletedFuture {
       let handshake = ServerHandshake(token: service.token, hello: service.hello)
+      var gate: TLSGate?
+      if let tls = service.tls {
+        let below = TLSGate(refusal: handshake.refusal(of: TLSFailure.required))
+        gate = below
+        try channel.pipeline.syncOperations.addHandler(below)
+        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.server))
+      }
       let handler = RPCChannelHandler(
-        .server(handshake), endpoint: nil, router: service.router, options: service.options
+        .server(handshake), endpoint: nil, router: service.router, options: service.options, gate: gate
       ) { result in
         guard case .success(let connection) = result else { return }
         registry.insert(connection)

@@ -16,7 +16,9 @@ import Testing
       #expect(fanOut.map(\.loaders.count) == [1, 2, 3, 4, 5])
       #expect(fanOut.allSatisfy { Set($0.loaders.map(\.host)).count == $0.loaders.count })
     }
-    #expect(cases.allSatisfy { $0.loaders.allSatisfy { $0.host < BenchPlan.hosts } })
+    let stages = BenchPlan.stages(cases)
+    #expect(stages.count == 1 && stages[0].cases == cases.indices && stages[0].hosts == 6)
+    #expect(cases.allSatisfy { $0.loaders.allSatisfy { $0.host < 6 } && $0.fault == nil })
     #expect(cases.filter { $0.id == "replication-3" }.allSatisfy { $0.loaders.allSatisfy { $0 == BenchPlan.maker } })
   }
 
@@ -45,5 +47,14 @@ import Testing
     #expect(same.problem(with: run(same, s3: 0, wire: 500), size: size) == nil)
     #expect(same.problem(with: run(same, copied: 1, s3: 0, wire: 500), size: size) != nil)
     #expect(same.problem(with: run(same, s3: 0, wire: size), size: size) != nil)
+  }
+
+  @Test func eachFaultHasAClusterOfItsOwn() throws {
+    let cases = try BenchPlan.cases(["fanout-24", "fault-killed", "fault-slow", "replication-1"])
+    #expect(cases.map(\.id) == ["replication-1", "fanout-24", "fault-killed", "fault-slow"])
+    let stages = BenchPlan.stages(cases)
+    #expect(stages.map(\.cases) == [0..<1, 1..<2, 2..<3, 3..<4])
+    #expect(stages.map(\.hosts) == [6, 25, 6, 6])
+    #expect(cases[2].measured == [1, 2, 3, 4] && cases[2].loaders[0].host == cases[2].fault?.host)
   }
 }

@@ -27,13 +27,21 @@ func sealed(
 }
 
 func question(
-  _ id: RequestID, _ host: HostID, _ object: ObjectID, excluded: Set<HostID> = [], plan: SourcePlan = .relay
+  _ id: RequestID, _ host: HostID, _ object: ObjectID, excluded: Set<HostID> = [], known: Set<HostID> = [],
+  plan: SourcePlan = .relay
 ) -> LocateQuestion {
-  LocateQuestion(id: id, host: host, object: object, excluded: excluded, plan: plan)
+  LocateQuestion(id: id, host: host, object: object, excluded: excluded, known: known, plan: plan)
 }
 
 func answer(_ id: RequestID, _ source: HostID, _ digest: ObjectDigest? = digest()) -> DirectoryAction {
-  .answer(id, .source(source, geometry, digest))
+  .answer(id, .sources([source], geometry, digest))
+}
+
+/// The sources that these actions give, by request.
+func sources(_ actions: [DirectoryAction]) -> [RequestID: Set<HostID>] {
+  actions.reduce(into: [:]) { result, action in
+    if case .answer(let id, .sources(let hosts, _, _)) = action { result[id, default: []].formUnion(hosts) }
+  }
 }
 
 /// The seeds of the simulations: a few fixed ones, so that a failure comes back.

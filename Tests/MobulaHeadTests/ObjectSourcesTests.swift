@@ -13,88 +13,83 @@ import Testing
     return directory
   }
 
-  @Test func receiversFormAChain() {
+  @Test func receiversGetTheMakerAndEachOther() {
     var directory = directory(at: a)
     #expect(directory.locate(question(1, a, model)) == [.answer(1, .local(geometry, digest()))])
     #expect(directory.locate(question(2, b, model)) == [answer(2, a)])
-    // b can't serve yet, and a is busy with b.
-    #expect(directory.locate(question(3, c, model)) == [])
-    #expect(directory.locate(question(4, d, model)) == [])
-    #expect(directory.changed(b, [.partial(model, geometry)]) == [answer(3, b)])
+    // b can't serve yet.
+    #expect(directory.locate(question(3, c, model)) == [answer(3, a)])
+    // Each asks for more, and waits until there is one that it does not know.
+    #expect(directory.locate(question(4, b, model, known: [a])) == [])
+    #expect(directory.locate(question(5, c, model, known: [a])) == [])
+    #expect(directory.changed(b, [.partial(model, geometry)]) == [answer(5, b)])
     #expect(directory.changed(c, [.partial(model, geometry)]) == [answer(4, c)])
-    // Once b is served, a is idle again, and closest.
-    #expect(directory.changed(b, [sealed(model)]) == [])
-    #expect(directory.locate(question(5, host(5), model)) == [answer(5, a)])
+    // Whoever comes later gets all of them at once.
+    #expect(sources(directory.locate(question(6, d, model))) == [6: [a, b, c]])
+  }
+
+  @Test func aSourceIsGivenToSoManyReceiversOnly() {
+    var directory = directory(at: a)
+    let receivers = (10..<22).map { host($0) }
+    var given: [RequestID: Set<HostID>] = [:]
+    for (number, receiver) in receivers.enumerated() {
+      given.merge(sources(directory.locate(question(RequestID(UInt64(number)), receiver, model)))) { $0.union($1) }
+    }
+    #expect(given.count == SourcePlanner.receiversPerSource)
+    // The first that can serve makes room for the others.
+    given.merge(sources(directory.changed(receivers[0], [.partial(model, geometry)]))) { $0.union($1) }
+    #expect(given.count == 12)
+    #expect(given[11] == [receivers[0]])
+    // One that is complete takes nothing from anybody any more.
+    #expect(directory.locate(question(50, d, model, known: [receivers[0]])) == [])
+    #expect(directory.changed(receivers[1], [sealed(model)]).contains(answer(50, receivers[1])))
+    #expect(sources(directory.locate(question(51, d, model, known: [receivers[0], receivers[1]]))) == [51: [a]])
   }
 
   @Test func theOriginServesWhoeverAsksIt() {
     var directory = directory(at: a)
-    for (number, receiver) in [b, c, d].enumerated() {
-      let id = RequestID(UInt64(number))
-      #expect(directory.locate(question(id, receiver, model, plan: .origin)) == [answer(id, a)])
-      #expect(directory.changed(receiver, [.partial(model, geometry)]) == [])
+    for number in 2...20 as ClosedRange<UInt64> {
+      let id = RequestID(number)
+      #expect(directory.locate(question(id, host(number), model, plan: .origin)) == [answer(id, a)])
+      #expect(directory.changed(host(number), [.partial(model, geometry)]) == [])
     }
     #expect(directory.changed(b, [sealed(model)]) == [])
-    #expect(directory.locate(question(9, host(5), model, plan: .origin)) == [answer(9, a)])
-    #expect(directory.locate(question(10, host(5), model, excluded: [a], plan: .origin)) == [answer(10, b)])
+    #expect(directory.locate(question(30, host(25), model, plan: .origin)) == [answer(30, a)])
+    #expect(directory.locate(question(31, host(25), model, excluded: [a], plan: .origin)) == [answer(31, b)])
   }
 
-  @Test func aLostLinkIsReplacedAtBothEnds() {
+  @Test func aLostMakerIsNoEndWhileOthersHaveChunks() {
     var directory = directory(at: a)
-    _ = directory.locate(question(1, b, model))
-    _ = directory.changed(b, [.partial(model, geometry), .held(model)])
-    _ = directory.locate(question(2, c, model))
-    _ = directory.changed(c, [.partial(model, geometry)])
-    _ = directory.locate(question(3, d, model))
-    _ = directory.changed(d, [.partial(model, geometry)])
-    #expect(directory.hostsLost([b]) == [])
-    // d first: c has no source itself, so that it can't be one.
-    #expect(directory.locate(question(4, d, model, excluded: [c])) == [answer(4, a)])
-    #expect(directory.locate(question(5, c, model, excluded: [b])) == [answer(5, d)])
-    // d's own receiver is never its source.
-    #expect(directory.locate(question(6, d, model, excluded: [a])) == [.refuse(6, model, .sourcesFailed([a]))])
+    for receiver in [b, c] {
+      _ = directory.locate(question(1, receiver, model))
+      _ = directory.changed(receiver, [.partial(model, geometry), .held(model)])
+    }
+    #expect(directory.hostsLost([a]) == [])
+    #expect(directory.locate(question(2, b, model, excluded: [a])) == [answer(2, c)])
+    // They may have everything together, and they may not: b must know.
+    #expect(directory.locate(question(3, b, model, excluded: [a], known: [c])) == [.refuse(3, model, .lost(a))])
+    #expect(directory.changed(c, [sealed(model)]) == [])
+    #expect(directory.locate(question(4, b, model, excluded: [a], known: [c])) == [])
   }
 
-  @Test func whoeverWaitsForAReceiverThatFailsGoesOn() {
+  @Test func whoeverFailedIsNotGivenAgain() {
     var directory = directory(at: a)
-    #expect(directory.locate(question(1, b, model)) == [answer(1, a)])
+    _ = directory.changed(b, [.partial(model, geometry)])
+    #expect(directory.locate(question(1, c, model, excluded: [a])) == [answer(1, b)])
+    #expect(
+      directory.locate(question(2, c, model, excluded: [a, b])) == [.refuse(2, model, .sourcesFailed([a, b]))])
+    // With others that it knows, it waits.
+    #expect(directory.locate(question(3, c, model, excluded: [a], known: [b])) == [])
+    #expect(directory.changed(d, [.partial(model, geometry)]) == [answer(3, d)])
+  }
+
+  @Test func whoGivesUpMakesRoom() {
+    var directory = directory(at: a)
+    for number in 10..<18 as Range<UInt64> { _ = directory.locate(question(RequestID(number), host(number), model)) }
+    #expect(directory.locate(question(1, b, model)) == [])
+    #expect(directory.transferEnded(receiver: host(10), object: model) == [answer(1, a)])
     #expect(directory.locate(question(2, c, model)) == [])
-    #expect(directory.transferEnded(receiver: b, source: a, object: model) == [answer(2, a)])
-  }
-
-  @Test func aReceiverThatNeverBeginsIsNotWaitedFor() {
-    var directory = directory(at: a)
-    directory.advance(to: .seconds(100))
-    #expect(directory.locate(question(1, b, model)) == [answer(1, a)])
-    directory.advance(to: .seconds(103))
-    #expect(directory.locate(question(2, c, model)) == [])
-    #expect(directory.nextExpiry == .seconds(105))
-    #expect(directory.tick(.seconds(104)) == [])
-    #expect(directory.tick(.seconds(105)) == [answer(2, a)])
-    #expect(directory.nextExpiry == .seconds(110))
-    // One that has begun keeps its source, however long it takes.
-    #expect(directory.changed(c, [.partial(model, geometry)]) == [])
-    #expect(directory.tick(.seconds(110)) == [])
-    #expect(directory.nextExpiry == nil)
-    #expect(directory.locate(question(3, d, model)) == [answer(3, c)])
-    // b was only late: nobody depends on it before it is complete, or asks again.
-    #expect(directory.changed(b, [.partial(model, geometry), .gone(model), .partial(model, geometry)]) == [])
-    #expect(directory.locate(question(4, host(5), model)) == [])
-    #expect(directory.tick(.seconds(115)) == [answer(4, c)])
-  }
-
-  @Test func aReceiverThatAsksAgainHasItsTimeAgain() {
-    var directory = directory(at: a)
-    #expect(directory.locate(question(1, b, model)) == [answer(1, a)])
-    #expect(directory.locate(question(2, c, model)) == [])
-    directory.advance(to: .seconds(3))
-    #expect(directory.transferEnded(receiver: b, source: a, object: model) == [answer(2, a)])
-    #expect(directory.locate(question(3, b, model)) == [])
-    #expect(directory.changed(c, [.partial(model, geometry)]) == [answer(3, c)])
-    #expect(directory.locate(question(4, d, model)) == [])
-    #expect(directory.tick(.seconds(5)) == [])
-    #expect(directory.nextExpiry == .seconds(8))
-    #expect(directory.tick(.seconds(8)) == [answer(4, c)])
+    #expect(directory.hostsLost([host(11)]) == [answer(2, a)])
   }
 
   @Test func anObjectNeverHeardOfIsWaitedFor() {
@@ -131,8 +126,8 @@ import Testing
     }
     #expect(directory.locate(question(1, b, model)) == [])
     #expect(directory.locate(question(2, c, model)) == [])
-    #expect(directory.changed(a, [.partial(model, geometry)]) == [answer(1, a, nil)])
-    #expect(directory.changed(b, [.partial(model, geometry)]) == [answer(2, b, nil)])
+    #expect(directory.changed(a, [.partial(model, geometry)]) == [answer(1, a, nil), answer(2, a, nil)])
+    #expect(sources(directory.changed(b, [.partial(model, geometry)])) == [:])
     // The claimer is lost; who asks again may claim it, and goes on with what it has.
     #expect(directory.hostsLost([a]) == [])
     #expect(directory.locate(question(3, b, model, excluded: [a])) == [.refuse(3, model, .unclaimed(name: name))])

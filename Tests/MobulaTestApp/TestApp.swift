@@ -14,6 +14,7 @@ struct TestApp: MobulaApp {
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)
     case "outage": try await outage(cluster)
+    case "broadcasts": try await broadcasts(cluster)
     default: throw Failure("SCENARIO is not one of those that the test app has")
     }
     print("done")

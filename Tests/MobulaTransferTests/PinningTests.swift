@@ -22,9 +22,11 @@ private final class Pin: ChunkSource {
   var descriptor: CInt { replica.descriptor }
   var offset: Int { replica.offset }
   var digest: ObjectDigest? { replica.digest }
-  func waitForChunk(_ index: Int, until deadline: ContinuousClock.Instant) throws(MobulaError) -> UInt32 {
-    try replica.waitForChunk(index, until: deadline)
-  }
+  var isOrigin: Bool { replica.isOrigin }
+  var chunkMap: ChunkMap { replica.chunkMap }
+  var failure: MobulaError? { replica.failure }
+  func checksum(of index: Int) -> UInt32 { replica.checksum(of: index) }
+  func observe(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable { replica.observe(body) }
 }
 
 /// Holds a pin until it is taken, and remembers whether it is still alive.
@@ -56,19 +58,29 @@ private final class PinBox: Sendable {
     return (try TestHost(timeouts: timeouts) { _ in box.take() }, box, released)
   }
 
-  /// Opens the object and asks for a chunk at once, so that no idle deadline can pass in between.
+  /// Opens the object, and asks for a chunk once it is offered.
   private func askForChunk(_ chunk: Int, of replica: MemoryReplica, over socket: TransferSocket) throws {
-    try socket.send(TransferMessage.open(replica.object).frame + TransferMessage.request(chunk).frame)
+    try socket.send(.open(replica.object, bulk: ""))
+    #expect(
+      try socket.receiveMessage(patience)
+        == .opened(
+          objectSize: replica.geometry.objectSize, chunkSize: replica.geometry.chunkSize, wantsNews: replica.isOrigin))
+    var offered = false
+    while !offered {
+      if case .offer(let ranges) = try socket.receiveMessage(patience) {
+        offered = ranges.contains { $0.contains(chunk) }
+      }
+    }
+    try socket.send(.request(chunk))
   }
 
   /// Opens the object, asks for chunk 0 and takes in its header and bytes.
   private func takeChunk(of replica: MemoryReplica, over socket: TransferSocket) throws {
     try askForChunk(0, of: replica, over: socket)
-    #expect(
-      try socket.receiveMessage(patience)
-        == .opened(objectSize: replica.geometry.objectSize, chunkSize: replica.geometry.chunkSize))
-    guard case .chunk(let header) = try socket.receiveMessage(patience) else {
-      Issue.record("no chunk came")
+    var message = try socket.receiveMessage(patience)
+    while message == .alive { message = try socket.receiveMessage(patience) }
+    guard case .chunk(let header) = message else {
+      Issue.record("no chunk came, but \(message)")
       return
     }
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: header.length, alignment: 1)
@@ -122,15 +134,45 @@ private final class PinBox: Sendable {
     let (host, pin, _) = try serve(
       replica, timeouts: TransferTimeouts(idle: .milliseconds(40), keepalive: .milliseconds(20)))
     let socket = try host.connect()
-    try askForChunk(1, of: replica, over: socket)
+    try socket.send(.open(replica.object, bulk: ""))
     _ = try socket.receiveMessage(patience)
-    for _ in 0..<5 { #expect(try socket.receiveMessage(patience) == .waiting) }
+    for _ in 0..<5 { #expect(try socket.receiveMessage(patience) == .alive) }
     #expect(pin.isPinned)
     replica.fill(1, seed: 1)
-    var message = TransferMessage.waiting
-    while message == .waiting { message = try socket.receiveMessage(patience) }
-    let checksum = try replica.waitForChunk(1, until: .now)
-    #expect(message == .chunk(ChunkHeader(index: 1, length: 65_535, checksum: checksum)))
+    var message = TransferMessage.alive
+    while message == .alive { message = try socket.receiveMessage(patience) }
+    #expect(message == .offer([1..<2]))
+    try socket.send(.request(1))
+    message = .alive
+    while message == .alive { message = try socket.receiveMessage(patience) }
+    #expect(message == .chunk(ChunkHeader(index: 1, length: 65_535, checksum: replica.checksum(of: 1))))
+    socket.close()
+    await host.close()
+  }
+
+  @Test func memoryUnderAStalledReceiverStaysAsItIs() async throws {
+    // Far more than the kernel buffers between two sockets: most of it leaves only when the receiver takes it.
+    let geometry = try ChunkGeometry(objectSize: 33_554_432, chunkSize: 16_777_216)
+    let replica = try MemoryReplica(object: .random(), geometry: geometry, seed: 5)
+    let (host, pin, released) = try serve(replica, timeouts: .init())
+    let socket = try host.connect()
+    try askForChunk(1, of: replica, over: socket)
+    // The store would use the memory again as soon as the pin is gone: it must not go before the bytes have.
+    guard case .chunk(let header) = try socket.receiveMessage(patience) else {
+      Issue.record("no chunk came")
+      return
+    }
+    #expect(pin.isPinned)
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: header.length, alignment: 1)
+    defer { memory.deallocate() }
+    try socket.receive(into: memory, patience)
+    #expect(crc32c(UnsafeRawBufferPointer(memory)) == header.checksum)
+    #expect(pin.isPinned)
+    try socket.send(TransferMessage.acknowledge(1).frame + TransferMessage.done.frame)
+    for await _ in released {}
+    // From here on the memory may change, and nobody sees it.
+    replica.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    #expect(await errorCode { try socket.receiveMessage(patience) } == .connectionClosed)
     socket.close()
     await host.close()
   }
@@ -139,7 +181,7 @@ private final class PinBox: Sendable {
     let replica = try makeReplica(chunks: 2, filled: false)
     let (host, pin, _) = try serve(replica, timeouts: TransferTimeouts(keepalive: .milliseconds(10)))
     let socket = try host.connect()
-    try askForChunk(1, of: replica, over: socket)
+    try socket.send(.open(replica.object, bulk: ""))
     _ = try socket.receiveMessage(patience)
     let silent = try host.connect()
     await host.close()

@@ -15,20 +15,42 @@ import Testing
     for index in 0..<20 { dying.fill(index, seed: original.object.low) }
     let first = try TestHost(serving: [dying], timeouts: keepalive), second = try TestHost(serving: [original])
     let copy = try original.empty()
-    async let fetched = errorCode { try await first.fetch(into: copy) }
-    try await copy.verified(19)
+    let (asked, asking) = AsyncStream.makeStream(of: Set<HostID>.self)
+    let (answers, answer) = AsyncStream.makeStream(of: [TransferPeer].self)
+    let exchange = ObjectExchange(
+      into: copy, own: TransferPeer(host: .random(), bulk: TestHost.anywhere), token: TestHost.token,
+      hello: TestHost.hello(.random())
+    ) { _, failed in
+      asking.yield(failed)
+      for await peers in answers { return peers }
+      throw MobulaError(.cancelled, "The test is over.")
+    }
+    async let fetched = exchange.run(from: [first.peer])
+    for chunk in 0..<20 { try await copy.verified(chunk) }
     await first.close()
-    #expect(await fetched == .connectionClosed)
-    #expect(copy.claimedChunks.isEmpty)
-    #expect(copy.chunkMap.verifiedCount == 20)
-
-    let report = try await second.fetch(into: copy)
-    #expect(report.isComplete)
-    #expect(report.chunks == 30)
+    // Only the head knows others.
+    for await _ in asked { break }
+    answer.yield([second.peer])
+    #expect(try await fetched.chunks == 50)
+    #expect(exchange.lastFailure?.code == .connectionClosed)
     #expect(copy.digest == original.digest)
     #expect(copy.commits == 50)
+    answer.finish()
     await second.close()
     #expect(second.server.bytesSent == original.geometry.objectSize - 20 * 65_536)
+  }
+
+  @Test func aSourceThatSendsABadChunkIsReplacedByTheOther() async throws {
+    let original = try makeReplica(chunks: 40)
+    let changed = try MemoryReplica(object: original.object, geometry: original.geometry, seed: original.object.low)
+    for chunk in 0..<40 where chunk % 7 == 3 { changed.memory(of: chunk)[1000] ^= 1 }
+    let bad = try TestHost(serving: [changed]), good = try TestHost(serving: [original])
+    let copy = try original.empty()
+    #expect(try await fetch(into: copy, from: [bad.peer, good.peer]).chunks == 40)
+    #expect(copy.digest == original.digest)
+    #expect(copy.commits == 40)
+    await bad.close()
+    await good.close()
   }
 
   @Test func bytesChangedAfterTheirChecksumAreFoundOut() async throws {
@@ -47,7 +69,8 @@ import Testing
     #expect(!copy.chunkMap.contains(3))
     #expect(copy.claimedChunks.isEmpty)
 
-    #expect(try await good.fetch(into: copy).bytes == original.geometry.objectSize - 3 * 65_536)
+    let missing = 10 - copy.chunkMap.verifiedCount
+    #expect(try await good.fetch(into: copy).chunks == missing)
     #expect(copy.digest == original.digest)
     await bad.close()
     await good.close()
@@ -78,8 +101,7 @@ import Testing
     let port = try SilentPort()
     let copy = try makeReplica(chunks: 1, filled: false)
     let error = await #expect(throws: MobulaError.self) {
-      try await fetchChunks(
-        into: copy, from: port.endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: .random())
+      try await fetch(into: copy, from: [TransferPeer(host: .random(), bulk: port.endpoint)])
     }
     #expect(error?.code == .unavailable)
     #expect(error?.message.contains("\(port.endpoint)") == true)
@@ -92,8 +114,7 @@ import Testing
       (.tcp(host: "no such name", port: 1), .unavailable),
     ] {
       let found = await errorCode {
-        try await fetchChunks(
-          into: copy, from: endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: .random())
+        try await fetch(into: copy, from: [TransferPeer(host: .random(), bulk: endpoint)])
       }
       #expect(found == code)
     }
@@ -120,12 +141,11 @@ import Testing
     let copy = try original.empty()
     let token = try ClusterToken("another-token-just-as-long")
     let code = await errorCode {
-      try await fetchChunks(
-        into: copy, from: host.server.endpoint, token: token, hello: TestHost.hello(.random()), expecting: host.id)
+      try await fetch(into: copy, from: [host.peer], token: token)
     }
     #expect(code == .unauthenticated)
     #expect(copy.chunkMap.verifiedCount == 0)
-    #expect(try await host.fetch(into: copy).isComplete)
+    #expect(try await host.fetch(into: copy).chunks == 1)
     await host.close()
   }
 
@@ -134,9 +154,7 @@ import Testing
     let host = try TestHost(serving: [original])
     let copy = try original.empty()
     let code = await errorCode {
-      try await fetchChunks(
-        into: copy, from: host.server.endpoint, token: TestHost.token, hello: TestHost.hello(.random()),
-        expecting: .random())
+      try await fetch(into: copy, from: [TransferPeer(host: .random(), bulk: host.server.endpoint)])
     }
     #expect(code == .mismatch)
     await host.close()
@@ -168,13 +186,19 @@ import Testing
     #expect(host.server.bytesSent == 0)
   }
 
-  @Test func theCallersDeadlineEndsAFetchFromASourceThatMakesNoProgress() async throws {
+  @Test func bytesThatNobodyHasAreFoundMissing() async throws {
     let partial = try makeReplica(chunks: 3, filled: false)
+    for chunk in 0..<2 { partial.fill(chunk, seed: 0) }
     let host = try TestHost(serving: [partial], timeouts: TransferTimeouts(keepalive: .milliseconds(5)))
     let copy = try partial.empty()
-    #expect(
-      await errorCode { try await host.fetch(into: copy, deadline: .now + .milliseconds(60)) } == .deadlineExceeded)
-    #expect(copy.claimedChunks.isEmpty)
+    let exchange = ObjectExchange(
+      into: copy, own: TransferPeer(host: .random(), bulk: TestHost.anywhere), token: TestHost.token,
+      hello: TestHost.hello(.random()), timeouts: TransferTimeouts(stall: .milliseconds(200))
+    ) { _, _ in throw MobulaError(.notFound, "Its last replica was on host first.") }
+    let error = await #expect(throws: MobulaError.self) { try await exchange.run(from: [host.peer]) }
+    #expect(error?.code == .notFound)
+    #expect(error?.message.contains("on host first") == true)
+    #expect(copy.chunkMap.verifiedCount == 2)
     await host.close()
   }
 }

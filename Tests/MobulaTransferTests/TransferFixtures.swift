@@ -24,22 +24,21 @@ struct TestHost {
 
   init(
     timeouts: TransferTimeouts = .init(), maximumConnections: Int = 256,
-    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?
+    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
+    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
   ) throws {
     server = try TransferServer(
       endpoint: Self.anywhere, token: Self.token, hello: Self.hello(id), maximumConnections: maximumConnections,
-      timeouts: timeouts, source: source)
+      timeouts: timeouts, source: source, asked: asked)
   }
 
   static func hello(_ host: HostID) -> Hello { Hello(role: .host, name: host.short, host: host) }
 
-  /// Fetches from this host into `sink`.
-  func fetch(
-    into sink: MemoryReplica, timeouts: TransferTimeouts = .init(), deadline: ContinuousClock.Instant? = nil
-  ) async throws -> TransferReport {
-    try await fetchChunks(
-      into: sink, from: server.endpoint, token: Self.token, hello: Self.hello(.random()), expecting: id,
-      timeouts: timeouts, deadline: deadline)
+  var peer: TransferPeer { TransferPeer(host: id, bulk: server.endpoint) }
+
+  /// Fetches from this host alone into `sink`.
+  func fetch(into sink: MemoryReplica, timeouts: TransferTimeouts = .init()) async throws -> TransferReport {
+    try await MobulaTransferTests.fetch(into: sink, from: [peer], timeouts: timeouts)
   }
 
   /// A receiver's authenticated connection, for tests that say what no receiver says.
@@ -52,6 +51,27 @@ struct TestHost {
   func close() async {
     server.close()
     await server.waitUntilClosed()
+  }
+}
+
+/// Fetches from these hosts; no others are to be had.
+///
+/// - Parameter own: the receiver, with where it serves what it has.
+/// - Throws: what the last source failed with, if any did.
+func fetch(
+  into sink: MemoryReplica, from sources: [TransferPeer], own: TransferPeer? = nil,
+  token: ClusterToken = TestHost.token,
+  timeouts: TransferTimeouts = .init()
+) async throws -> TransferReport {
+  let own = own ?? TransferPeer(host: .random(), bulk: TestHost.anywhere)
+  let exchange = ObjectExchange(into: sink, own: own, token: token, hello: TestHost.hello(own.host), timeouts: timeouts)
+  {
+    _, _ in throw MobulaError(.unavailable, "There is no other source.")
+  }
+  do {
+    return try await exchange.run(from: sources)
+  } catch let error as MobulaError where error.code == .unavailable {
+    throw exchange.lastFailure ?? error
   }
 }
 
@@ -86,7 +106,11 @@ extension MemoryReplica {
 
   /// Suspends until chunk `index` is verified.
   func verified(_ index: Int) async throws {
-    _ = try await onThread(named: "await chunk") { try self.waitForChunk(index, until: .now + .seconds(20)) }
+    let (changes, continuation) = AsyncStream.makeStream(of: Void.self)
+    let observation = observe { continuation.yield() }
+    defer { withExtendedLifetime(observation) {} }
+    continuation.yield()
+    for await _ in changes where chunkMap.contains(index) { return }
   }
 
   func hasSameBytes(as other: MemoryReplica) -> Bool {

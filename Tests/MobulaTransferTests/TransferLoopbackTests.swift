@@ -1,6 +1,7 @@
 import MobulaCore
 import MobulaTestKit
 import MobulaWire
+import Synchronization
 import Testing
 
 @testable import MobulaTransfer
@@ -11,7 +12,7 @@ import Testing
     let host = try TestHost(serving: [original])
     let copy = try original.empty()
     let report = try await host.fetch(into: copy)
-    #expect(report == TransferReport(bytes: original.geometry.objectSize, chunks: 300, isComplete: true))
+    #expect(report == TransferReport(bytes: original.geometry.objectSize, chunks: 300))
     #expect(copy.digest == original.digest)
     #expect(copy.hasSameBytes(as: original))
     #expect(copy.claimedChunks.isEmpty)
@@ -57,8 +58,8 @@ import Testing
     #expect(a.chunkMap.verifiedCount == 2)
     #expect(c.chunkMap.verifiedCount <= 2)
     for index in 2..<100 { a.fill(index, seed: seed) }
-    #expect(try await intoB.isComplete)
-    #expect(try await intoC.isComplete)
+    #expect(try await intoB.chunks == 100)
+    #expect(try await intoC.chunks == 100)
     #expect(c.digest == a.digest)
     await hostA.close()
     await hostB.close()
@@ -70,28 +71,38 @@ import Testing
     let original = try makeReplica(chunks: 200)
     let one = try TestHost(serving: [original]), two = try TestHost(serving: [original])
     let copy = try original.empty()
-    async let first = one.fetch(into: copy)
-    async let second = two.fetch(into: copy)
-    let bytes = try await first.bytes + second.bytes
-    #expect(bytes == original.geometry.objectSize)
+    #expect(try await fetch(into: copy, from: [one.peer, two.peer]).bytes == original.geometry.objectSize)
     #expect(copy.digest == original.digest)
     #expect(copy.commits == 200)
     await one.close()
     await two.close()
     #expect(one.server.bytesSent + two.server.bytesSent == original.geometry.objectSize)
+    #expect(one.server.bytesSent > 0 && two.server.bytesSent > 0)
   }
 
-  @Test func whatOthersHaveClaimedIsLeftToThem() async throws {
-    let original = try makeReplica(chunks: 3)
-    let host = try TestHost(serving: [original])
-    let copy = try original.empty()
-    #expect(copy.claimChunk(from: 1) == 1)
-    let report = try await host.fetch(into: copy)
-    #expect(report.chunks == 2)
-    #expect(!report.isComplete)
-    copy.abandon(1)
-    #expect(try await host.fetch(into: copy).isComplete)
-    await host.close()
+  @Test func receiversGiveEachOtherWhatTheMakerSentOnce() async throws {
+    let original = try makeReplica(chunks: 400)
+    let maker = try TestHost(serving: [original])
+    let receivers = try (0..<4).map { _ in try Receiver(of: original) }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for (number, receiver) in receivers.enumerated() {
+        // Each knows the maker and those before it; those after it make themselves known.
+        let known = [maker.peer] + receivers[..<number].map(\.host.peer)
+        group.addTask { try await receiver.run(from: known) }
+      }
+      try await group.waitForAll()
+    }
+    for receiver in receivers {
+      #expect(receiver.copy.digest == original.digest)
+      #expect(receiver.copy.commits == 400)
+      await receiver.host.close()
+    }
+    await maker.close()
+    let sent = [maker.server.bytesSent] + receivers.map(\.host.server.bytesSent)
+    // Some were cancelled too late.
+    #expect(sent.reduce(0, +) < 9 * original.geometry.objectSize / 2, "\(sent)")
+    // Once, and what the receivers asked for at the end while it had nothing else to do.
+    #expect(maker.server.bytesSent < 2 * original.geometry.objectSize, "\(sent)")
   }
 
   @Test func manyReceiversAreServedAtOnce() async throws {
@@ -101,7 +112,7 @@ import Testing
       for _ in 0..<8 {
         group.addTask {
           let copy = try original.empty()
-          return try await host.fetch(into: copy).isComplete && copy.digest == original.digest
+          return try await host.fetch(into: copy).chunks == 20 && copy.digest == original.digest
         }
       }
       for try await isRight in group { #expect(isRight) }
@@ -120,11 +131,38 @@ import Testing
           source: { _ in original })
       else { continue }
       let copy = try original.empty()
-      let report = try await fetchChunks(
-        into: copy, from: server.endpoint, token: TestHost.token, hello: TestHost.hello(.random()), expecting: id)
-      #expect(report.isComplete)
+      let report = try await fetch(into: copy, from: [TransferPeer(host: id, bulk: server.endpoint)])
+      #expect(report.chunks == 2)
       server.close()
       await server.waitUntilClosed()
     }
+  }
+}
+
+/// A host that receives an object, and serves what it has of it.
+private final class Receiver: Sendable {
+  let copy: MemoryReplica
+  let host: TestHost
+  private let exchange: ObjectExchange
+
+  init(of original: MemoryReplica) throws {
+    let copy = try original.empty()
+    let exchanges = ExchangeBox()
+    self.copy = copy
+    host = try TestHost(source: { _ in copy }, asked: { _, peer in exchanges.exchange?.offer(peer) })
+    exchange = ObjectExchange(into: copy, own: host.peer, token: TestHost.token, hello: TestHost.hello(host.id)) {
+      _, _ in throw MobulaError(.unavailable, "There is no other source.")
+    }
+    exchanges.exchange = exchange
+  }
+
+  func run(from sources: [TransferPeer]) async throws { _ = try await exchange.run(from: sources) }
+}
+
+private final class ExchangeBox: Sendable {
+  private let content = Mutex<ObjectExchange?>(nil)
+  var exchange: ObjectExchange? {
+    get { content.withLock { $0 } }
+    set { content.withLock { $0 = newValue } }
   }
 }

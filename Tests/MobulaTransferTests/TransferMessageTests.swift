@@ -5,9 +5,10 @@ import Testing
 
 @Suite struct TransferMessageTests {
   static let all: [TransferMessage] = [
-    .open(ObjectID(high: 0x0123_4567_89AB_CDEF, low: 42)), .request(7), .acknowledge(0xFFFF_FFFF), .done,
-    .opened(objectSize: 564_000_000_000, chunkSize: 65_536), .refused(.notFound, "There is no such object: äöü."),
-    .chunk(ChunkHeader(index: 3, length: 65_536, checksum: 0xDEAD_BEEF)), .failed(9, .full, ""), .waiting,
+    .open(ObjectID(high: 0x0123_4567_89AB_CDEF, low: 42), bulk: "10.0.0.1:7000"), .request(7), .cancel(8),
+    .acknowledge(0xFFFF_FFFF), .done, .opened(objectSize: 564_000_000_000, chunkSize: 65_536, wantsNews: true),
+    .offer([0..<1, 7..<4096]), .refused(.notFound, "There is no such object: äöü."),
+    .chunk(ChunkHeader(index: 3, length: 65_536, checksum: 0xDEAD_BEEF)), .failed(.full, ""), .alive,
   ]
 
   @Test(arguments: all) func aMessageIsReadAsItWasWritten(message: TransferMessage) throws {
@@ -25,7 +26,7 @@ import Testing
     let body = Array(message.frame.dropFirst(4))
     let endsWithText =
       switch message {
-      case .refused, .failed: true
+      case .refused, .failed, .open: true
       default: false
       }
     // A text reaches to the end of its frame, whatever that is.
@@ -36,11 +37,23 @@ import Testing
   }
 
   @Test func garbageIsRefused() {
-    for body: [UInt8] in [[], [0], [99, 1, 2, 3], [17], [17, 200, 65], [19, 0, 0, 0]] {
+    for body: [UInt8] in [[], [0], [99, 1, 2, 3], [17], [17, 200, 65], [18, 0, 0, 0], [21, 0, 0, 0]] {
       let error = #expect(throws: MobulaError.self) { try TransferMessage(body) }
       #expect(error?.code == .protocolViolation)
     }
     #expect(throws: MobulaError.self) { try TransferMessage([16] + Array(repeating: 0xFF, count: 12)) }
+  }
+
+  @Test func manyRangesAreSeveralOffers() throws {
+    let ranges = (0..<1201).map { $0 * 2..<$0 * 2 + 1 }
+    let messages = TransferMessage.offers(ranges)
+    #expect(messages.count == 3)
+    #expect(messages.allSatisfy { $0.frame.count <= TransferMessage.maximumFrame.bytes })
+    let read = messages.flatMap { message -> [Range<Int>] in
+      guard case .offer(let ranges) = message else { return [] }
+      return ranges
+    }
+    #expect(read == ranges)
   }
 
   @Test func aLongTextIsCut() {

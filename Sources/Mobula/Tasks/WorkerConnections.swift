@@ -5,6 +5,7 @@ import Synchronization
 /// A driver's connections to the workers that it leases.
 final class WorkerConnections: Sendable {
   private let token: ClusterToken
+  private let tls: ClusterTLS?
   private let hello: Hello
   private struct State {
     var connections: [Endpoint: RPCConnection] = [:]
@@ -13,15 +14,16 @@ final class WorkerConnections: Sendable {
   }
   private let state = Mutex(State())
 
-  init(token: ClusterToken, hello: Hello) {
+  init(token: ClusterToken, tls: ClusterTLS?, hello: Hello) {
     self.token = token
+    self.tls = tls
     self.hello = hello
   }
 
   /// The connection to a worker, made when there is none that lives.
   func connection(to endpoint: Endpoint) async throws -> RPCConnection {
     if let connection = state.withLock({ $0.connections[endpoint] }) { return connection }
-    let connection = try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
+    let connection = try await RPCConnection.connect(to: endpoint, token: token, hello: hello, tls: tls)
     let (winner, isNew) = state.withLock { state in
       if let other = state.connections[endpoint] { return (other, false) }
       state.connections[endpoint] = connection

@@ -17,6 +17,8 @@ public struct BenchOptions: Sendable {
   public var runs = 1
   /// An S3 server that runs already; `nil` for a SeaweedFS of the bench's own.
   public var s3Endpoint: String?
+  /// Whether the hosts talk to each other through TLS. Default: no.
+  public var tls = false
 
   public init() {}
 }
@@ -50,18 +52,56 @@ public final class Bench: Sendable {
   ///
   /// - Throws: `MobulaError` of the first thing that goes wrong, among them a line rate that is not the NIC's.
   public func run() async throws -> BenchReport {
-    let emulation = try await Emulation.start(hosts: BenchPlan.hosts, nic: options.nic)
+    var rates: [Int: LineRate] = [:]
+    for stage in BenchPlan.stages(cases) {
+      // What a fault befell is not used again.
+      let isFaulty = cases[stage.cases.lowerBound].fault != nil
+      for _ in 0..<(isFaulty ? options.runs : 1) {
+        let rate = try await run(stage.cases, hosts: stage.hosts, runs: isFaulty ? 1 : options.runs)
+        for index in stage.cases { rates[index] = rate }
+      }
+    }
+    var report = BenchReport(
+      emulation: rates.isEmpty ? .loopback : .netns, size: options.size.bytes,
+      lineRate: rates[0].map { Int($0.bytesPerSecond) })
+    for (index, item) in cases.enumerated() {
+      guard let runs = runs.withLock({ $0[index] }), runs.count == options.runs else {
+        throw MobulaError(.workFailed, "The case \(item.id) was not measured \(options.runs) times.")
+      }
+      report.cases.append(result(item, runs, rates[index]))
+    }
+    return report
+  }
+
+  /// Runs some of the cases on a cluster of so many hosts.
+  ///
+  /// - Returns: the line rate between two of the hosts; `nil` where nothing is shaped.
+  private func run(_ cases: Range<Int>, hosts: Int, runs: Int) async throws -> LineRate? {
+    let certificates = options.tls ? try Self.makeCertificates() : nil
+    defer { if let certificates { removeTree(certificates.path) } }
+    let emulation = try await Emulation.start(
+      hosts: hosts, nic: options.nic, keep: certificates.map { [$0.path] } ?? [])
     do {
-      let report = try await run(on: emulation)
+      let rate = try await run(cases, runs: runs, on: emulation, certificates: certificates)
       await emulation.stop()
-      return report
+      return rate
     } catch {
       await emulation.stop()
       throw error
     }
   }
 
-  private func run(on emulation: any HostEmulation) async throws -> BenchReport {
+  private static func makeCertificates() throws(MobulaError) -> CertificateFolder {
+    let folder = CertificateFolder(try makeTemporaryDirectory())
+    let now = Int(time(nil))
+    let authority = try folder.createAuthority(cluster: "bench", validity: now - 3600..<now + 86_400)
+    try folder.createCertificate(of: authority, name: "bench", hosts: [], validity: now - 3600..<now + 86_400)
+    return folder
+  }
+
+  private func run(
+    _ cases: Range<Int>, runs: Int, on emulation: any HostEmulation, certificates: CertificateFolder?
+  ) async throws -> LineRate? {
     let isShaped = emulation.kind == .netns
     say(
       isShaped
@@ -76,6 +116,7 @@ public final class Bench: Sendable {
         from: emulation.hosts[0], to: emulation.hosts[1], nic: isShaped ? options.nic : nil)
     }
     say("\(lineRate)")
+    if certificates != nil { say("hosts talk to each other through TLS") }
     guard !isShaped || lineRate.isValid else {
       throw MobulaError(.mismatch, "\(lineRate)")
     }
@@ -91,9 +132,10 @@ public final class Bench: Sendable {
       s3 = S3Place(endpoint: server.endpoint.description, credentials: server.credentials)
     }
     do {
-      let report = try await run(on: emulation, s3: s3, seaweed: seaweed, lineRate: lineRate)
+      try await run(
+        cases, runs: runs, on: emulation, s3: s3, seaweed: seaweed, lineRate: lineRate, certificates: certificates)
       await seaweed?.stop()
-      return report
+      return isShaped ? lineRate : nil
     } catch {
       await seaweed?.stop()
       throw error
@@ -110,8 +152,9 @@ public final class Bench: Sendable {
   }
 
   private func run(
-    on emulation: any HostEmulation, s3: S3Place, seaweed: SeaweedServer?, lineRate: LineRate
-  ) async throws -> BenchReport {
+    _ cases: Range<Int>, runs: Int, on emulation: any HostEmulation, s3: S3Place, seaweed: SeaweedServer?,
+    lineRate: LineRate, certificates: CertificateFolder?
+  ) async throws {
     let model = SyntheticModel(size: options.size.bytes, seed: 0x6d6f_6275_6c61)
     say("uploading a model of \(options.size) to \(s3.endpoint)")
     try await upload(model, to: s3)
@@ -119,16 +162,22 @@ public final class Bench: Sendable {
     let secret = hexadecimal((0..<32).map { _ in UInt8.random(in: .min ... .max) })
     let token = try ClusterToken(secret)
     let cluster = try BenchCluster(
-      emulation: emulation, token: token, secret: secret, environment: s3.environment, size: options.size)
+      emulation: emulation, token: token, secret: secret, environment: s3.environment, size: options.size,
+      certificates: certificates)
     try await cluster.start(say: say)
 
     var router = RPCRouter()
     router.on(BenchControlAPI.counters) { _, _ in
       BenchCounters(
-        received: try emulation.received(), fromS3: try await seaweed?.bytesSent(bucket: Self.bucket))
+        received: try cluster.hasLost ? nil : emulation.received(),
+        fromS3: try await seaweed?.bytesSent(bucket: Self.bucket))
     }
     router.on(BenchControlAPI.finished) { run, _ in
       self.finished(run, lineRate: emulation.kind == .netns ? lineRate : nil)
+      return Empty()
+    }
+    router.on(BenchControlAPI.fault) { fault, _ in
+      try await cluster.happen(fault, nic: self.options.nic)
       return Empty()
     }
     router.on(BenchControlAPI.failed) { failure, _ in
@@ -139,7 +188,8 @@ public final class Bench: Sendable {
       to: .tcp(host: emulation.serverAddress, port: 0), token: token, hello: Hello(role: .tool, name: "bench"),
       router: router)
     let orders = DriverOrders(
-      control: control.endpoint, token: secret, cases: options.cases, runs: options.runs, model: model,
+      control: control.endpoint, token: secret, cases: options.cases, first: cases.lowerBound, count: cases.count,
+      runs: runs, model: model,
       url: "s3://\(Self.bucket)/\(Self.key)", s3Endpoint: s3.endpoint)
     let exit = try await cluster.runDriver(orders, beside: seaweed)
     await control.close()
@@ -148,16 +198,6 @@ public final class Bench: Sendable {
       throw MobulaError(.workFailed, "The bench's driver ended with \(exit): its reason is above.")
     }
     if let problem = problems.withLock({ $0.first }) { throw MobulaError(.mismatch, problem) }
-    let rate = emulation.kind == .netns ? lineRate : nil
-    var report = BenchReport(
-      emulation: emulation.kind, size: options.size.bytes, lineRate: rate.map { Int($0.bytesPerSecond) })
-    for (index, item) in cases.enumerated() {
-      guard let runs = runs.withLock({ $0[index] }), runs.count == options.runs else {
-        throw MobulaError(.workFailed, "The case \(item.id) was not measured \(options.runs) times.")
-      }
-      report.cases.append(result(item, runs, rate))
-    }
-    return report
   }
 
   private func result(_ item: PlannedCase, _ runs: [BenchRun], _ lineRate: LineRate?) -> BenchCase {

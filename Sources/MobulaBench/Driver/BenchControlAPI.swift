@@ -6,6 +6,8 @@ import MobulaWire
 enum BenchControlAPI {
   static let counters = RPCMethod<Empty, BenchCounters>("bench.counters")
   static let finished = RPCMethod<FinishedRun, Empty>("bench.finished")
+  /// Makes a fault happen.
+  static let fault = RPCMethod<BenchFault, Empty>("bench.fault")
   static let failed = RPCMethod<DriverFailure, Empty>("bench.failed")
 }
 
@@ -37,6 +39,9 @@ struct DriverOrders: Codable, Sendable {
   var control: Endpoint
   var token: String
   var cases: [String]
+  /// Which of these.
+  var first: Int
+  var count: Int
   var runs: Int
   var model: SyntheticModel
   /// `s3://bucket/key` of the model.

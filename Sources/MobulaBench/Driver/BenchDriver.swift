@@ -56,7 +56,8 @@ private actor DriverRun {
   }
 
   func all() async throws {
-    for (index, item) in try BenchPlan.cases(orders.cases).enumerated() {
+    let cases = try BenchPlan.cases(orders.cases)
+    for (index, item) in zip(cases.indices, cases).dropFirst(orders.first).prefix(orders.count) {
       let actors = try await actors(for: item)
       for _ in 0..<orders.runs {
         var run = try await measure(item, actors)
@@ -130,8 +131,28 @@ private actor DriverRun {
     }
     let before = try await control.call(BenchControlAPI.counters, Empty())
     let start = monotonicSeconds() + 0.15
-    let times = try await withThrowingTaskGroup(of: (Int, LoadTimes).self) { group in
-      for (index, actor) in actors.enumerated() {
+    let times = try await withThrowingTaskGroup(of: (Int, LoadTimes)?.self) { group in
+      let measured = item.measured
+      if let fault = item.fault, let reference, let witness = measured.first {
+        let (control, size, actor) = (control, orders.model.size, actors[witness])
+        group.addTask {
+          while try await Double(actor.bytesHere(reference)) < fault.progress * Double(size) {
+            try await Task.sleep(for: .milliseconds(5))
+          }
+          _ = try await control.call(BenchControlAPI.fault, fault)
+          return nil
+        }
+        for index in actors.indices where !measured.contains(index) {
+          let actor = actors[index]
+          // Whether it succeeds doesn't count.
+          group.addTask {
+            _ = try? await actor.load(reference, from: .relay, at: start)
+            return nil
+          }
+        }
+      }
+      for index in measured {
+        let actor = actors[index]
         let orders = orders
         group.addTask { [reference] in
           switch item.kind {
@@ -142,7 +163,12 @@ private actor DriverRun {
         }
       }
       var times: [Int: LoadTimes] = [:]
-      for try await (index, time) in group { times[index] = time }
+      for try await case let (index, time)? in group {
+        times[index] = time
+        // One that is slow need not end at all.
+        if times.count == measured.count { break }
+      }
+      group.cancelAll()
       return times
     }
     let after = try await control.call(BenchControlAPI.counters, Empty())
@@ -153,15 +179,15 @@ private actor DriverRun {
       try await Task.sleep(for: .milliseconds(20))
       fromS3 = difference(try await control.call(BenchControlAPI.counters, Empty()).fromS3, before.fromS3)
     }
-    for actor in actors {
-      try await actor.verify(expected)
-      try await actor.unload()
+    for index in item.measured {
+      try await actors[index].verify(expected)
+      try await actors[index].unload()
     }
     withExtendedLifetime(reference) {}
     return FinishedRun(
       index: 0,
-      loaders: item.loaders.enumerated().map { index, place in
-        let time = times[index]!
+      loaders: item.measured.map { index in
+        let (place, time) = (item.loaders[index], times[index]!)
         return BenchLoader(
           host: place.hostName, pod: place.podName, seconds: time.seconds, touched: time.touched,
           bytesCopied: time.bytesCopied)

@@ -30,11 +30,14 @@ struct PlannedCase: Hashable, Sendable {
   var id: String
   var kind: Kind
   var loaders: [LoaderPlace]
+  /// What befalls a host meanwhile.
+  var fault: BenchFault?
 
   /// How the report names the sources; `nil` where the issue has no choice of them.
   var sources: BenchSources? {
     switch kind {
-    case .replication(let policy): id == "replication-5" ? (policy == .origin ? .origin : .relay) : nil
+    case .replication(let policy):
+      id.hasPrefix("replication-") && id != "replication-5" ? nil : policy == .origin ? .origin : .relay
     case .s3Direct: id == "s3-1" ? nil : .direct
     case .s3Planned: .planned
     }
@@ -47,25 +50,69 @@ struct PlannedCase: Hashable, Sendable {
   }
 }
 
-/// The cases of the comparison, each a pure list of who loads where.
+/// What befalls a host while an object is on its way.
+struct BenchFault: Hashable, Sendable, Codable {
+  enum Kind: String, Hashable, Sendable, Codable {
+    /// Every process of the host is killed.
+    case killed
+    /// Its interface carries a tenth, in both directions.
+    case slow
+  }
+
+  var kind: Kind
+  /// By its index.
+  var host: Int
+  /// How much of the object another receiver has then, from 0 to 1.
+  var progress: Double
+}
+
+/// The cases of the comparison, each a pure list of who loads where; and others, which run when asked for.
 enum BenchPlan {
-  /// Hosts that the cases need: the maker's and five more.
-  static let hosts = 6
   static let maker = LoaderPlace(host: 0, pod: .a)
 
   /// - Throws: `MobulaError` (`invalidArgument`) for a case that there is not.
   static func cases(_ chosen: [String]) throws(MobulaError) -> [PlannedCase] {
-    let known = all().map(\.id)
+    let all = comparison() + others()
+    let known = all.map(\.id)
     for id in chosen where !known.contains(id) {
       var names: [String] = []
       for name in known where !names.contains(name) { names.append(name) }
       throw MobulaError(.invalidArgument, "There is no case \"\(id)\": choose among \(names.joined(separator: ", ")).")
     }
-    return chosen.isEmpty ? all() : all().filter { chosen.contains($0.id) }
+    return chosen.isEmpty ? comparison() : all.filter { chosen.contains($0.id) }
   }
 
-  private static func all() -> [PlannedCase] {
-    func place(_ host: Int, _ pod: LoaderPlace.PodLetter = .a) -> LoaderPlace { LoaderPlace(host: host, pod: pod) }
+  /// Cases that one cluster measures one after the other, by their positions; and how many hosts it has.
+  static func stages(_ cases: [PlannedCase]) -> [(cases: Range<Int>, hosts: Int)] {
+    var stages: [(cases: Range<Int>, hosts: Int)] = []
+    for (index, item) in cases.enumerated() {
+      // The maker's host and five more; and those that more loaders need.
+      let hosts = max(6, 1 + (item.loaders.map(\.host).max() ?? 0))
+      // A cluster is of no use any more after a fault.
+      if item.fault == nil, let last = stages.last, last.hosts == hosts, cases[last.cases.lowerBound].fault == nil {
+        stages[stages.count - 1].cases = last.cases.lowerBound..<index + 1
+      } else {
+        stages.append((index..<index + 1, hosts))
+      }
+    }
+    return stages
+  }
+
+  private static func place(_ host: Int, _ pod: LoaderPlace.PodLetter = .a) -> LoaderPlace {
+    LoaderPlace(host: host, pod: pod)
+  }
+
+  private static func others() -> [PlannedCase] {
+    func relay(_ id: String, to count: Int, _ fault: BenchFault? = nil) -> PlannedCase {
+      PlannedCase(id: id, kind: .replication(.relay), loaders: (1...count).map { place($0) }, fault: fault)
+    }
+    return [
+      relay("fanout-24", to: 24), relay("fault-killed", to: 5, BenchFault(kind: .killed, host: 1, progress: 0.5)),
+      relay("fault-slow", to: 5, BenchFault(kind: .slow, host: 1, progress: 0)),
+    ]
+  }
+
+  private static func comparison() -> [PlannedCase] {
     var cases: [PlannedCase] = []
     cases.append(PlannedCase(id: "replication-1", kind: .replication(.relay), loaders: [place(1)]))
     for count in 1...2 {

@@ -6,6 +6,8 @@ struct HostDescription: Hashable, Sendable {
   var bulk: Endpoint
   /// What its store may use.
   var capacity: ByteCount
+  /// What people tell hosts apart by.
+  var labels: [String: String] = [:]
 }
 
 struct PodDescription: Hashable, Sendable {

@@ -25,7 +25,7 @@ extension ObjectDirectoryStateMachine {
           records[object] = nil
         } else if seen.insert(object).inserted {
           actions += serve(object)
-          if !record.graph.complete.isEmpty { actions += record.watchers.sorted().compactMap { check($0) } }
+          if !record.planner.complete.isEmpty { actions += record.watchers.sorted().compactMap { check($0) } }
         }
       } else {
         actions += bury(object, record)
@@ -40,7 +40,7 @@ extension ObjectDirectoryStateMachine {
     var actions: [DirectoryAction] = []
     records[object] = nil
     tombstones.insert(object)
-    let hosts = record.graph.replicas
+    let hosts = record.planner.replicas
     if !hosts.isEmpty { actions.append(.drop(object, hosts: hosts)) }
     for request in record.waiting {
       requests[request] = nil

@@ -10,8 +10,6 @@ extension ObjectDirectoryStateMachine {
     if tombstones.contains(object) { return [.refuse(request.id, object, .deleted)] }
     if endedJobs.contains(object.job), records[object] == nil { return [.refuse(request.id, object, .jobEnded)] }
     var record = records[object] ?? ObjectRecord()
-    // Who asks has no source now; whom it feeds goes on with the chunks that it has.
-    record.graph.detach(request.host)
     record.waiting.append(request.id)
     records[object] = record
     requests[request.id] = request
@@ -30,44 +28,73 @@ extension ObjectDirectoryStateMachine {
     records[request.object]?.waiting.removeAll { $0 == request.id }
   }
 
-  /// Answers whoever waits for `object` and can be answered now, in the order of asking.
+  /// Answers whoever waits for `object` and can be answered now: first those without a source, in the order of asking.
   mutating func serve(_ object: ObjectID) -> [DirectoryAction] {
     guard var record = records[object], !record.waiting.isEmpty else { return [] }
     var actions: [DirectoryAction] = []
-    var stillWaiting: [RequestID] = []
-    for id in record.waiting {
-      guard let request = requests[id] else { continue }
-      if let action = answer(request, &record) {
-        requests[id] = nil
+    var answered: Set<RequestID> = []
+    let waiting = record.waiting.compactMap { requests[$0] }
+    let newcomers = waiting.filter(\.known.isEmpty)
+    var left = newcomers.count
+    for request in newcomers {
+      if record.hasRoot, request.plan == .relay, record.planner.room <= 0, left < newcomers.count { break }
+      let share = max(1, min(SourcePlanner.sourcesAtOnce, record.planner.room / left))
+      left -= 1
+      guard let action = answer(request, &record, count: share) else { continue }
+      answered.insert(request.id)
+      actions.append(action)
+    }
+    // The others have some already: a few at a time are looked at, each in its turn.
+    var unlucky: [RequestID] = []
+    for request in waiting where !request.known.isEmpty {
+      if record.planner.room <= 0 && record.hasRoot || unlucky.count == Self.looksAtOnce { break }
+      if let action = answer(request, &record, count: 1) {
+        answered.insert(request.id)
         actions.append(action)
-        if let deadline = record.graph.deadlines[request.host] {
-          expiries.append(SourceExpiry(deadline: deadline, object: object, receiver: request.host))
-        }
       } else {
-        stillWaiting.append(id)
+        unlucky.append(request.id)
       }
     }
-    record.waiting = stillWaiting
+    for id in answered { requests[id] = nil }
+    if !answered.isEmpty || unlucky.count == Self.looksAtOnce {
+      let moved = Set(unlucky)
+      record.waiting = record.waiting.filter { !answered.contains($0) && !moved.contains($0) } + unlucky
+    }
     records[object] = record
     return actions
   }
 
-  private func answer(_ request: LocateQuestion, _ record: inout ObjectRecord) -> DirectoryAction? {
-    if record.graph.complete.contains(request.host), let geometry = record.geometry {
+  private func answer(_ request: LocateQuestion, _ record: inout ObjectRecord, count: Int) -> DirectoryAction? {
+    if record.planner.complete.contains(request.host), let geometry = record.geometry {
       return .answer(request.id, .local(geometry, record.digest))
     }
-    guard record.graph.hasRoot else {
-      if isSettling { return nil }
-      if let name = record.claimedName { return .refuse(request.id, request.object, .unclaimed(name: name)) }
-      return record.lastHost.map { .refuse(request.id, request.object, .lost($0)) }
+    if !record.hasRoot, isSettling { return nil }
+    if !record.hasRoot, let refusal = refusal(request, record) { return refusal }
+    let avoided = request.excluded.union(request.known)
+    let zone = zones[request.host]
+    let sources = record.planner.choose(
+      for: request.host, excluding: avoided, plan: request.plan, count: count
+    ) { host in zone != nil && zones[host] == zone }
+    if !sources.isEmpty, let geometry = record.geometry {
+      return .answer(request.id, .sources(sources, geometry, record.digest))
     }
-    switch record.graph.choose(for: request.host, excluding: request.excluded, plan: request.plan) {
-    case .source(let host):
-      guard let geometry = record.geometry else { return nil }
-      record.graph.attach(request.host, to: host, until: now + partialTimeout)
-      return .answer(request.id, .source(host, geometry, record.digest))
-    case .wait: return nil
-    case .none: return .refuse(request.id, request.object, .sourcesFailed(request.excluded.sorted()))
-    }
+    // Whoever has sources waits for another, and so does who asks for what isn't there yet; whom all have failed does not.
+    guard record.hasRoot else { return nil }
+    if !request.known.isEmpty || record.planner.hasSource(for: request.host, excluding: request.excluded) { return nil }
+    return .refuse(request.id, request.object, .sourcesFailed(request.excluded.sorted()))
   }
+
+  /// What to say when no host has every chunk, or gets them from outside.
+  ///
+  /// Those that have some may have all of them together. Whoever exchanges chunks with them must know that what is
+  /// missing may be missing for good.
+  private func refusal(_ request: LocateQuestion, _ record: ObjectRecord) -> DirectoryAction? {
+    if let name = record.claimedName { return .refuse(request.id, request.object, .unclaimed(name: name)) }
+    let isAlone = !record.planner.hasSource(for: request.host, excluding: request.excluded)
+    guard isAlone || !request.known.isEmpty else { return nil }
+    return record.lastHost.map { .refuse(request.id, request.object, .lost($0)) }
+  }
+
+  /// Requests for further sources that are looked at when something changes.
+  private static let looksAtOnce = 64
 }

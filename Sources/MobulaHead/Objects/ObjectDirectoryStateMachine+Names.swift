@@ -55,14 +55,15 @@ extension ObjectDirectoryStateMachine {
         "\(name) has \(geometry.objectSize) bytes, but the object fetched under that name \(record.geometry?.objectSize ?? 0); remove it with `mobula rm \(object)`."
       )
     }
-    let hasBegun = record.graph.filler != host || record.graph.partial.contains(host) || !record.graph.complete.isEmpty
-    if record.graph.hasRoot, hasBegun { return .exists(object) }
+    let hasBegun =
+      record.planner.filler != host || record.planner.partial.contains(host) || !record.planner.complete.isEmpty
+    if record.planner.hasRoot, hasBegun { return .exists(object) }
     // Nobody has asked before, or its first claimer left it undone, or every host has evicted it.
     names[name] = object
     record.names.insert(name)
     record.claimedName = name
     record.geometry = geometry
-    record.graph.fill(by: host)
+    record.planner.fill(by: host)
     records[object] = record
     return .yours(object)
   }
@@ -70,8 +71,8 @@ extension ObjectDirectoryStateMachine {
   /// A claim that nobody fulfils and nobody waits for leaves no name behind. One that was fulfilled stays,
   /// though every host have evicted the object: it can come again.
   mutating func forgetClaim(of object: ObjectID) {
-    guard let record = records[object], let name = record.claimedName, record.digest == nil, record.graph.isEmpty,
-      record.graph.filler == nil, record.holders.isEmpty, record.waiting.isEmpty
+    guard let record = records[object], let name = record.claimedName, record.digest == nil, record.planner.isEmpty,
+      record.planner.filler == nil, record.holders.isEmpty, record.waiting.isEmpty
     else { return }
     names[name] = nil
     records[object]?.names.remove(name)

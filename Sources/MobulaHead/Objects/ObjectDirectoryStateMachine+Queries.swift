@@ -29,7 +29,7 @@ extension ObjectDirectoryStateMachine {
   private func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
     DirectoryEntry(
       object: object, geometry: record.geometry, digest: record.digest, names: record.names.sorted(),
-      complete: record.graph.complete, partial: record.graph.partial.sorted(), holders: record.holders.sorted())
+      complete: record.planner.complete, partial: record.planner.partial.sorted(), holders: record.holders.sorted())
   }
 
   /// Says `ready` once `count` of `objects` have a complete replica; until then the shell
@@ -56,5 +56,5 @@ extension ObjectDirectoryStateMachine {
     return .ready(id, endWait(id))
   }
 
-  private func isComplete(_ object: ObjectID) -> Bool { records[object]?.graph.complete.isEmpty == false }
+  private func isComplete(_ object: ObjectID) -> Bool { records[object]?.planner.complete.isEmpty == false }
 }

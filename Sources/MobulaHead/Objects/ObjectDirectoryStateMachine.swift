@@ -14,23 +14,12 @@ struct ObjectDirectoryStateMachine: Sendable {
   var waits: [RequestID: ObjectWait] = [:]
   var endedJobs = EndedJobs()
   var tombstones: Tombstones
+  /// Where hosts are, for those that say so.
+  var zones: [HostID: String] = [:]
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
   private(set) var isSettling = false
 
-  /// What the receivers that have not reported yet have left of their time, the first to expire first.
-  var expiries: [SourceExpiry] = []
-  /// The instant of the events that come, since the head's start.
-  private(set) var now = Duration.zero
-  /// How long a receiver that was given a source may take to report that it can serve.
-  let partialTimeout: Duration
-
-  init(tombstones: Int = 65_536, partialTimeout: Duration = .seconds(5)) {
-    self.tombstones = Tombstones(capacity: tombstones)
-    self.partialTimeout = partialTimeout
-  }
-
-  /// What comes from here on happens at `instant`, or later.
-  mutating func advance(to instant: Duration) { now = max(now, instant) }
+  init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
 
   // MARK: What hosts report
 
@@ -52,8 +41,8 @@ struct ObjectDirectoryStateMachine: Sendable {
     for (object, record) in records.sorted(by: { $0.key < $1.key }) {
       // Also where it only has a source: that answer was lost with the connection. What it
       // fetches from outside goes on meanwhile.
-      let isKnown = record.graph.replicas.contains(host) || record.graph.sources[host] != nil
-      if isKnown, !replicas.contains(object), record.graph.filler != host { changes.append(.gone(object)) }
+      let isKnown = record.planner.isReady(host) || record.planner.given[host] != nil
+      if isKnown, !replicas.contains(object), record.planner.filler != host { changes.append(.gone(object)) }
       if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
@@ -88,9 +77,9 @@ struct ObjectDirectoryStateMachine: Sendable {
     }
   }
 
-  /// A receiver stopped taking an object from a source, whether it is complete or not.
-  mutating func transferEnded(receiver: HostID, source: HostID, object: ObjectID) -> [DirectoryAction] {
-    records[object]?.graph.detach(receiver, from: source)
+  /// A receiver takes an object from nobody any more, whether it is complete or not.
+  mutating func transferEnded(receiver: HostID, object: ObjectID) -> [DirectoryAction] {
+    records[object]?.planner.forget(receiver)
     return settle([object])
   }
 
@@ -138,7 +127,7 @@ struct ObjectDirectoryStateMachine: Sendable {
       var record = records[object] ?? ObjectRecord()
       if record.contradicts(geometry) { return [.reportCorrupt(host, object)] }
       record.geometry = geometry
-      record.graph.started(host)
+      record.planner.started(host)
       records[object] = record
     case .gone(let object):
       touched.append(object)
@@ -165,7 +154,7 @@ struct ObjectDirectoryStateMachine: Sendable {
     }
     record.geometry = report.geometry
     record.digest = report.digest
-    record.graph.completed(host)
+    record.planner.completed(host)
     record.lastHost = nil
     if report.isHeld { record.holders.insert(host) }
     if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }

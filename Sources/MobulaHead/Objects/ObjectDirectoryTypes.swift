@@ -36,7 +36,7 @@ struct HostInventory: Hashable, Sendable {
   var isEmpty: Bool { sealed.isEmpty && partial.isEmpty && holds.isEmpty && names.isEmpty }
 }
 
-/// A host asks where to take an object from. It asks once at a time for each object.
+/// A host asks where to take an object from.
 struct LocateQuestion: Hashable, Sendable {
   var id: RequestID
   /// The host that wants a replica.
@@ -44,15 +44,17 @@ struct LocateQuestion: Hashable, Sendable {
   var object: ObjectID
   /// The hosts that failed it.
   var excluded: Set<HostID> = []
+  /// The hosts that it takes chunks from already: it asks for others, and waits until there are.
+  var known: Set<HostID> = []
   var plan = SourcePlan.relay
 }
 
 enum LocateAnswer: Hashable, Sendable {
   /// The asking host itself has every chunk.
   case local(ChunkGeometry, ObjectDigest?)
-  /// Take missing chunks from `host`. The receiver reports `partial` as soon as it can serve
+  /// Take missing chunks from these hosts. The receiver reports `partial` as soon as it can serve
   /// them on, and the end of the transfer if it ends before the object is complete.
-  case source(HostID, ChunkGeometry, ObjectDigest?)
+  case sources([HostID], ChunkGeometry, ObjectDigest?)
 }
 
 enum ClaimAnswer: Hashable, Sendable {

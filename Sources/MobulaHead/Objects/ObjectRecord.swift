@@ -6,7 +6,7 @@ struct ObjectRecord: Sendable {
   var geometry: ChunkGeometry?
   /// What the first complete replica's bytes are; every other must agree with it.
   var digest: ObjectDigest?
-  var graph = SourceGraph()
+  var planner = SourcePlanner()
   /// Hosts with a process that holds the object.
   var holders: Set<HostID> = []
   var names: Set<String> = []
@@ -23,27 +23,29 @@ struct ObjectRecord: Sendable {
   /// Who waits for it among others.
   var watchers: Set<RequestID> = []
 
+  /// Whether there is one host that has every chunk, or gets them from outside.
+  var hasRoot: Bool { planner.hasRoot }
+
   /// Whether anybody ever had chunks of it.
-  var hasExisted: Bool { !graph.isEmpty || lastHost != nil }
+  var hasExisted: Bool { !planner.isEmpty || lastHost != nil }
 
   /// Whether there is nothing to remember.
   var isBlank: Bool {
     !hasExisted && holders.isEmpty && names.isEmpty && containers.isEmpty && waiting.isEmpty
-      && watchers.isEmpty && graph.sources.isEmpty
+      && watchers.isEmpty && planner.given.isEmpty
   }
 
   /// Whether a replica of these bytes can't be one of this object. Once no replica is left, any may be.
   func contradicts(_ geometry: ChunkGeometry, digest: ObjectDigest? = nil) -> Bool {
-    if !graph.isEmpty, self.geometry != geometry { return true }
-    guard let digest, let known = self.digest, !graph.complete.isEmpty else { return false }
+    if !planner.isEmpty, self.geometry != geometry { return true }
+    guard let digest, let known = self.digest, !planner.complete.isEmpty else { return false }
     return known != digest
   }
 
   mutating func removeReplica(of host: HostID) {
-    let wasLast = graph.complete == [host]
-    graph.removeReplica(of: host)
-    graph.detach(host)
-    if graph.filler == host { graph.fill(by: nil) }
+    let wasLast = planner.complete == [host]
+    planner.removeReplica(of: host)
+    if planner.filler == host { planner.fill(by: nil) }
     if wasLast { lastHost = host }
   }
 }

@@ -23,6 +23,7 @@ struct BenchCommand: AsyncParsableCommand {
   @Option(help: "The rate of every host's NIC, in both directions.") var nic = "840mbit"
   @Option(parsing: .upToNextOption, help: "The cases to run. Default: all.") var cases: [String] = []
   @Option(help: "How often each case runs; the median is reported.") var runs = 1
+  @Flag(help: "Let the hosts talk to each other through TLS, with certificates of the bench's own.") var tls = false
   @Option(help: "Write the figures to this file, as JSON.") var json: String?
   @Option(help: "How hosts are emulated: netns or loopback. Default: netns where it works.") var emulation: String?
   @Option(
@@ -54,6 +55,7 @@ struct BenchCommand: AsyncParsableCommand {
     options.nic = LinkRate(nic)!
     options.cases = cases
     options.runs = runs
+    options.tls = tls
     options.s3Endpoint = s3Endpoint
     // Fails before anything is started.
     let bench = try Bench(options) { Log.write(1, $0 + "\n") }

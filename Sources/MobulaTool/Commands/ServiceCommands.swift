@@ -44,8 +44,9 @@ struct HeadCommand: AsyncParsableCommand {
       cluster: started.cluster ?? .random(), endpoint: started.head, epoch: Incarnation.now())
     configuration.name = started.name
     let token = try directory.runDirectory.token()
+    let tls = try directory.runDirectory.tls()
     try await ServiceProcess.run { [configuration] in
-      let head = try await Head.bind(configuration, token: token)
+      let head = try await Head.bind(configuration, token: token, tls: tls)
       await head.run()
     }
   }
@@ -69,6 +70,10 @@ struct HostCommand: AsyncParsableCommand {
       configuration.warmShare = started.warm
       configuration.spareShare = started.spare
       configuration.keeper = keeper
+      configuration.tls = try directory.tls()
+      configuration.labels = started.labels ?? [:]
+      configuration.sendLimit = started.sendLimit
+      configuration.receiveLimit = started.receiveLimit
       let host = try Host(configuration, log: Logger(label: "host"))
       try await host.run()
     }
@@ -86,11 +91,12 @@ struct PodCommand: AsyncParsableCommand {
     guard let entry = started.pods.first(where: { $0.name == name }) else {
       throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
     }
-    let pod = try Pod(
-      PodConfiguration(
-        pod: entry.pod, name: entry.name, host: started.host, incarnation: Incarnation.now(), head: started.head,
-        token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
-        resources: entry.resources), log: Logger(label: "pod"))
+    var configuration = PodConfiguration(
+      pod: entry.pod, name: entry.name, host: started.host, incarnation: Incarnation.now(), head: started.head,
+      token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
+      resources: entry.resources)
+    configuration.tls = try directory.runDirectory.tls()
+    let pod = try Pod(configuration, log: Logger(label: "pod"))
     try await ServiceProcess.run { try await pod.run() }
   }
 }

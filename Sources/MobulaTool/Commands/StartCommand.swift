@@ -14,7 +14,9 @@ struct StartCommand: AsyncParsableCommand {
         mobula start --head
         mobula start --head --listen 10.0.0.1 --capacity 64GB
         mobula start --address 10.0.0.1:7600 --token-file token --resources worker_pod_b=3,GPU=1
+        mobula start --address 10.0.0.1:7600 --token-file token --tls certificates
         mobula start --address 10.0.0.1:7600 --token-file token --pod b:worker_pod_b=3 --pod c:worker_pod_c=3
+        mobula start --address 10.0.0.1:7600 --token-file token --label zone=eu-1 --send-limit 500mbit
       """)
 
   static let defaultPort = 7600
@@ -50,10 +52,24 @@ struct StartCommand: AsyncParsableCommand {
   var spare = 2.0
   @Option(help: "A pod of its own, as NAME:RESOURCES; may be repeated. Default: one pod that is the whole host.")
   var pod: [String] = []
+  @Option(help: "The most that this host sends to other hosts, as in 500mbit, 1.2gbit or 100MB/s. Default: no limit.")
+  var sendLimit: String?
+  @Option(help: "The most that this host receives from other hosts and from S3. Default: no limit.")
+  var receiveLimit: String?
+  @Option(
+    help: ArgumentHelp(
+      "What tells this host from others, as in zone=eu-1; may be repeated. Hosts of the same zone prefer each other.",
+      valueName: "key=value"))
+  var label: [String] = []
   @Option(help: "This host's name. Default: the machine's.")
   var name: String?
   @Option(help: "A file with the cluster's token. Default: $MOBULA_TOKEN, or the one made by the first start.")
   var tokenFile: String?
+  @Option(
+    help: ArgumentHelp(
+      "Use TLS among hosts, with ca.pem, cert.pem and key.pem of this folder (`mobula certificates`); all hosts of a cluster alike. Default: $MOBULA_TLS, else none.",
+      valueName: "folder"))
+  var tls: String?
   @Flag(help: "Stay in the foreground; Ctrl-C stops.")
   var foreground = false
   @Flag(help: .hidden) var lifeline = false
@@ -70,6 +86,12 @@ struct StartCommand: AsyncParsableCommand {
     if !(0...65535 ~= port) { throw ValidationError("--port takes a number from 0 to 65535.") }
     if !(0...100 ~= warm) { throw ValidationError("--warm takes a percentage from 0 to 100.") }
     if !(0...100 ~= spare) { throw ValidationError("--spare takes a percentage from 0 to 100.") }
+    for (limit, flag) in [(sendLimit, "--send-limit"), (receiveLimit, "--receive-limit")] {
+      if let limit, LinkRate(limit) == nil {
+        throw ValidationError("\(flag) takes a rate, as in 500mbit, 1.2gbit or 100MB/s.")
+      }
+    }
+    _ = try labels(label, "--label")
     if spill.contains("none") && spill.count > 1 { throw ValidationError("Give --spill none, or folders, not both.") }
     if !pod.isEmpty && resources != nil {
       throw ValidationError("Give --resources for the one pod of this host, or --pod for each, not both.")
@@ -84,8 +106,10 @@ struct StartCommand: AsyncParsableCommand {
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
     try prepareToken(directory)
+    try prepareTLS(directory)
     // From here on the token is in its file, and in no child's environment.
     unsetenv("MOBULA_TOKEN")
+    unsetenv("MOBULA_TLS")
     let configuration = try makeConfiguration(directory)
     // In the foreground a host waits for its head, as hosts that are started together must.
     if !head, !foreground { try await checkHead(configuration, directory) }
@@ -135,6 +159,16 @@ struct StartCommand: AsyncParsableCommand {
     }
   }
 
+  /// Keeps a copy of the certificates where every process of this host finds it, as the token is.
+  private func prepareTLS(_ directory: RunDirectory) throws {
+    let copy = ClusterOptions.certificates(in: directory.path)
+    guard let given = tls ?? currentEnvironment()["MOBULA_TLS"], !given.isEmpty else { return copy.removeCopy() }
+    let folder = CertificateFolder(given)
+    // Fails before anything is started.
+    _ = try ClusterTLS(folder)
+    try folder.copy(to: copy)
+  }
+
   private func makeConfiguration(_ directory: RunDirectory) throws -> StartConfiguration {
     let before = try? directory.readConfiguration()
     let machine = Machine.memory()
@@ -177,14 +211,16 @@ struct StartCommand: AsyncParsableCommand {
     return StartConfiguration(
       isHead: self.head, head: head, cluster: before?.cluster ?? (self.head ? .random() : nil), host: host,
       name: name, address: listen, capacity: capacity, spill: spill.map(absolute), warm: warm / 100,
-      spare: spare / 100, pods: pods)
+      spare: spare / 100, pods: pods, labels: try labels(label, "--label"),
+      sendLimit: sendLimit.flatMap { LinkRate($0) },
+      receiveLimit: receiveLimit.flatMap { LinkRate($0) })
   }
 
   /// Asks the head once, so that a wrong address or token is said at once.
   private func checkHead(_ configuration: StartConfiguration, _ directory: RunDirectory) async throws {
     let connection = try await RPCConnection.connect(
       to: configuration.head, token: try directory.token(), hello: Hello(role: .tool, name: configuration.name),
-      deadline: .seconds(5))
+      tls: try directory.tls(), deadline: .seconds(5))
     await connection.close()
   }
 
@@ -256,8 +292,26 @@ struct StartCommand: AsyncParsableCommand {
         print("Only this machine reaches it: start with --listen ADDRESS for a cluster of several.")
       } else {
         print("Join from another machine: copy \(directory.tokenFile) there, then")
-        print("  mobula start --address \(configuration.head) --token-file token")
+        let tls = tls == nil ? "" : " --tls FOLDER"
+        print("  mobula start --address \(configuration.head) --token-file token\(tls)")
       }
     }
   }
+}
+
+/// Labels as they are given to an option that may be repeated.
+///
+/// - Throws: `ValidationError` for what is none, and for two with the same key.
+func labels(_ texts: [String], _ flag: String) throws -> [String: String] {
+  var labels: [String: String] = [:]
+  for text in texts {
+    guard let label = HostLabel(text) else {
+      throw ValidationError(
+        "\(flag) takes KEY=VALUE of letters, digits and . _ - /, as in zone=eu-1; \"\(text)\" is none.")
+    }
+    guard labels.updateValue(label.value, forKey: label.key) == nil else {
+      throw ValidationError("\(flag) \(label.key) is given twice: a host has one value for each key.")
+    }
+  }
+  return labels
 }

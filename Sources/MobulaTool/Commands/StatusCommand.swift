@@ -28,11 +28,13 @@ struct StatusCommand: AsyncParsableCommand {
     print("cluster \(status.cluster.short), head at \(status.head)")
     var hosts = TextTable([
       ("host", .left), ("id", .left), ("objects", .right), ("stored", .right), ("capacity", .right), ("state", .left),
+      ("labels", .left),
     ])
     for host in status.hosts.sorted(by: { $0.name < $1.name }) {
       hosts.add([
         host.name, host.host.short, "\(host.objects)", "\(host.bytes)", "\(host.capacity)",
         host.connected ? "connected" : "lost",
+        host.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
       ])
     }
     print(hosts.lines().joined(separator: "\n"))

@@ -52,6 +52,9 @@ struct RunDirectory {
 
   func token() throws(MobulaError) -> ClusterToken { try ClusterToken.read(file: tokenFile) }
 
+  /// `nil` when the host was started without.
+  func tls() throws(MobulaError) -> ClusterTLS? { try ClusterOptions.tls(in: path) }
+
   /// Takes the lock that a supervisor keeps while it runs.
   ///
   /// - Returns: its descriptor, or `nil` when another supervisor has it.
@@ -105,4 +108,8 @@ struct StartConfiguration: Codable, Sendable {
   var warm: Double
   var spare: Double
   var pods: [PodEntry]
+  // Absent from what an older version wrote.
+  var labels: [String: String]?
+  var sendLimit: LinkRate?
+  var receiveLimit: LinkRate?
 }

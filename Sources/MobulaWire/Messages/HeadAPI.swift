@@ -25,6 +25,13 @@ public enum HeadAPI {
   /// Answers when `count` of the objects have a complete replica, or at the timeout with those that have one.
   public static let waitForObjects = RPCMethod<WaitRequest, WaitReply>("head.waitForObjects")
 
+  /// Has a host fetch an object; answers when it is there. Who cancels it ends the fetch, unless somebody else waits.
+  ///
+  /// - Errors: those of the fetch; `connectionClosed` when the host is not there, or goes meanwhile.
+  public static let bring = RPCMethod<BringOrder, BringOutcome>("head.bring")
+  /// Asks hosts how much of an object they have; those that don't answer are left out.
+  public static let progress = RPCMethod<ProgressQuestion, [ReplicaProgress]>("head.progress")
+
   /// The job lasts as long as the connection that started it.
   public static let startJob = RPCMethod<Empty, JobReply>("head.startJob")
   public static let requestLease = RPCMethod<LeaseRequest, LeaseGrant>("head.requestLease")
@@ -38,6 +45,9 @@ public enum HeadAPI {
 public enum HostControlAPI {
   /// Nothing holds these any more.
   public static let drop = RPCMethod<DropRequest, Empty>("host.drop")
+  /// Answers when the object is complete in the host's store.
+  public static let bring = RPCMethod<BringOrder, BringOutcome>("host.order")
+  public static let progress = RPCMethod<ProgressQuestion, ReplicaProgress>("host.orderProgress")
 }
 
 /// What a pod answers to the head, on the connection that the pod made.

@@ -49,48 +49,62 @@ public struct HoldChanges: Codable, Sendable {
   }
 }
 
-/// A host asks where to take an object from. Waits at the head until there is a replica.
+/// A host asks where to take an object from. Waits at the head until there is a replica, or another one than
+/// those that are known.
 public struct LocateRequest: Codable, Sendable {
   public var host: HostID
   public var object: ObjectID
   /// Hosts that failed it in this transfer.
   public var excluding: [HostID]
+  /// Hosts that it takes chunks from already.
+  public var known: [HostID]
   public var policy: SourcePolicy
 
-  public init(host: HostID, object: ObjectID, excluding: [HostID] = [], policy: SourcePolicy = .relay) {
+  public init(
+    host: HostID, object: ObjectID, excluding: [HostID] = [], known: [HostID] = [], policy: SourcePolicy = .relay
+  ) {
     self.host = host
     self.object = object
     self.excluding = excluding
+    self.known = known
     self.policy = policy
   }
 }
 
-public struct LocateReply: Codable, Sendable {
-  /// The host to ask for chunks; the asking host itself when it has the object.
-  public var source: HostID
-  /// Where the source's chunks are served.
+/// A host that has chunks of an object, and where it serves them.
+public struct LocatedSource: Codable, Sendable, Hashable {
+  public var host: HostID
   public var bulk: Endpoint
+
+  public init(host: HostID, bulk: Endpoint) {
+    self.host = host
+    self.bulk = bulk
+  }
+}
+
+public struct LocateReply: Codable, Sendable {
+  /// The asking host has the object itself.
+  public var isLocal: Bool
+  public var sources: [LocatedSource]
   public var geometry: ChunkGeometry
   /// Known once the maker has sealed it.
   public var digest: ObjectDigest?
 
-  public init(source: HostID, bulk: Endpoint, geometry: ChunkGeometry, digest: ObjectDigest?) {
-    self.source = source
-    self.bulk = bulk
+  public init(isLocal: Bool, sources: [LocatedSource], geometry: ChunkGeometry, digest: ObjectDigest?) {
+    self.isLocal = isLocal
+    self.sources = sources
     self.geometry = geometry
     self.digest = digest
   }
 }
 
-/// A receiver no longer takes chunks from a source, because it has them all or because it failed.
+/// A receiver takes no chunks of an object from anybody any more, because it has them all or because it gave up.
 public struct TransferEnded: Codable, Sendable {
   public var receiver: HostID
-  public var source: HostID
   public var object: ObjectID
 
-  public init(receiver: HostID, source: HostID, object: ObjectID) {
+  public init(receiver: HostID, object: ObjectID) {
     self.receiver = receiver
-    self.source = source
     self.object = object
   }
 }

@@ -1,0 +1,46 @@
+/// One label of a host, as in `zone=eu-1`.
+public struct HostLabel: Hashable, Sendable, LosslessStringConvertible {
+  public var key: String
+  public var value: String
+
+  public init(_ key: String, _ value: String) {
+    self.key = key
+    self.value = value
+  }
+
+  /// Reads `KEY=VALUE`, both of 1 to 63 letters, digits and `. _ - /`; `nil` for anything else.
+  public init?(_ description: String) {
+    let sides = description.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+    guard sides.count == 2, sides.allSatisfy({ 1...63 ~= $0.count && $0.allSatisfy(Self.isAllowed) }) else {
+      return nil
+    }
+    self.init(String(sides[0]), String(sides[1]))
+  }
+
+  public var description: String { "\(key)=\(value)" }
+
+  private static func isAllowed(_ character: Character) -> Bool {
+    character.isASCII && (character.isLetter || character.isNumber || "._-/".contains(character))
+  }
+
+  /// The label that says where a host is: what is in the same zone is near.
+  public static let zoneKey = "zone"
+}
+
+/// Some of the cluster's hosts, by their labels.
+public struct HostSelector: Hashable, Sendable {
+  /// All of which a host must have.
+  public var labels: [String: String]
+
+  public init(labels: [String: String] = [:]) { self.labels = labels }
+
+  /// Every host.
+  public static let all = HostSelector()
+
+  /// The hosts with this label.
+  public static func label(_ key: String, _ value: String) -> HostSelector { HostSelector(labels: [key: value]) }
+
+  public func matches(_ labels: [String: String]) -> Bool {
+    self.labels.allSatisfy { labels[$0.key] == $0.value }
+  }
+}

@@ -1,0 +1,50 @@
+import Mobula
+import MobulaBench
+import MobulaCore
+
+/// Who has how much of an object that is pushed to many hosts, in words and bars.
+struct BroadcastPicture {
+  let title: String
+  /// Bytes of the object.
+  let size: Int
+  var states: [BroadcastState] = []
+
+  private func bytes(_ state: BroadcastState) -> Int { state.isComplete ? size : min(size, state.verified.bytes) }
+  private func percent(_ bytes: Int, of all: Int) -> Int { all > 0 ? bytes * 100 / all : 100 }
+
+  /// What all hosts together have.
+  var summary: String {
+    let done = states.count(where: \.isComplete)
+    let failed = states.count { $0.failure != nil }
+    let all = percent(states.reduce(0) { $0 + bytes($1) }, of: size * states.count)
+    let failures = failed > 0 ? ", \(failed) failed" : ""
+    return "\(title): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
+  }
+
+  /// The summary, and a line for each host as far as there are rows: failures first, then who lacks most.
+  func lines(width: Int, rows: Int) -> [String] {
+    let ordered = states.sorted {
+      ($0.failure == nil ? 1 : 0, bytes($0), $0.name) < ($1.failure == nil ? 1 : 0, bytes($1), $1.name)
+    }
+    let isCut = ordered.count > max(1, rows - 1)
+    let shown = ordered.prefix(isCut ? max(1, rows - 2) : ordered.count)
+    let names = shown.map(\.name.count).max() ?? 0
+    var lines = [summary]
+    for state in shown {
+      let name = state.name + String(repeating: " ", count: names - state.name.count)
+      if let failure = state.failure {
+        lines.append("  \(name)  failed: \(failure.message)")
+      } else {
+        let cells = max(4, min(30, width - names - 12))
+        let full = size > 0 ? bytes(state) * cells / size : cells
+        let bar = String(repeating: "#", count: full) + String(repeating: "-", count: cells - full)
+        lines.append("  \(name)  [\(bar)]  \(percent(bytes(state), of: size))%")
+      }
+    }
+    if isCut {
+      let rest = ordered.dropFirst(shown.count)
+      lines.append("  and \(rest.count) more, \(rest.count(where: \.isComplete)) of them done")
+    }
+    return lines.map { String($0.prefix(max(1, width))) }
+  }
+}

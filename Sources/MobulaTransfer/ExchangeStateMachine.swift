@@ -1,0 +1,419 @@
+package import MobulaCore
+
+/// One object being received from several hosts at once: which are connected, and which chunk is asked of whom.
+///
+/// Each connection is a *lane*. Sources say on it which chunks they have, as they get them, and a chunk is asked of
+/// one lane at a time: the one with the fewest sources first, so that everybody soon has something that others lack.
+/// What a lane takes too long for is asked of another.
+package struct ExchangeStateMachine: Sendable {
+  package typealias LaneID = Int
+
+  package enum Action: Hashable, Sendable {
+    /// Connect to the host.
+    case open(LaneID, HostID)
+    case request(LaneID, Int)
+    /// The chunk is asked of another lane; should it come all the same, throw it away.
+    case cancel(LaneID, Int)
+    /// Tell the source that the chunk is here.
+    case acknowledge(LaneID, Int)
+    /// End the connection, and say `ended` once nothing of it is written any more.
+    case close(LaneID)
+    /// Ask the head for hosts besides those in `knownHosts` and `failedHosts`; say `found` or `refused`.
+    case findSources
+    /// Every chunk is verified.
+    case complete
+    /// It can't be had.
+    case fail(MobulaError)
+  }
+
+  struct Lane: Sendable {
+    let host: HostID
+    var isOpen = false
+    /// The source wants to hear of every chunk of its that is here.
+    var wantsNews = false
+    var offered: ChunkMap
+    /// In the order of asking.
+    var requested: [Int] = []
+    /// Cancelled, but on their way all the same, for all that is known.
+    var revoked: Set<Int> = []
+    var arriving: Int?
+    /// Bytes a second, averaged; `nil` before the first chunk.
+    var rate: Double?
+    /// When the last chunk came, or the lane was asked after it had nothing to do.
+    var since = Duration.zero
+    /// Told to close.
+    var isClosing = false
+  }
+
+  package let geometry: ChunkGeometry
+  package let limits: ExchangeLimits
+  private let own: HostID
+  var lanes: [LaneID: Lane] = [:]
+  private var nextLane = 0
+  private(set) var verified: ChunkMap
+  /// Verified, or asked for.
+  var taken: ChunkMap
+  /// For each chunk the lanes that offer it.
+  private var offers: [UInt16]
+  /// Offered by the head or by themselves, and not connected yet.
+  private var candidates: [HostID] = []
+  /// Hosts that failed in this exchange; they are not asked again.
+  package private(set) var failedHosts: Set<HostID> = []
+  /// Left because they were slow; asked again when nobody else is left.
+  private var slowHosts: Set<HostID> = []
+  private var isAsking = false
+  private var askAgain = Duration.zero
+  private var refusal: MobulaError?
+  /// How the source that failed last did.
+  package private(set) var lastFailure: MobulaError?
+  private var lastProgress = Duration.zero
+  var tuner: LaneTuner
+  private var generator: UInt64
+  package private(set) var isOver = false
+
+  /// - Parameters:
+  ///   - own: this host, which is no source.
+  ///   - verified: chunks that are here already.
+  ///   - seed: receivers with different ones choose differently among chunks that are as good.
+  package init(
+    geometry: ChunkGeometry, own: HostID, verified: ChunkMap? = nil, limits: ExchangeLimits = .init(), seed: UInt64
+  ) {
+    self.geometry = geometry
+    self.own = own
+    self.limits = limits
+    self.verified = verified ?? ChunkMap(count: geometry.count)
+    taken = self.verified
+    offers = Array(repeating: 0, count: geometry.count)
+    tuner = LaneTuner(maximum: limits.lanesPerHost)
+    generator = seed
+  }
+
+  /// Hosts that the head need not give again.
+  package var knownHosts: Set<HostID> {
+    Set(lanes.values.map(\.host)).union(candidates).union(slowHosts)
+  }
+
+  package var chunksMissing: Int { geometry.count - verified.verifiedCount }
+
+  // MARK: Sources
+
+  /// The exchange begins with these hosts.
+  package mutating func started(_ hosts: [HostID], now: Duration) -> [Action] {
+    lastProgress = now
+    return offered(hosts, now: now)
+  }
+
+  /// The head found these.
+  package mutating func found(_ hosts: [HostID], now: Duration) -> [Action] {
+    isAsking = false
+    refusal = nil
+    // Without news, not again at once.
+    askAgain = hosts.isEmpty ? now + limits.askInterval : now
+    return offered(hosts, now: now)
+  }
+
+  /// These hosts may be asked: the head says so, or they ask us for the same object.
+  package mutating func offered(_ hosts: [HostID], now: Duration) -> [Action] {
+    guard !isOver else { return [] }
+    let known = knownHosts
+    for host in hosts where host != own && !known.contains(host) && !failedHosts.contains(host) {
+      if !candidates.contains(host) { candidates.append(host) }
+    }
+    return connect(now)
+  }
+
+  /// The head has no other source, or none at all.
+  package mutating func refused(_ error: MobulaError, now: Duration) -> [Action] {
+    guard !isOver else { return [] }
+    isAsking = false
+    askAgain = now + limits.askInterval
+    refusal = error
+    if lanes.isEmpty, candidates.isEmpty, !slowHosts.isEmpty {
+      candidates = slowHosts.sorted()
+      slowHosts = []
+    }
+    if lanes.isEmpty, candidates.isEmpty { return fail(error) }
+    return connect(now)
+  }
+
+  private mutating func connect(_ now: Duration) -> [Action] {
+    var actions: [Action] = []
+    while lanes.count < limits.lanes, !candidates.isEmpty {
+      actions.append(open(candidates.removeFirst(), now))
+    }
+    let isComplete = lanes.count + candidates.count >= limits.lanes
+    if !isAsking, !isComplete, now >= askAgain {
+      isAsking = true
+      actions.append(.findSources)
+    }
+    return actions
+  }
+
+  private mutating func open(_ host: HostID, _ now: Duration) -> Action {
+    nextLane += 1
+    lanes[nextLane] = Lane(host: host, offered: ChunkMap(count: geometry.count), since: now)
+    return .open(nextLane, host)
+  }
+
+  // MARK: What a lane says
+
+  /// The source has the object.
+  ///
+  /// - Parameter wantsNews: it is to be told of every chunk that it offered and that came from elsewhere.
+  /// - Throws: `mismatch` when it has it in another shape.
+  package mutating func opened(
+    _ lane: LaneID, objectSize: Int, chunkSize: Int, wantsNews: Bool, now: Duration
+  ) throws(MobulaError) {
+    guard objectSize == geometry.objectSize, chunkSize == geometry.chunkSize else {
+      throw MobulaError(
+        .mismatch,
+        "The source has the object as \(objectSize) bytes in chunks of \(chunkSize), not \(geometry.objectSize) in chunks of \(geometry.chunkSize): fetch it from another source."
+      )
+    }
+    guard lanes[lane]?.isOpen == false else { throw Self.unexpected("an opened object") }
+    lanes[lane]?.isOpen = true
+    lanes[lane]?.wantsNews = wantsNews
+    lanes[lane]?.since = now
+  }
+
+  /// The source has these chunks, and sends them when asked.
+  ///
+  /// - Throws: `protocolViolation` for chunks that do not exist.
+  package mutating func offered(_ lane: LaneID, _ ranges: [Range<Int>], now: Duration) throws(MobulaError) -> [Action] {
+    guard var state = lanes[lane], !isOver else { return [] }
+    guard state.isOpen else { throw Self.unexpected("an offer") }
+    var actions: [Action] = []
+    for range in ranges {
+      guard range.lowerBound >= 0, range.upperBound <= geometry.count else { throw Self.unexpected("chunk \(range)") }
+      for chunk in range where state.offered.insert(chunk) {
+        offers[chunk] += 1
+        if state.wantsNews, verified.contains(chunk) { actions.append(.acknowledge(lane, chunk)) }
+      }
+    }
+    lanes[lane] = state
+    return actions + fill(lane, now)
+  }
+
+  package enum Arrival: Hashable, Sendable {
+    /// The bytes belong where the chunk is.
+    case receive
+    /// They come too late.
+    case discard
+  }
+
+  /// The header of a chunk came; its bytes follow.
+  ///
+  /// - Throws: `protocolViolation` for a chunk that was not asked for, or not of its size.
+  package mutating func announced(_ lane: LaneID, _ header: ChunkHeader) throws(MobulaError) -> Arrival {
+    guard var state = lanes[lane], state.arriving == nil, header.index < geometry.count else {
+      throw Self.unexpected("chunk \(header.index)")
+    }
+    let expected = geometry.range(of: header.index).count
+    guard header.length == expected else {
+      throw MobulaError(
+        .protocolViolation,
+        "The source sent chunk \(header.index) with \(header.length) bytes instead of \(expected): fetch from another source."
+      )
+    }
+    defer { lanes[lane] = state }
+    if state.requested.contains(header.index), !state.isClosing {
+      state.arriving = header.index
+      return .receive
+    }
+    guard state.revoked.remove(header.index) != nil || state.isClosing else {
+      throw Self.unexpected("chunk \(header.index)")
+    }
+    return .discard
+  }
+
+  /// All bytes of the announced chunk are here, and right, and committed.
+  package mutating func arrived(_ lane: LaneID, now: Duration) -> [Action] {
+    guard var state = lanes[lane], let chunk = state.arriving else {
+      preconditionFailure("a chunk is announced before it arrives")
+    }
+    let size = geometry.range(of: chunk).count
+    let rate = Double(size) / max(now - state.since, .microseconds(1)).inSeconds
+    state.rate = state.rate.map { 0.7 * $0 + 0.3 * rate } ?? rate
+    state.since = now
+    state.arriving = nil
+    state.requested.removeAll { $0 == chunk }
+    lanes[lane] = state
+    verified.insert(chunk)
+    tuner.arrived(size)
+    lastProgress = now
+    guard !isOver else { return [] }
+    var actions = [Action.acknowledge(lane, chunk)]
+    for (other, state) in lanes where other != lane && state.wantsNews && state.offered.contains(chunk) {
+      actions.append(.acknowledge(other, chunk))
+    }
+    if verified.isComplete { return actions + end() + [.complete] }
+    return actions + fill(lane, now)
+  }
+
+  /// A lane is over, and writes nothing any more: its source failed, or it was told to close.
+  package mutating func ended(_ lane: LaneID, _ error: MobulaError?, now: Duration) -> [Action] {
+    guard let state = lanes.removeValue(forKey: lane) else { return [] }
+    for chunk in state.requested { taken.remove(chunk) }
+    state.offered.forEach(notIn: ChunkMap(count: geometry.count)) {
+      offers[$0] -= 1
+      return true
+    }
+    guard !isOver else { return [] }
+    if state.isClosing {
+      if !lanes.values.contains(where: { $0.host == state.host }) { slowHosts.insert(state.host) }
+    } else {
+      lastFailure = error ?? lastFailure
+      // Another connection to it may work where this one was one too many.
+      if !lanes.values.contains(where: { $0.host == state.host }) { failedHosts.insert(state.host) }
+    }
+    var actions: [Action] = []
+    for other in lanes.keys.sorted() { actions += fill(other, now) }
+    if lanes.isEmpty { askAgain = now }
+    return actions + connect(now)
+  }
+
+  /// Time passes; to be called every `limits.tick`.
+  package mutating func tick(now: Duration) -> [Action] {
+    guard !isOver else { return [] }
+    if now - lastProgress > limits.patience, lanes.values.allSatisfy(\.requested.isEmpty), let refusal {
+      return fail(refusal)
+    }
+    return rebalance(now) + tune(now) + connect(now)
+  }
+
+  /// Nobody wants it any more, or it has no room: every lane closes.
+  package mutating func cancelled() -> [Action] { isOver ? [] : end() }
+
+  // MARK: Asking
+
+  /// Chunks asked of one lane at a time: together enough for the network between, and few where there are many lanes,
+  /// so that what is slow is not waited for.
+  private var window: Int {
+    max(limits.smallestWindow, limits.chunksInFlight(geometry) / max(1, lanes.count))
+  }
+
+  mutating func fill(_ lane: LaneID, _ now: Duration) -> [Action] {
+    guard var state = lanes[lane], state.isOpen, !state.isClosing, !isOver else { return [] }
+    var actions: [Action] = []
+    while state.requested.count < window, let chunk = pick(state) {
+      if state.requested.isEmpty { state.since = now }
+      taken.insert(chunk)
+      state.requested.append(chunk)
+      state.revoked.remove(chunk)
+      actions.append(.request(lane, chunk))
+    }
+    lanes[lane] = state
+    return actions
+  }
+
+  /// Has a lane no room, or nothing to offer?
+  func isIdle(_ state: Lane) -> Bool {
+    state.isOpen && !state.isClosing && state.requested.count < window && state.offered.first(notIn: taken) == nil
+  }
+
+  /// Of the lowest chunks that the lane offers one that the fewest lanes do, at random among these.
+  private mutating func pick(_ lane: Lane) -> Int? {
+    var best: Int?
+    var ties: UInt64 = 0
+    var left = limits.choice
+    var generator = generator
+    lane.offered.forEach(notIn: taken) { chunk in
+      if let known = best, offers[chunk] > offers[known] {
+      } else if let known = best, offers[chunk] == offers[known] {
+        ties += 1
+        if Self.random(&generator) % ties == 0 { best = chunk }
+      } else {
+        best = chunk
+        ties = 1
+      }
+      left -= 1
+      return left > 0
+    }
+    self.generator = generator
+    return best
+  }
+
+  /// SplitMix64.
+  private static func random(_ state: inout UInt64) -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+
+  private mutating func tune(_ now: Duration) -> [Action] {
+    let hosts = Set(lanes.values.filter(\.isOpen).map(\.host))
+    guard hosts.count == 1, let host = hosts.first, candidates.isEmpty else {
+      tuner.restart(now)
+      return []
+    }
+    switch tuner.tick(now, lanes: lanes.values.filter { $0.isOpen && !$0.isClosing }.count) {
+    case .add: return [open(host, now)]
+    case .remove:
+      guard let last = lanes.keys.max() else { return [] }
+      return close(last)
+    case .keep: return []
+    }
+  }
+
+  mutating func close(_ lane: LaneID) -> [Action] {
+    guard var state = lanes[lane], !state.isClosing else { return [] }
+    state.isClosing = true
+    // What arrives just now is written to until the lane has ended.
+    for chunk in state.requested where chunk != state.arriving { taken.remove(chunk) }
+    state.requested = state.arriving.map { [$0] } ?? []
+    lanes[lane] = state
+    return [.close(lane)]
+  }
+
+  // MARK: The end
+
+  private mutating func end() -> [Action] {
+    isOver = true
+    return lanes.keys.sorted().map { .close($0) }
+  }
+
+  private mutating func fail(_ error: MobulaError) -> [Action] {
+    var error = error
+    if let lastFailure { error.message += " The last source failed so: \(lastFailure.message)" }
+    return end() + [.fail(error)]
+  }
+
+  private static func unexpected(_ what: String) -> MobulaError {
+    MobulaError(
+      .protocolViolation, "The source sent \(what) that it was not asked for: run the same version on all hosts.")
+  }
+}
+
+/// How much an exchange does at once. Each has a default that fits; none need be set.
+package struct ExchangeLimits: Hashable, Sendable {
+  /// Connections at once. Default: 8.
+  package var lanes = 8
+  /// Connections to one host, where it is the only one. Default: 4.
+  package var lanesPerHost = 4
+  /// Bytes asked for at once, over all lanes. Default: 8 MiB, and at least eight chunks.
+  package var bytesInFlight = 8_388_608
+  /// Chunks asked of a lane at once, at least. Default: 2.
+  package var smallestWindow = 2
+  /// Among how many chunks a lane chooses. Default: 32.
+  package var choice = 32
+  /// How often `tick` is to be called. Default: 50 ms.
+  package var tick = Duration.milliseconds(50)
+  /// How long to wait before the head is asked again after it had no news. Default: 1 s.
+  package var askInterval = Duration.seconds(1)
+  /// How long no chunk need come before an object without a complete replica counts as lost. Default: 10 s.
+  package var patience = Duration.seconds(10)
+
+  package init() {}
+
+  func chunksInFlight(_ geometry: ChunkGeometry) -> Int { max(8, bytesInFlight / geometry.chunkSize) }
+}
+
+extension Duration {
+  /// Seconds, as a number.
+  package var inSeconds: Double {
+    let (seconds, attoseconds) = components
+    return Double(seconds) + Double(attoseconds) * 1e-18
+  }
+}

@@ -1,0 +1,88 @@
+package import MobulaCore
+
+/// Which chunks of one object a source tells each of its receivers that it has.
+///
+/// A source that has the bytes from another host tells everybody everything: whoever has a chunk, others have too.
+/// One that may be the only one (an *origin*) tells each chunk to one receiver first, a few at a time, so that its
+/// interface sends every byte once while the receivers pass on what they have. Once a receiver has all that it was
+/// told, and there is nothing that nobody was told, it is told what others were, a few at a time as well: it says at
+/// once what it has by then. (What BitTorrent calls super-seeding, with a window.)
+package struct OfferStateMachine: Sendable {
+  /// A connection to a receiver.
+  package typealias ReceiverID = UInt64
+
+  private struct Receiver: Sendable {
+    var told: ChunkMap
+    /// Told, and not yet acknowledged.
+    var open: Set<Int> = []
+  }
+
+  private let count: Int
+  private let isOrigin: Bool
+  /// Chunks that a receiver is told ahead of those that it has.
+  private let window: Int
+  private var verified: ChunkMap
+  /// What somebody was told, and may be asked for.
+  private var given: ChunkMap
+  private var receivers: [ReceiverID: Receiver] = [:]
+
+  /// - Parameter window: chunks, at least one.
+  package init(count: Int, isOrigin: Bool, window: Int) {
+    precondition(window > 0, "a window holds at least one chunk")
+    self.count = count
+    self.isOrigin = isOrigin
+    self.window = window
+    verified = ChunkMap(count: count)
+    given = ChunkMap(count: count)
+  }
+
+  package var isIdle: Bool { receivers.isEmpty }
+
+  package mutating func joined(_ receiver: ReceiverID) {
+    precondition(receivers[receiver] == nil, "a receiver joins once")
+    receivers[receiver] = Receiver(told: ChunkMap(count: count))
+  }
+
+  /// A receiver is gone: what it was told, and did not get, is for the others.
+  ///
+  /// - Returns: whether others may be told something now.
+  package mutating func left(_ receiver: ReceiverID) -> Bool {
+    guard let gone = receivers.removeValue(forKey: receiver), isOrigin else { return false }
+    for chunk in gone.open where !receivers.values.contains(where: { $0.told.contains(chunk) }) { given.remove(chunk) }
+    return !gone.open.isEmpty
+  }
+
+  /// These chunks are verified here.
+  package mutating func verified(_ map: ChunkMap) { verified = map }
+
+  /// A receiver has a chunk, from here or from elsewhere.
+  package mutating func acknowledged(_ receiver: ReceiverID, _ chunk: Int) { receivers[receiver]?.open.remove(chunk) }
+
+  /// What to tell a receiver now.
+  package mutating func take(_ receiver: ReceiverID) -> [Range<Int>] {
+    guard var state = receivers[receiver] else { return [] }
+    defer { receivers[receiver] = state }
+    guard isOrigin else {
+      let news = verified.ranges(notIn: state.told)
+      state.told = verified
+      return news
+    }
+    let before = state.told
+    tell(&state, window - state.open.count, notIn: given)
+    given.formUnion(state.told)
+    if state.open.isEmpty, verified.isComplete, given.isComplete { tell(&state, window, notIn: state.told) }
+    return state.told.ranges(notIn: before)
+  }
+
+  /// Tells the receiver up to `count` chunks, the lowest that it was not told and that are not in `others`.
+  private func tell(_ receiver: inout Receiver, _ count: Int, notIn others: ChunkMap) {
+    guard count > 0 else { return }
+    var left = count
+    verified.forEach(notIn: others, receiver.told) { chunk in
+      receiver.told.insert(chunk)
+      receiver.open.insert(chunk)
+      left -= 1
+      return left > 0
+    }
+  }
+}
