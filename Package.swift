@@ -59,7 +59,7 @@ let package = Package(
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
     library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
-    library("MobulaTestKit", ["MobulaCore"]),
+    library("MobulaTestKit", ["MobulaCore", "MobulaHead", "MobulaTransfer"]),
     // The finer benchmarks, in this package so that one build serves all.
     .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),
     .executableTarget(
@@ -69,7 +69,7 @@ let package = Package(
       name: "MobulaTool",
       dependencies: [
         "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaStore", "MobulaWire", "MobulaCore",
-        arguments, log,
+        "MobulaTestKit", arguments, log,
         signals,
       ],
       swiftSettings: settings),

@@ -26,11 +26,11 @@ public struct ChunkGeometry: Hashable, Sendable, Codable {
     self.chunkSize = chunkSize
   }
 
-  /// The usual geometry: about 128 chunks or more, each from 256 KiB to 2 MiB, so that
-  /// a chain of receivers adds little more than one chunk's time a link.
+  /// The usual geometry: up to 1024 chunks of 256 KiB or more, so that each is passed on soon after it left its
+  /// maker; larger objects have more, of 8 MiB each.
   public init(objectSize: Int) throws(MobulaError) {
     var size = 262_144
-    while size < 2_097_152, size * 128 < objectSize { size *= 2 }
+    while size < 8_388_608, size * 1024 < objectSize { size *= 2 }
     try self.init(objectSize: objectSize, chunkSize: size)
   }
 

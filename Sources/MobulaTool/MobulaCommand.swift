@@ -29,8 +29,7 @@ struct MobulaCommand: AsyncParsableCommand {
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self,
       ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self, FetchCommand.self, BroadcastCommand.self,
-      BenchCommand.self,
-      MicrobenchmarkCommand.self,
+      BenchCommand.self, MicrobenchmarkCommand.self, SimulateCommand.self,
       SuperviseCommand.self, HeadCommand.self,
       HostCommand.self, PodCommand.self,
     ])

@@ -114,7 +114,9 @@ final class ExchangeLane: Sendable {
     case .chunk(let header):
       let arrival = try exchange.ask { machine, _ throws(MobulaError) in try machine.announced(number, header) }
       switch arrival {
-      case .discard: try discard(header.length, socket)
+      case .discard:
+        try discard(header.length, socket)
+        exchange.act { $0.discarded(number, now: $1) }
       case .receive: try receive(header, socket, exchange)
       }
     case .refused(let code, let text), .failed(let code, let text): throw MobulaError(code, text)

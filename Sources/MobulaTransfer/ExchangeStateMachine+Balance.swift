@@ -11,45 +11,53 @@ extension ExchangeStateMachine {
     // As long as there is something to ask for, nothing waits for what is slow.
     guard taken.isComplete else { return [] }
     var actions: [Action] = []
-    for id in lanes.keys.sorted() {
-      guard let lane = lanes[id], isIdle(lane) else { continue }
-      let own = time(of: lane)
-      guard let (victim, chunk, remaining) = mostLate(offeredBy: lane, otherThan: id, now),
-        remaining > own * 2 + Self.negligible
+    for place in lanes.indices where isIdle(lanes[place]) {
+      let own = timeAlone(of: lanes[place])
+      guard let (victim, chunk, remaining) = mostLate(forLaneAt: place, now), remaining > own * 2 + Self.negligible
       else { continue }
-      if lanes[victim]?.arriving == chunk {
+      if lanes[victim].arriving == chunk {
         guard remaining > own * 4, remaining > Self.unbearable else { continue }
         // It can't be written by two: the chunk is free once the lane has ended.
-        actions += close(victim)
+        actions += close(lanes[victim].id)
+        fill(place, now, &actions)
       } else {
-        lanes[victim]?.requested.removeAll { $0 == chunk }
-        lanes[victim]?.revoked.insert(chunk)
-        taken.remove(chunk)
-        actions.append(.cancel(victim, chunk))
+        lanes[victim].requested.removeAll { $0 == chunk }
+        lanes[victim].revoked.insert(chunk)
+        actions.append(.cancel(lanes[victim].id, chunk))
+        actions.append(ask(place, for: chunk, now))
       }
-      actions += fill(id, now)
     }
     return actions
   }
 
-  /// What a lane needs for a chunk when it has nothing else to do.
+  /// What a lane needs for a chunk when neither it nor the others have much else to do.
+  ///
+  /// Near the end the lanes share the interface with fewer chunks than before: what the lane did at best, but no more than
+  /// all did together.
+  private func timeAlone(of lane: Lane) -> Duration {
+    guard let rate = lane.rate, let throughput else { return time(of: lane) }
+    return .seconds(Double(geometry.chunkSize) / max(rate, min(lane.best, throughput)))
+  }
+
+  /// What a lane needs for a chunk.
   private func time(of lane: Lane) -> Duration {
-    let rates = lanes.values.compactMap(\.rate)
-    guard let rate = lane.rate ?? (rates.isEmpty ? nil : rates.reduce(0, +) / Double(rates.count)) else {
-      return Self.negligible
-    }
-    return .seconds(Double(geometry.chunkSize) / rate)
+    if let rate = lane.rate { return .seconds(Double(geometry.chunkSize) / rate) }
+    let rates = lanes.compactMap(\.rate)
+    guard !rates.isEmpty else { return Self.negligible }
+    return .seconds(Double(geometry.chunkSize) * Double(rates.count) / rates.reduce(0, +))
   }
 
   /// Of the chunks that are asked of other lanes, and that this one has too, the one that comes last.
-  private func mostLate(
-    offeredBy lane: Lane, otherThan id: LaneID, _ now: Duration
-  ) -> (victim: LaneID, chunk: Int, remaining: Duration)? {
-    var worst: (victim: LaneID, chunk: Int, remaining: Duration)?
-    for (victim, other) in lanes where victim != id && other.host != lane.host && !other.isClosing {
+  ///
+  /// - Returns: the place of the lane that was asked for it.
+  private func mostLate(forLaneAt place: Int, _ now: Duration) -> (victim: Int, chunk: Int, remaining: Duration)? {
+    let lane = lanes[place]
+    var worst: (victim: Int, chunk: Int, remaining: Duration)?
+    for (victim, other) in lanes.enumerated() where other.host != lane.host && !other.isClosing {
       let each = time(of: other)
       let elapsed = now - other.since
-      for (position, chunk) in other.requested.enumerated() where lane.offered.contains(chunk) {
+      for (position, chunk) in other.requested.enumerated()
+      where lane.offered.contains(chunk) && chunk != lane.discarding {
         // A chunk that is late is expected to take as long again as it has taken.
         let remaining = elapsed < each * 2 ? each * (position + 1) - elapsed : elapsed * (position + 1)
         let isWorse = worst.map { ($0.remaining, $0.victim) < (remaining, victim) } ?? true

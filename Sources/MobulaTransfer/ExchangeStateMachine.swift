@@ -27,6 +27,7 @@ package struct ExchangeStateMachine: Sendable {
   }
 
   struct Lane: Sendable {
+    let id: LaneID
     let host: HostID
     var isOpen = false
     /// The source wants to hear of every chunk of its that is here.
@@ -37,8 +38,12 @@ package struct ExchangeStateMachine: Sendable {
     /// Cancelled, but on their way all the same, for all that is known.
     var revoked: Set<Int> = []
     var arriving: Int?
+    /// Arrives too late, and is thrown away.
+    var discarding: Int?
     /// Bytes a second, averaged; `nil` before the first chunk.
     var rate: Double?
+    /// What its fastest chunks did lately, in bytes a second.
+    var best = 0.0
     /// When the last chunk came, or the lane was asked after it had nothing to do.
     var since = Duration.zero
     /// Told to close.
@@ -48,9 +53,10 @@ package struct ExchangeStateMachine: Sendable {
   package let geometry: ChunkGeometry
   package let limits: ExchangeLimits
   private let own: HostID
-  var lanes: [LaneID: Lane] = [:]
+  /// In the order in which they were opened.
+  var lanes: [Lane] = []
   private var nextLane = 0
-  private(set) var verified: ChunkMap
+  package private(set) var verified: ChunkMap
   /// Verified, or asked for.
   var taken: ChunkMap
   /// For each chunk the lanes that offer it.
@@ -67,7 +73,12 @@ package struct ExchangeStateMachine: Sendable {
   /// How the source that failed last did.
   package private(set) var lastFailure: MobulaError?
   private var lastProgress = Duration.zero
+  private var leaveAgain = Duration.zero
   var tuner: LaneTuner
+  /// Bytes that arrived since the last tick, and a second on the average.
+  private var arrivedBytes = 0
+  private(set) var throughput: Double?
+  private var lastTick: Duration?
   private var generator: UInt64
   package private(set) var isOver = false
 
@@ -90,7 +101,7 @@ package struct ExchangeStateMachine: Sendable {
 
   /// Hosts that the head need not give again.
   package var knownHosts: Set<HostID> {
-    Set(lanes.values.map(\.host)).union(candidates).union(slowHosts)
+    Set(lanes.map(\.host)).union(candidates).union(slowHosts)
   }
 
   package var chunksMissing: Int { geometry.count - verified.verifiedCount }
@@ -151,7 +162,7 @@ package struct ExchangeStateMachine: Sendable {
 
   private mutating func open(_ host: HostID, _ now: Duration) -> Action {
     nextLane += 1
-    lanes[nextLane] = Lane(host: host, offered: ChunkMap(count: geometry.count), since: now)
+    lanes.append(Lane(id: nextLane, host: host, offered: ChunkMap(count: geometry.count), since: now))
     return .open(nextLane, host)
   }
 
@@ -170,28 +181,28 @@ package struct ExchangeStateMachine: Sendable {
         "The source has the object as \(objectSize) bytes in chunks of \(chunkSize), not \(geometry.objectSize) in chunks of \(geometry.chunkSize): fetch it from another source."
       )
     }
-    guard lanes[lane]?.isOpen == false else { throw Self.unexpected("an opened object") }
-    lanes[lane]?.isOpen = true
-    lanes[lane]?.wantsNews = wantsNews
-    lanes[lane]?.since = now
+    guard let place = place(of: lane), !lanes[place].isOpen else { throw Self.unexpected("an opened object") }
+    lanes[place].isOpen = true
+    lanes[place].wantsNews = wantsNews
+    lanes[place].since = now
   }
 
   /// The source has these chunks, and sends them when asked.
   ///
   /// - Throws: `protocolViolation` for chunks that do not exist.
   package mutating func offered(_ lane: LaneID, _ ranges: [Range<Int>], now: Duration) throws(MobulaError) -> [Action] {
-    guard var state = lanes[lane], !isOver else { return [] }
-    guard state.isOpen else { throw Self.unexpected("an offer") }
+    guard let place = place(of: lane), !isOver else { return [] }
+    guard lanes[place].isOpen else { throw Self.unexpected("an offer") }
     var actions: [Action] = []
     for range in ranges {
       guard range.lowerBound >= 0, range.upperBound <= geometry.count else { throw Self.unexpected("chunk \(range)") }
-      for chunk in range where state.offered.insert(chunk) {
+      for chunk in range where lanes[place].offered.insert(chunk) {
         offers[chunk] += 1
-        if state.wantsNews, verified.contains(chunk) { actions.append(.acknowledge(lane, chunk)) }
+        if lanes[place].wantsNews, verified.contains(chunk) { actions.append(.acknowledge(lane, chunk)) }
       }
     }
-    lanes[lane] = state
-    return actions + fill(lane, now)
+    fill(place, now, &actions)
+    return actions
   }
 
   package enum Arrival: Hashable, Sendable {
@@ -205,7 +216,9 @@ package struct ExchangeStateMachine: Sendable {
   ///
   /// - Throws: `protocolViolation` for a chunk that was not asked for, or not of its size.
   package mutating func announced(_ lane: LaneID, _ header: ChunkHeader) throws(MobulaError) -> Arrival {
-    guard var state = lanes[lane], state.arriving == nil, header.index < geometry.count else {
+    guard let place = place(of: lane), lanes[place].arriving == nil, lanes[place].discarding == nil,
+      header.index < geometry.count
+    else {
       throw Self.unexpected("chunk \(header.index)")
     }
     let expected = geometry.range(of: header.index).count
@@ -215,44 +228,63 @@ package struct ExchangeStateMachine: Sendable {
         "The source sent chunk \(header.index) with \(header.length) bytes instead of \(expected): fetch from another source."
       )
     }
-    defer { lanes[lane] = state }
-    if state.requested.contains(header.index), !state.isClosing {
-      state.arriving = header.index
+    if lanes[place].requested.contains(header.index), !lanes[place].isClosing {
+      lanes[place].arriving = header.index
       return .receive
     }
-    guard state.revoked.remove(header.index) != nil || state.isClosing else {
+    guard lanes[place].revoked.contains(header.index) || lanes[place].isClosing else {
       throw Self.unexpected("chunk \(header.index)")
     }
+    lanes[place].discarding = header.index
     return .discard
+  }
+
+  /// The bytes of a chunk that came too late are gone: the source need not keep it for this receiver.
+  package mutating func discarded(_ lane: LaneID, now: Duration) -> [Action] {
+    guard let place = place(of: lane), let chunk = lanes[place].discarding else { return [] }
+    lanes[place].discarding = nil
+    lanes[place].revoked.remove(chunk)
+    guard !isOver else { return [] }
+    var actions = [Action.acknowledge(lane, chunk)]
+    fill(place, now, &actions)
+    return actions
   }
 
   /// All bytes of the announced chunk are here, and right, and committed.
   package mutating func arrived(_ lane: LaneID, now: Duration) -> [Action] {
-    guard var state = lanes[lane], let chunk = state.arriving else {
+    guard let place = place(of: lane), let chunk = lanes[place].arriving else {
       preconditionFailure("a chunk is announced before it arrives")
     }
     let size = geometry.range(of: chunk).count
-    let rate = Double(size) / max(now - state.since, .microseconds(1)).inSeconds
-    state.rate = state.rate.map { 0.7 * $0 + 0.3 * rate } ?? rate
-    state.since = now
-    state.arriving = nil
-    state.requested.removeAll { $0 == chunk }
-    lanes[lane] = state
+    let rate = Double(size) / max(now - lanes[place].since, .microseconds(1)).inSeconds
+    lanes[place].rate = lanes[place].rate.map { 0.7 * $0 + 0.3 * rate } ?? rate
+    lanes[place].best = max(rate, lanes[place].best * 0.95)
+    lanes[place].since = now
+    lanes[place].arriving = nil
+    lanes[place].requested.removeAll { $0 == chunk }
     verified.insert(chunk)
     tuner.arrived(size)
+    arrivedBytes += size
     lastProgress = now
     guard !isOver else { return [] }
     var actions = [Action.acknowledge(lane, chunk)]
-    for (other, state) in lanes where other != lane && state.wantsNews && state.offered.contains(chunk) {
-      actions.append(.acknowledge(other, chunk))
-    }
+    tellOthers(chunk, than: lane, &actions)
     if verified.isComplete { return actions + end() + [.complete] }
-    return actions + fill(lane, now)
+    fill(place, now, &actions)
+    return actions
+  }
+
+  /// Sources that are to hear of a chunk that came from elsewhere.
+  private func tellOthers(_ chunk: Int, than lane: LaneID, _ actions: inout [Action]) {
+    for place in lanes.indices where lanes[place].wantsNews && lanes[place].id != lane {
+      if lanes[place].offered.contains(chunk) { actions.append(.acknowledge(lanes[place].id, chunk)) }
+    }
   }
 
   /// A lane is over, and writes nothing any more: its source failed, or it was told to close.
   package mutating func ended(_ lane: LaneID, _ error: MobulaError?, now: Duration) -> [Action] {
-    guard let state = lanes.removeValue(forKey: lane) else { return [] }
+    guard let place = place(of: lane) else { return [] }
+    let state = lanes.remove(at: place)
     for chunk in state.requested { taken.remove(chunk) }
     state.offered.forEach(notIn: ChunkMap(count: geometry.count)) {
       offers[$0] -= 1
@@ -260,14 +292,14 @@ package struct ExchangeStateMachine: Sendable {
     }
     guard !isOver else { return [] }
     if state.isClosing {
-      if !lanes.values.contains(where: { $0.host == state.host }) { slowHosts.insert(state.host) }
+      if !lanes.contains(where: { $0.host == state.host }) { slowHosts.insert(state.host) }
     } else {
       lastFailure = error ?? lastFailure
       // Another connection to it may work where this one was one too many.
-      if !lanes.values.contains(where: { $0.host == state.host }) { failedHosts.insert(state.host) }
+      if !lanes.contains(where: { $0.host == state.host }) { failedHosts.insert(state.host) }
     }
     var actions: [Action] = []
-    for other in lanes.keys.sorted() { actions += fill(other, now) }
+    for other in lanes.indices { fill(other, now, &actions) }
     if lanes.isEmpty { askAgain = now }
     return actions + connect(now)
   }
@@ -275,10 +307,29 @@ package struct ExchangeStateMachine: Sendable {
   /// Time passes; to be called every `limits.tick`.
   package mutating func tick(now: Duration) -> [Action] {
     guard !isOver else { return [] }
-    if now - lastProgress > limits.patience, lanes.values.allSatisfy(\.requested.isEmpty), let refusal {
+    measure(now)
+    if now - lastProgress > limits.patience, lanes.allSatisfy(\.requested.isEmpty), let refusal {
       return fail(refusal)
     }
-    return rebalance(now) + tune(now) + connect(now)
+    return rebalance(now) + tune(now) + leaveUseless(now) + connect(now)
+  }
+
+  /// When every lane is taken, and none has anything that is missing, another host may: one lane makes room for it.
+  private mutating func leaveUseless(_ now: Duration) -> [Action] {
+    guard lanes.count >= limits.lanes, now - lastProgress > limits.uselessInterval, now >= leaveAgain,
+      lanes.allSatisfy({ $0.isOpen && $0.requested.isEmpty && $0.offered.first(notIn: verified) == nil })
+    else { return [] }
+    leaveAgain = now + limits.uselessInterval
+    return close(lanes[Int(Self.random(&generator) % UInt64(lanes.count))].id)
+  }
+
+  private mutating func measure(_ now: Duration) {
+    defer { lastTick = now }
+    guard let lastTick, now - lastTick >= .milliseconds(10) else { return }
+    let rate = Double(arrivedBytes) / (now - lastTick).inSeconds
+    arrivedBytes = 0
+    // Nothing is known before the first chunks have come.
+    throughput = throughput.map { 0.9 * $0 + 0.1 * rate } ?? (rate > 0 ? rate : nil)
   }
 
   /// Nobody wants it any more, or it has no room: every lane closes.
@@ -289,21 +340,30 @@ package struct ExchangeStateMachine: Sendable {
   /// Chunks asked of one lane at a time: together enough for the network between, and few where there are many lanes,
   /// so that what is slow is not waited for.
   private var window: Int {
-    max(limits.smallestWindow, limits.chunksInFlight(geometry) / max(1, lanes.count))
+    let most = limits.chunksInFlight(geometry)
+    let enough = throughput.map { Int($0 * Self.ahead / Double(geometry.chunkSize)) } ?? most
+    return max(limits.smallestWindow, min(most, max(8, enough)) / max(1, lanes.count))
   }
 
-  mutating func fill(_ lane: LaneID, _ now: Duration) -> [Action] {
-    guard var state = lanes[lane], state.isOpen, !state.isClosing, !isOver else { return [] }
-    var actions: [Action] = []
-    while state.requested.count < window, let chunk = pick(state) {
-      if state.requested.isEmpty { state.since = now }
-      taken.insert(chunk)
-      state.requested.append(chunk)
-      state.revoked.remove(chunk)
-      actions.append(.request(lane, chunk))
+  /// Seconds of what arrives that are asked for ahead: more than a round trip, and less than anybody wants to wait.
+  private static let ahead = 0.25
+
+  func place(of lane: LaneID) -> Int? { lanes.firstIndex { $0.id == lane } }
+
+  /// Asks the lane at this place for as much as it has room for.
+  mutating func fill(_ place: Int, _ now: Duration, _ actions: inout [Action]) {
+    guard lanes[place].isOpen, !lanes[place].isClosing, !isOver else { return }
+    while lanes[place].requested.count < window, let chunk = pick(place) {
+      actions.append(ask(place, for: chunk, now))
     }
-    lanes[lane] = state
-    return actions
+  }
+
+  mutating func ask(_ place: Int, for chunk: Int, _ now: Duration) -> Action {
+    if lanes[place].requested.isEmpty { lanes[place].since = now }
+    taken.insert(chunk)
+    lanes[place].requested.append(chunk)
+    lanes[place].revoked.remove(chunk)
+    return .request(lanes[place].id, chunk)
   }
 
   /// Has a lane no room, or nothing to offer?
@@ -312,12 +372,15 @@ package struct ExchangeStateMachine: Sendable {
   }
 
   /// Of the lowest chunks that the lane offers one that the fewest lanes do, at random among these.
-  private mutating func pick(_ lane: Lane) -> Int? {
+  private mutating func pick(_ place: Int) -> Int? {
     var best: Int?
     var ties: UInt64 = 0
     var left = limits.choice
     var generator = generator
-    lane.offered.forEach(notIn: taken) { chunk in
+    let discarding = lanes[place].discarding
+    lanes[place].offered.forEach(notIn: taken) { chunk in
+      // What is thrown away just now would be taken for the answer.
+      if chunk == discarding { return true }
       if let known = best, offers[chunk] > offers[known] {
       } else if let known = best, offers[chunk] == offers[known] {
         ties += 1
@@ -343,27 +406,28 @@ package struct ExchangeStateMachine: Sendable {
   }
 
   private mutating func tune(_ now: Duration) -> [Action] {
-    let hosts = Set(lanes.values.filter(\.isOpen).map(\.host))
-    guard hosts.count == 1, let host = hosts.first, candidates.isEmpty else {
+    guard let host = lanes.first(where: \.isOpen)?.host, candidates.isEmpty,
+      lanes.allSatisfy({ !$0.isOpen || $0.host == host })
+    else {
       tuner.restart(now)
       return []
     }
-    switch tuner.tick(now, lanes: lanes.values.filter { $0.isOpen && !$0.isClosing }.count) {
+    switch tuner.tick(now, lanes: lanes.count { $0.isOpen && !$0.isClosing }) {
     case .add: return [open(host, now)]
     case .remove:
-      guard let last = lanes.keys.max() else { return [] }
-      return close(last)
+      guard let last = lanes.last else { return [] }
+      return close(last.id)
     case .keep: return []
     }
   }
 
   mutating func close(_ lane: LaneID) -> [Action] {
-    guard var state = lanes[lane], !state.isClosing else { return [] }
-    state.isClosing = true
+    guard let place = place(of: lane), !lanes[place].isClosing else { return [] }
+    lanes[place].isClosing = true
     // What arrives just now is written to until the lane has ended.
-    for chunk in state.requested where chunk != state.arriving { taken.remove(chunk) }
-    state.requested = state.arriving.map { [$0] } ?? []
-    lanes[lane] = state
+    let arriving = lanes[place].arriving
+    for chunk in lanes[place].requested where chunk != arriving { taken.remove(chunk) }
+    lanes[place].requested = arriving.map { [$0] } ?? []
     return [.close(lane)]
   }
 
@@ -371,7 +435,7 @@ package struct ExchangeStateMachine: Sendable {
 
   private mutating func end() -> [Action] {
     isOver = true
-    return lanes.keys.sorted().map { .close($0) }
+    return lanes.map { .close($0.id) }
   }
 
   private mutating func fail(_ error: MobulaError) -> [Action] {
@@ -394,20 +458,22 @@ package struct ExchangeLimits: Hashable, Sendable {
   package var lanesPerHost = 4
   /// Bytes asked for at once, over all lanes. Default: 8 MiB, and at least eight chunks.
   package var bytesInFlight = 8_388_608
-  /// Chunks asked of a lane at once, at least. Default: 2.
-  package var smallestWindow = 2
+  /// Chunks asked of a lane at once, at least. Default: 1.
+  package var smallestWindow = 1
   /// Among how many chunks a lane chooses. Default: 32.
   package var choice = 32
   /// How often `tick` is to be called. Default: 50 ms.
   package var tick = Duration.milliseconds(50)
   /// How long to wait before the head is asked again after it had no news. Default: 1 s.
   package var askInterval = Duration.seconds(1)
+  /// How long all lanes together may have nothing that is missing before one is left for another host. Default: 200 ms.
+  package var uselessInterval = Duration.milliseconds(200)
   /// How long no chunk need come before an object without a complete replica counts as lost. Default: 10 s.
   package var patience = Duration.seconds(10)
 
   package init() {}
 
-  func chunksInFlight(_ geometry: ChunkGeometry) -> Int { max(8, bytesInFlight / geometry.chunkSize) }
+  package func chunksInFlight(_ geometry: ChunkGeometry) -> Int { max(8, bytesInFlight / geometry.chunkSize) }
 }
 
 extension Duration {

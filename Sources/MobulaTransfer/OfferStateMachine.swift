@@ -19,14 +19,15 @@ package struct OfferStateMachine: Sendable {
 
   private let count: Int
   private let isOrigin: Bool
-  /// Chunks that a receiver is told ahead of those that it has.
+  /// Chunks that all receivers together are told ahead of those that they have.
   private let window: Int
   private var verified: ChunkMap
   /// What somebody was told, and may be asked for.
   private var given: ChunkMap
   private var receivers: [ReceiverID: Receiver] = [:]
 
-  /// - Parameter window: chunks, at least one.
+  /// - Parameter window: chunks that receivers are told ahead of those that they have: the only one so many, several
+  ///   their share, but each at least four (or all of a smaller window).
   package init(count: Int, isOrigin: Bool, window: Int) {
     precondition(window > 0, "a window holds at least one chunk")
     self.count = count
@@ -68,9 +69,11 @@ package struct OfferStateMachine: Sendable {
       return news
     }
     let before = state.told
-    tell(&state, window - state.open.count, notIn: given)
+    // What one was told waits for that one: the fewer, the more is left for whoever is fast.
+    let share = max(min(4, window), window / receivers.count)
+    tell(&state, share - state.open.count, notIn: given)
     given.formUnion(state.told)
-    if state.open.isEmpty, verified.isComplete, given.isComplete { tell(&state, window, notIn: state.told) }
+    if state.open.isEmpty, verified.isComplete, given.isComplete { tell(&state, share, notIn: state.told) }
     return state.told.ranges(notIn: before)
   }
 

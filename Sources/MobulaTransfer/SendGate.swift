@@ -9,7 +9,7 @@ internal import Synchronization
 final class SendGate: Sendable {
   private struct State {
     var machine = SendGateStateMachine()
-    var waiting: [DispatchSemaphore] = []
+    var sleeping: [UInt64: DispatchSemaphore] = [:]
   }
 
   private let start = ContinuousClock.now
@@ -26,14 +26,18 @@ final class SendGate: Sendable {
 
   private func enter() -> UInt64 {
     let semaphore = DispatchSemaphore(value: 0)
+    let number = state.withLock { $0.machine.arrived() }
     while true {
-      let wait: Duration? = state.withLock { state in
-        state.waiting.removeAll { $0 === semaphore }
-        let wait = state.machine.wait(at: ContinuousClock.now - start)
-        if wait != nil { state.waiting.append(semaphore) }
-        return wait
+      let (wait, next) = state.withLock { state in
+        let wait = state.machine.enter(number, at: ContinuousClock.now - start)
+        state.sleeping[number] = wait == nil ? nil : semaphore
+        return (wait, state.machine.next.flatMap { state.sleeping[$0] })
       }
-      guard let wait else { return state.withLock { $0.machine.entered(at: ContinuousClock.now - start) } }
+      guard let wait else {
+        // There may be room for two.
+        next?.signal()
+        return number
+      }
       _ = semaphore.wait(timeout: .now() + .nanoseconds(Int(wait.inSeconds * 1e9) + 1000))
     }
   }
@@ -41,19 +45,20 @@ final class SendGate: Sendable {
   private func leave(_ number: UInt64, sent bytes: Int) {
     let next = state.withLock { state in
       state.machine.left(number, sent: bytes, at: ContinuousClock.now - start)
-      return state.waiting.first
+      return state.machine.next.flatMap { state.sleeping[$0] }
     }
     next?.signal()
   }
 }
 
-/// Who may send a chunk now.
+/// Who may send a chunk now: those who came first.
 struct SendGateStateMachine: Sendable {
-  /// Enough that the interface does not run dry between two chunks.
+  /// Enough that the interface does not run dry between two chunks, or where a receiver is busy with others.
   static let chunksAtOnce = 3
   /// How long a chunk keeps its place before it is known what the interface does.
   private static let initialPatience = Duration.milliseconds(50)
 
+  private var waiting: [UInt64] = []
   private var leaving: [(number: UInt64, since: Duration)] = []
   private var last: UInt64 = 0
   /// What the fastest chunks do, in bytes a second.
@@ -67,21 +72,28 @@ struct SendGateStateMachine: Sendable {
     return .seconds(3 * size / rate) + .milliseconds(1)
   }
 
-  /// How long to wait before asking again; `nil` for not at all.
-  func wait(at now: Duration) -> Duration? {
-    let inTheWay = leaving.map { $0.since + patience }.filter { $0 > now }.sorted()
-    guard inTheWay.count >= Self.chunksAtOnce else { return nil }
-    return inTheWay[inTheWay.count - Self.chunksAtOnce] - now
-  }
+  /// Whose turn is next.
+  var next: UInt64? { waiting.first }
 
-  /// A chunk begins to leave; its number.
-  mutating func entered(at now: Duration) -> UInt64 {
+  /// Somebody has a chunk to send.
+  mutating func arrived() -> UInt64 {
     last += 1
-    leaving.append((last, now))
+    waiting.append(last)
     return last
   }
 
-  /// - Parameter bytes: what was sent; 0 when that failed.
+  /// Lets a chunk leave that has arrived: `nil`, or how long to wait before asking again.
+  mutating func enter(_ number: UInt64, at now: Duration) -> Duration? {
+    let inTheWay = leaving.map { $0.since + patience }.filter { $0 > now }.sorted()
+    // Those before it are woken first.
+    guard waiting.first == number else { return patience + .milliseconds(1) }
+    guard inTheWay.count < Self.chunksAtOnce else { return inTheWay[inTheWay.count - Self.chunksAtOnce] - now }
+    waiting.removeFirst()
+    leaving.append((number, now))
+    return nil
+  }
+
+  /// - Parameter bytes: what was sent; 0 when that failed, or nothing was to be sent any more.
   mutating func left(_ number: UInt64, sent bytes: Int, at now: Duration) {
     guard let index = leaving.firstIndex(where: { $0.number == number }) else { return }
     let took = now - leaving.remove(at: index).since

@@ -12,6 +12,8 @@ package struct SenderStateMachine: Sendable {
   private var queue: [Int] = []
   private var sending: Sending?
   private var unacknowledged: Set<Int> = []
+  /// Cancelled when they were on their way already.
+  private var cancelledTooLate: Set<Int> = []
   private var madeProgress = false
   private var isClosed = false
 
@@ -50,6 +52,8 @@ package struct SenderStateMachine: Sendable {
       throw MobulaError(
         .protocolViolation, "A receiver asked for more than \(maximumRequests) chunks at once: it is no mobula host.")
     }
+    // Wanted after all: what is on its way is what is asked for.
+    if cancelledTooLate.remove(chunk) != nil { return }
     guard !queue.contains(chunk), !unacknowledged.contains(chunk), chunk != sending?.chunk else {
       throw MobulaError(
         .protocolViolation, "A receiver asked for chunk \(chunk) again before it had it: it is no mobula host.")
@@ -59,7 +63,12 @@ package struct SenderStateMachine: Sendable {
   }
 
   /// The receiver gets the chunk from elsewhere. Too late for one that is on its way.
-  package mutating func cancelled(_ chunk: Int) { queue.removeAll { $0 == chunk } }
+  package mutating func cancelled(_ chunk: Int) {
+    queue.removeAll { $0 == chunk }
+    if chunk == sending?.chunk && sending?.isAcknowledged == false || unacknowledged.contains(chunk) {
+      cancelledTooLate.insert(chunk)
+    }
+  }
 
   /// Whether a chunk is to be sent.
   package var hasRequest: Bool { !isClosed && sending == nil && !queue.isEmpty }
@@ -93,8 +102,9 @@ package struct SenderStateMachine: Sendable {
         .protocolViolation, "A receiver acknowledged chunk \(chunk), which it was not offered: it is no mobula host.")
     }
     madeProgress = true
+    cancelledTooLate.remove(chunk)
     if sending?.chunk == chunk { return sending!.isAcknowledged = true }
-    if unacknowledged.remove(chunk) == nil { cancelled(chunk) }
+    if unacknowledged.remove(chunk) == nil { queue.removeAll { $0 == chunk } }
   }
 
   package enum IdleAction: Hashable, Sendable { case wait, close }

@@ -53,21 +53,58 @@ import Testing
     await #expect(throws: CancellationError.self) { try await before.value }
   }
 
-  /// Two senders of 100 bytes a second share a receiver of 100 bytes a second.
+  /// Two senders share a receiver that is no faster than each of them: both take twice as long.
   @Test func anInterfaceIsSharedByAllWhoSendToIt() {
-    var network = SimulatedNetwork<String>(seed: 1, latency: .zero)
-    let a = network.addHost(inbound: 100, outbound: 100)
-    let b = network.addHost(inbound: 100, outbound: 100)
-    let c = network.addHost(inbound: 100, outbound: 100)
-    network.send("a", bytes: 100, over: network.connect(from: a, to: c), from: a)
-    network.send("b", bytes: 100, over: network.connect(from: b, to: c), from: b)
-    var arrivals: [String] = []
+    var network = SimulatedNetwork<String>(seed: 1, latency: .zero, jitter: 0, piece: 10_000)
+    let hosts = (0..<3).map { _ in network.addHost(inbound: 1e6, outbound: 1e6) }
+    network.send("a", bytes: 1_000_000, over: network.connect(from: hosts[0], to: hosts[2]), from: hosts[0])
+    network.send("b", bytes: 1_000_000, over: network.connect(from: hosts[1], to: hosts[2]), from: hosts[1])
+    var arrivals: [String: Double] = [:]
     while let event = network.next() {
-      if case .arrived(let message, _, c) = event { arrivals.append("\(message) \(network.now)") }
+      if case .arrived(let message, _, _) = event { arrivals[message] = Double(network.nanoseconds) / 1e9 }
     }
-    #expect(arrivals == ["a 1.0 seconds", "b 2.0 seconds"])
-    #expect(network.bytesReceived(by: c) == 200)
-    #expect(network.bytesSent(by: a) == 100)
+    #expect(abs((arrivals["a"] ?? 0) - 2) < 0.03)
+    #expect(abs((arrivals["b"] ?? 0) - 2) < 0.03)
+    #expect(network.bytesReceived(by: hosts[2]) == 2_000_000)
+    #expect(network.bytesSent(by: hosts[0]) == 1_000_000)
+  }
+
+  /// A sender's other connections go on at the full rate while one receiver takes little.
+  @Test func aSlowReceiverDoesNotHoldUpTheOthers() {
+    var network = SimulatedNetwork<String>(seed: 1, latency: .zero, jitter: 0, piece: 10_000)
+    let hosts = (0..<3).map { _ in network.addHost(inbound: 1e6, outbound: 1e6) }
+    network.slow(hosts[1], by: 10)
+    network.send("slow", bytes: 1_000_000, over: network.connect(from: hosts[0], to: hosts[1]), from: hosts[0])
+    network.send("fast", bytes: 900_000, over: network.connect(from: hosts[0], to: hosts[2]), from: hosts[0])
+    var arrivals: [String: Double] = [:]
+    while let event = network.next() {
+      if case .arrived(let message, _, _) = event { arrivals[message] = Double(network.nanoseconds) / 1e9 }
+    }
+    #expect(abs((arrivals["fast"] ?? 0) - 1) < 0.05)
+    #expect(abs((arrivals["slow"] ?? 0) - 10) < 0.1)
+  }
+
+  @Test func longMessagesOfOneConnectionArriveOneAfterTheOther() {
+    var network = SimulatedNetwork<Int>(seed: 1, piece: 10_000)
+    let a = network.addHost(inbound: 1e6, outbound: 1e6)
+    let b = network.addHost(inbound: 1e6, outbound: 1e6)
+    let connection = network.connect(from: a, to: b)
+    // Of one piece, of several, and short.
+    let sizes = [50_000, 5000, 20, 30_000, 6000, 10]
+    for (number, bytes) in sizes.enumerated() { network.send(number, bytes: bytes, over: connection, from: a) }
+    var events: [String] = []
+    while let event = network.next() {
+      switch event {
+      case .began(let number, _, _): events.append("began \(number)")
+      case .arrived(let number, _, _): events.append("arrived \(number)")
+      default: break
+      }
+    }
+    #expect(
+      events == [
+        "began 0", "arrived 0", "began 1", "arrived 1", "arrived 2", "began 3", "arrived 3", "began 4", "arrived 4",
+        "arrived 5",
+      ])
   }
 
   @Test func messagesArriveInOrderAndBeforeTheEnd() {
@@ -108,11 +145,11 @@ import Testing
     while let event = network.next() {
       switch event {
       case .arrived: events.append("arrived")
-      case .closed(let connection, a): events.append("closed \(connection.number)")
+      case .closed(let connection, let host): events.append("closed \(connection) at \(host)")
       default: break
       }
     }
-    #expect(events == ["closed \(toB.number)"])
+    #expect(events == ["closed \(toB) at \(a)"])
     #expect(!network.isAlive(b))
   }
 }

@@ -24,8 +24,13 @@ extension ObjectDirectoryStateMachine {
         if record.isBlank {
           records[object] = nil
         } else if seen.insert(object).inserted {
+          // What is read of the record afterwards is read again: a second copy would make each change copy it all.
           actions += serve(object)
-          if !record.planner.complete.isEmpty { actions += record.watchers.sorted().compactMap { check($0) } }
+          if let watchers = records[object]?.watchers, !watchers.isEmpty,
+            records[object]?.planner.complete.isEmpty == false
+          {
+            actions += watchers.sorted().compactMap { check($0) }
+          }
         }
       } else {
         actions += bury(object, record)

@@ -5,13 +5,11 @@ extension ObjectDirectoryStateMachine {
   ///
   /// An object never heard of is waited for, since it may be the result of a task that
   /// still runs; the caller has the deadline, and then says `cancelLocate`.
-  mutating func locate(_ request: LocateQuestion) -> [DirectoryAction] {
+  package mutating func locate(_ request: LocateQuestion) -> [DirectoryAction] {
     let object = request.object
     if tombstones.contains(object) { return [.refuse(request.id, object, .deleted)] }
     if endedJobs.contains(object.job), records[object] == nil { return [.refuse(request.id, object, .jobEnded)] }
-    var record = records[object] ?? ObjectRecord()
-    record.waiting.append(request.id)
-    records[object] = record
+    records[object, default: ObjectRecord()].waiting.append(request.id)
     requests[request.id] = request
     return settle([object])
   }
@@ -30,14 +28,17 @@ extension ObjectDirectoryStateMachine {
 
   /// Answers whoever waits for `object` and can be answered now: first those without a source, in the order of asking.
   mutating func serve(_ object: ObjectID) -> [DirectoryAction] {
-    guard var record = records[object], !record.waiting.isEmpty else { return [] }
+    // Taken out as long as it is changed, so that nothing of it is copied.
+    guard records[object]?.waiting.isEmpty == false, var record = records.removeValue(forKey: object) else { return [] }
+    defer { records[object] = record }
     var actions: [DirectoryAction] = []
     var answered: Set<RequestID> = []
-    let waiting = record.waiting.compactMap { requests[$0] }
-    let newcomers = waiting.filter(\.known.isEmpty)
-    var left = newcomers.count
-    for request in newcomers {
-      if record.hasRoot, request.plan == .relay, record.planner.room <= 0, left < newcomers.count { break }
+    let waiting = record.waiting
+    let newcomers = waiting.count { requests[$0]?.known.isEmpty == true }
+    var left = newcomers
+    for id in waiting where left > 0 {
+      guard let request = requests[id], request.known.isEmpty else { continue }
+      if record.hasRoot, request.plan == .relay, record.planner.room <= 0, left < newcomers { break }
       let share = max(1, min(SourcePlanner.sourcesAtOnce, record.planner.room / left))
       left -= 1
       guard let action = answer(request, &record, count: share) else { continue }
@@ -46,8 +47,9 @@ extension ObjectDirectoryStateMachine {
     }
     // The others have some already: a few at a time are looked at, each in its turn.
     var unlucky: [RequestID] = []
-    for request in waiting where !request.known.isEmpty {
+    for id in waiting {
       if record.planner.room <= 0 && record.hasRoot || unlucky.count == Self.looksAtOnce { break }
+      guard let request = requests[id], !request.known.isEmpty else { continue }
       if let action = answer(request, &record, count: 1) {
         answered.insert(request.id)
         actions.append(action)
@@ -60,7 +62,6 @@ extension ObjectDirectoryStateMachine {
       let moved = Set(unlucky)
       record.waiting = record.waiting.filter { !answered.contains($0) && !moved.contains($0) } + unlucky
     }
-    records[object] = record
     return actions
   }
 

@@ -1,10 +1,10 @@
-import MobulaCore
+package import MobulaCore
 
 extension ObjectDirectoryStateMachine {
   /// Gives an object a name; it lives until the name is taken away.
   ///
   /// - Throws: `MobulaError`: `alreadyExists` when the name is another object's, `notFound` when the object was deleted.
-  mutating func named(_ name: String, _ object: ObjectID) throws(MobulaError) -> [DirectoryAction] {
+  package mutating func named(_ name: String, _ object: ObjectID) throws(MobulaError) -> [DirectoryAction] {
     if let other = names[name], other != object {
       throw MobulaError(
         .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")

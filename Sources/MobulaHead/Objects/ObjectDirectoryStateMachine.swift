@@ -1,4 +1,4 @@
-import MobulaCore
+package import MobulaCore
 
 /// Which objects there are, who has and who holds them, and which source a receiver shall use.
 ///
@@ -7,7 +7,7 @@ import MobulaCore
 /// when the last of these goes, or when the replica is reported later. That leaves no race,
 /// because a seal's report carries the maker's hold, the changes of one report are judged
 /// together, and a sender keeps its hold until the receiver's is registered.
-struct ObjectDirectoryStateMachine: Sendable {
+package struct ObjectDirectoryStateMachine: Sendable {
   var records: [ObjectID: ObjectRecord] = [:]
   var names: [String: ObjectID] = [:]
   var requests: [RequestID: LocateQuestion] = [:]
@@ -19,12 +19,12 @@ struct ObjectDirectoryStateMachine: Sendable {
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
   private(set) var isSettling = false
 
-  init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
+  package init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
 
   // MARK: What hosts report
 
   /// A host's changes, in their order; what they leave unheld is dropped after the last.
-  mutating func changed(_ host: HostID, _ changes: [HostChange]) -> [DirectoryAction] {
+  package mutating func changed(_ host: HostID, _ changes: [HostChange]) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
     var touched: [ObjectID] = []
     for change in changes { actions += apply(change, of: host, touching: &touched) }
@@ -54,7 +54,7 @@ struct ObjectDirectoryStateMachine: Sendable {
   }
 
   /// Hosts are gone, with their replicas, their holds and what they were fetching.
-  mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
+  package mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
     for request in requests.values.filter({ hosts.contains($0.host) }).sorted(by: { $0.id < $1.id }) {
       forget(request)
@@ -78,7 +78,7 @@ struct ObjectDirectoryStateMachine: Sendable {
   }
 
   /// A receiver takes an object from nobody any more, whether it is complete or not.
-  mutating func transferEnded(receiver: HostID, object: ObjectID) -> [DirectoryAction] {
+  package mutating func transferEnded(receiver: HostID, object: ObjectID) -> [DirectoryAction] {
     records[object]?.planner.forget(receiver)
     return settle([object])
   }
@@ -124,11 +124,9 @@ struct ObjectDirectoryStateMachine: Sendable {
     case .partial(let object, let geometry):
       touched.append(object)
       if tombstones.contains(object) { return [.drop(object, hosts: [host])] }
-      var record = records[object] ?? ObjectRecord()
-      if record.contradicts(geometry) { return [.reportCorrupt(host, object)] }
-      record.geometry = geometry
-      record.planner.started(host)
-      records[object] = record
+      if records[object]?.contradicts(geometry) == true { return [.reportCorrupt(host, object)] }
+      records[object, default: ObjectRecord()].geometry = geometry
+      records[object]?.planner.started(host)
     case .gone(let object):
       touched.append(object)
       records[object]?.removeReplica(of: host)
@@ -146,7 +144,8 @@ struct ObjectDirectoryStateMachine: Sendable {
   private mutating func seal(_ report: SealedReplica, at host: HostID) -> [DirectoryAction] {
     let object = report.object
     if tombstones.contains(object) { return [.drop(object, hosts: [host])] }
-    var record = records[object] ?? ObjectRecord()
+    // Taken out as long as it is changed, so that nothing of it is copied.
+    var record = records.removeValue(forKey: object) ?? ObjectRecord()
     if record.contradicts(report.geometry, digest: report.digest) {
       record.removeReplica(of: host)
       records[object] = record
@@ -158,8 +157,9 @@ struct ObjectDirectoryStateMachine: Sendable {
     record.lastHost = nil
     if report.isHeld { record.holders.insert(host) }
     if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }
+    let contents = record.contents
     records[object] = record
-    for content in record.contents where !tombstones.contains(content) {
+    for content in contents where !tombstones.contains(content) {
       records[content, default: ObjectRecord()].containers.insert(object)
     }
     return []

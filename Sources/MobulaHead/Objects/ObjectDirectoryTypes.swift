@@ -1,7 +1,7 @@
-import MobulaCore
+package import MobulaCore
 
 /// A sealed replica, as its host reports it.
-struct SealedReplica: Hashable, Sendable {
+package struct SealedReplica: Hashable, Sendable {
   var object: ObjectID
   var geometry: ChunkGeometry
   var digest: ObjectDigest
@@ -10,10 +10,20 @@ struct SealedReplica: Hashable, Sendable {
   /// Whether a process of the host holds the object. Counts as the host's hold from the
   /// moment of the seal, so that nothing can come between the two.
   var isHeld = false
+
+  package init(
+    object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = [], isHeld: Bool = false
+  ) {
+    self.object = object
+    self.geometry = geometry
+    self.digest = digest
+    self.contains = contains
+    self.isHeld = isHeld
+  }
 }
 
 /// What changed at a host. A host reports its changes in their order, several at a time.
-enum HostChange: Hashable, Sendable {
+package enum HostChange: Hashable, Sendable {
   case sealed(SealedReplica)
   /// The host has begun to receive the object and can serve what it has.
   case partial(ObjectID, ChunkGeometry)
@@ -37,7 +47,7 @@ struct HostInventory: Hashable, Sendable {
 }
 
 /// A host asks where to take an object from.
-struct LocateQuestion: Hashable, Sendable {
+package struct LocateQuestion: Hashable, Sendable {
   var id: RequestID
   /// The host that wants a replica.
   var host: HostID
@@ -47,9 +57,21 @@ struct LocateQuestion: Hashable, Sendable {
   /// The hosts that it takes chunks from already: it asks for others, and waits until there are.
   var known: Set<HostID> = []
   var plan = SourcePlan.relay
+
+  package init(
+    id: RequestID, host: HostID, object: ObjectID, excluded: Set<HostID> = [], known: Set<HostID> = [],
+    plan: SourcePlan = .relay
+  ) {
+    self.id = id
+    self.host = host
+    self.object = object
+    self.excluded = excluded
+    self.known = known
+    self.plan = plan
+  }
 }
 
-enum LocateAnswer: Hashable, Sendable {
+package enum LocateAnswer: Hashable, Sendable {
   /// The asking host itself has every chunk.
   case local(ChunkGeometry, ObjectDigest?)
   /// Take missing chunks from these hosts. The receiver reports `partial` as soon as it can serve
@@ -64,7 +86,7 @@ enum ClaimAnswer: Hashable, Sendable {
   case exists(ObjectID)
 }
 
-enum DirectoryAction: Hashable, Sendable {
+package enum DirectoryAction: Hashable, Sendable {
   case answer(RequestID, LocateAnswer)
   case refuse(RequestID, ObjectID, LocateRefusal)
   /// Nothing holds the object any more: these hosts free their replicas.
@@ -76,7 +98,7 @@ enum DirectoryAction: Hashable, Sendable {
 }
 
 /// Why an object can't be had.
-enum LocateRefusal: Hashable, Sendable {
+package enum LocateRefusal: Hashable, Sendable {
   case deleted
   case jobEnded
   /// Every replica is lost; the last one was at this host.
@@ -89,7 +111,7 @@ enum LocateRefusal: Hashable, Sendable {
   case receiverLost
 
   /// The sentence for the caller; `name` turns a host into what people call it.
-  func error(for object: ObjectID, name: (HostID) -> String) -> MobulaError {
+  package func error(for object: ObjectID, name: (HostID) -> String) -> MobulaError {
     switch self {
     case .deleted:
       MobulaError(

@@ -1,7 +1,7 @@
 import MobulaCore
 
 /// Where the receivers of an object may take it from.
-enum SourcePlan: Hashable, Sendable {
+package enum SourcePlan: Hashable, Sendable {
   /// Every host that has chunks sends them on: n receivers take about as long as one.
   case relay
   /// Only the first host that had the whole object sends, to as many as ask.
