@@ -24,9 +24,10 @@ struct ChunkGeometryTests {
   }
 
   @Test(arguments: [
-    (1, 262_144), (33_554_432, 262_144), (33_554_433, 524_288), (564_000_000, 2_097_152), (100_000_000_000, 2_097_152),
+    (1, 262_144), (268_435_456, 262_144), (268_435_457, 524_288), (564_000_000, 1_048_576),
+    (100_000_000_000, 8_388_608),
   ])
-  func theUsualGeometryHasAbout128Chunks(objectSize: Int, chunkSize: Int) throws {
+  func theUsualGeometryHasUpTo1024Chunks(objectSize: Int, chunkSize: Int) throws {
     let geometry = try ChunkGeometry(objectSize: objectSize)
     #expect(geometry.chunkSize == chunkSize)
     #expect(try CBORDecoder().decode(ChunkGeometry.self, from: CBOREncoder().encode(geometry)) == geometry)
@@ -34,6 +35,35 @@ struct ChunkGeometryTests {
 }
 
 struct ChunkMapTests {
+  @Test(arguments: 1...20 as ClosedRange<UInt64>) func combinesLikeSets(seed: UInt64) {
+    var generator = SeededGenerator(seed: seed)
+    let count = Int.random(in: 1...300, using: &generator)
+    func make() -> (ChunkMap, Set<Int>) {
+      var map = ChunkMap(count: count)
+      let members = Set((0..<count).filter { _ in Bool.random(using: &generator) })
+      for member in members { map.insert(member) }
+      return (map, members)
+    }
+    let (a, inA) = make(), (b, inB) = make(), (c, inC) = make()
+    var union = a
+    union.formUnion(b)
+    #expect((0..<count).filter(union.contains) == inA.union(inB).sorted())
+    #expect(union.verifiedCount == inA.union(inB).count)
+    #expect(a.ranges(notIn: b).flatMap { Array($0) } == inA.subtracting(inB).sorted())
+    #expect(a.first(notIn: b) == inA.subtracting(inB).min())
+    var seen: [Int] = []
+    a.forEach(notIn: b, c) {
+      seen.append($0)
+      return seen.count < 5
+    }
+    #expect(seen == Array(inA.subtracting(inB).subtracting(inC).sorted().prefix(5)))
+    var rest = a
+    for member in inB { #expect(rest.remove(member) == inA.contains(member)) }
+    #expect((0..<count).filter(rest.contains) == inA.subtracting(inB).sorted())
+    let all = ChunkMap(completeOf: count)
+    #expect(all.isComplete && (0..<count).allSatisfy(all.contains))
+  }
+
   @Test(arguments: 1...20 as ClosedRange<UInt64>) func behavesLikeASet(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     let count = Int.random(in: 1...300, using: &generator)
