@@ -12,6 +12,7 @@ final class ChunkSender: Sendable {
   /// Pins the object, until the connection is destroyed.
   private let source: Mutex<(any ChunkSource)?>
   private let offers: OfferBook
+  private let wantsNews: Bool
   private let number: OfferStateMachine.ReceiverID
   private let gate: SendGate
   private let timeouts: TransferTimeouts
@@ -39,7 +40,7 @@ final class ChunkSender: Sendable {
     self.traffic = traffic
     self.count = count
     machine = Mutex(SenderStateMachine(geometry: source.geometry))
-    offers.join(number, source) { [work] in work.signal() }
+    wantsNews = offers.join(number, source) { [work] in work.signal() }
   }
 
   /// Returns when the receiver is done or gone, the connection is destroyed and the source released.
@@ -90,7 +91,7 @@ final class ChunkSender: Sendable {
   private func serve(_ source: any ChunkSource) {
     do throws(MobulaError) {
       try socket.send(
-        .opened(objectSize: geometry.objectSize, chunkSize: geometry.chunkSize, wantsNews: source.isOrigin))
+        .opened(objectSize: geometry.objectSize, chunkSize: geometry.chunkSize, wantsNews: wantsNews))
       let observation = source.observe { [work] in work.signal() }
       defer { withExtendedLifetime(observation) {} }
       var wake = WorkSignal.Wake.work

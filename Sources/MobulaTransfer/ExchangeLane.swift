@@ -19,13 +19,14 @@ final class ExchangeLane: Sendable {
     var alive = ContinuousClock.now
   }
 
-  private let number: ExchangeStateMachine.LaneID
+  let number: ExchangeStateMachine.LaneID
   private let peer: TransferPeer
   private let timeouts: TransferTimeouts
   private let traffic: TrafficFlow
   private let state = Mutex(State())
   /// One message at a time.
   private let sending = Mutex(Told())
+  private let outbox = Mutex<[UInt8]>([])
 
   init(
     _ number: ExchangeStateMachine.LaneID, to peer: TransferPeer, timeouts: TransferTimeouts, traffic: TrafficFlow
@@ -36,9 +37,19 @@ final class ExchangeLane: Sendable {
     self.timeouts = timeouts
   }
 
-  func send(_ frames: [UInt8]) {
+  /// Something to be said, after all that was to be said before.
+  func enqueue(_ frame: [UInt8]) { outbox.withLock { $0 += frame } }
+
+  /// Says what is to be said.
+  func flush() {
     guard let socket = state.withLock({ $0.socket }) else { return }
-    sending.withLock { _ in try? socket.send(frames) }
+    sending.withLock { _ in
+      let frames = outbox.withLock { outbox in
+        defer { outbox = [] }
+        return outbox
+      }
+      if !frames.isEmpty { try? socket.send(frames) }
+    }
   }
 
   /// The object is wanted more than before.
@@ -81,6 +92,8 @@ final class ExchangeLane: Sendable {
     let socket = try TransferSocket.connect(to: peer.bulk, peer: name, by: deadline) {
       socket throws(MobulaError) in try adopt(socket)
     }
+    // A socket that was shut down before it connected does not know.
+    try adopt(socket)
     // Closed only when no other thread can be in a call: `adopt`ed sockets are shut down before.
     defer { socket.shutDown() }
     socket.setSendTimeout(timeouts.stall)

@@ -12,11 +12,8 @@ extension ExchangeStateMachine {
     guard taken.isComplete else { return [] }
     var actions: [Action] = []
     for place in lanes.indices where isIdle(lanes[place]) {
-      let own = timeAlone(of: lanes[place])
-      guard let (victim, chunk, remaining) = mostLate(forLaneAt: place, now), remaining > own * 2 + Self.negligible
-      else { continue }
+      guard let (victim, chunk) = mostLate(forLaneAt: place, now) else { continue }
       if lanes[victim].arriving == chunk {
-        guard remaining > own * 4, remaining > Self.unbearable else { continue }
         // It can't be written by two: the chunk is free once the lane has ended.
         actions += close(lanes[victim].id)
         fill(place, now, &actions)
@@ -35,8 +32,8 @@ extension ExchangeStateMachine {
   /// Near the end the lanes share the interface with fewer chunks than before: what the lane did at best, but no more than
   /// all did together.
   private func timeAlone(of lane: Lane) -> Duration {
-    guard let rate = lane.rate, let throughput else { return time(of: lane) }
-    return .seconds(Double(geometry.chunkSize) / max(rate, min(lane.best, throughput)))
+    guard let rate = lane.rate, peak > 0 else { return time(of: lane) }
+    return .seconds(Double(geometry.chunkSize) / max(rate, min(lane.best, peak)))
   }
 
   /// What a lane needs for a chunk.
@@ -47,11 +44,12 @@ extension ExchangeStateMachine {
     return .seconds(Double(geometry.chunkSize) * Double(rates.count) / rates.reduce(0, +))
   }
 
-  /// Of the chunks that are asked of other lanes, and that this one has too, the one that comes last.
+  /// Of the chunks that are asked of other lanes, and that this one has too and much earlier, the one that comes last.
   ///
   /// - Returns: the place of the lane that was asked for it.
-  private func mostLate(forLaneAt place: Int, _ now: Duration) -> (victim: Int, chunk: Int, remaining: Duration)? {
+  private func mostLate(forLaneAt place: Int, _ now: Duration) -> (victim: Int, chunk: Int)? {
     let lane = lanes[place]
+    let own = timeAlone(of: lane)
     var worst: (victim: Int, chunk: Int, remaining: Duration)?
     for (victim, other) in lanes.enumerated() where other.host != lane.host && !other.isClosing {
       let each = time(of: other)
@@ -60,10 +58,13 @@ extension ExchangeStateMachine {
       where lane.offered.contains(chunk) && chunk != lane.discarding {
         // A chunk that is late is expected to take as long again as it has taken.
         let remaining = elapsed < each * 2 ? each * (position + 1) - elapsed : elapsed * (position + 1)
+        // What arrives already costs its lane.
+        let bearable = other.arriving == chunk ? max(own * 4, Self.unbearable) : own * 2 + Self.negligible
+        guard remaining > bearable else { continue }
         let isWorse = worst.map { ($0.remaining, $0.victim) < (remaining, victim) } ?? true
         if isWorse { worst = (victim, chunk, remaining) }
       }
     }
-    return worst
+    return worst.map { ($0.victim, $0.chunk) }
   }
 }

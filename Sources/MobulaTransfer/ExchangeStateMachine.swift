@@ -77,7 +77,9 @@ package struct ExchangeStateMachine: Sendable {
   var tuner: LaneTuner
   /// Bytes that arrived since the last tick, and a second on the average.
   private var arrivedBytes = 0
-  private(set) var throughput: Double?
+  private var throughput: Double?
+  /// What arrived a second at best, lately.
+  private(set) var peak = 0.0
   private var lastTick: Duration?
   private var generator: UInt64
   package private(set) var isOver = false
@@ -300,7 +302,13 @@ package struct ExchangeStateMachine: Sendable {
     }
     var actions: [Action] = []
     for other in lanes.indices { fill(other, now, &actions) }
-    if lanes.isEmpty { askAgain = now }
+    if lanes.isEmpty, candidates.isEmpty {
+      // A search that knows of those that failed waits for others; without any, the head must say so.
+      askAgain = now
+      isAsking = false
+      candidates = slowHosts.sorted()
+      slowHosts = []
+    }
     return actions + connect(now)
   }
 
@@ -330,6 +338,7 @@ package struct ExchangeStateMachine: Sendable {
     arrivedBytes = 0
     // Nothing is known before the first chunks have come.
     throughput = throughput.map { 0.9 * $0 + 0.1 * rate } ?? (rate > 0 ? rate : nil)
+    peak = max(peak * 0.99, throughput ?? 0)
   }
 
   /// Nobody wants it any more, or it has no room: every lane closes.

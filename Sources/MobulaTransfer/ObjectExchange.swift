@@ -38,6 +38,9 @@ public final class ObjectExchange: Sendable {
     var addresses: [HostID: Endpoint] = [:]
     var lanes: [ExchangeStateMachine.LaneID: ExchangeLane] = [:]
     var report = TransferReport()
+    /// How often sources were looked for, and the search that is under way.
+    var searches: UInt64 = 0
+    var searching: Task<Void, Never>?
     var priority: TransferPriority
     var result: Result<TransferReport, MobulaError>?
     var waiting: CheckedContinuation<TransferReport, any Error>?
@@ -135,12 +138,30 @@ public final class ObjectExchange: Sendable {
 
   // MARK: Events and actions
 
+  /// What is to be done once the lock is released.
+  private struct Effects {
+    var opened: [ExchangeLane] = []
+    var spoken: [ExchangeLane] = []
+    var closing: [ExchangeLane] = []
+    var search: Search?
+  }
+
+  private struct Search {
+    var number: UInt64
+    var known: Set<HostID>
+    var failed: Set<HostID>
+  }
+
   /// Asks the machine, and does what it says.
   func act<Failure: Error>(
     _ event: (inout ExchangeStateMachine, Duration) throws(Failure) -> [ExchangeStateMachine.Action]
   ) throws(Failure) {
     let now = ContinuousClock.now - start
-    perform(try state.withLock { state throws(Failure) in try event(&state.machine, now) })
+    perform(
+      try state.withLock { state throws(Failure) in
+        let actions = try event(&state.machine, now)
+        return apply(actions, &state)
+      })
   }
 
   func ask<Answer: Sendable>(
@@ -150,67 +171,90 @@ public final class ObjectExchange: Sendable {
     return try state.withLock { state throws(MobulaError) in try body(&state.machine, now) }
   }
 
-  private func perform(_ actions: [ExchangeStateMachine.Action]) {
-    var outgoing: [ExchangeStateMachine.LaneID: [UInt8]] = [:]
-    var closing: [ExchangeStateMachine.LaneID] = []
+  /// Writes down what the machine said, under the lock under which it said so: whoever acts after that finds every lane
+  /// that there is, and lanes hear of everything in its order.
+  private func apply(_ actions: [ExchangeStateMachine.Action], _ state: inout State) -> Effects {
+    var effects = Effects()
+    func say(_ message: TransferMessage, on lane: ExchangeStateMachine.LaneID) {
+      guard let lane = state.lanes[lane] else { return }
+      lane.enqueue(message.frame)
+      effects.spoken.append(lane)
+    }
     for action in actions {
       switch action {
-      case .open(let lane, let host): open(lane, to: host)
-      case .request(let lane, let chunk): outgoing[lane, default: []] += TransferMessage.request(chunk).frame
-      case .cancel(let lane, let chunk): outgoing[lane, default: []] += TransferMessage.cancel(chunk).frame
-      case .acknowledge(let lane, let chunk): outgoing[lane, default: []] += TransferMessage.acknowledge(chunk).frame
+      case .open(let lane, let host):
+        guard let address = state.addresses[host] else {
+          preconditionFailure("a host has an address before it is used")
+        }
+        let opened = ExchangeLane(
+          lane, to: TransferPeer(host: host, bulk: address), timeouts: timeouts, traffic: traffic.flow(state.priority))
+        state.lanes[lane] = opened
+        effects.opened.append(opened)
+      case .request(let lane, let chunk): say(.request(chunk), on: lane)
+      case .cancel(let lane, let chunk): say(.cancel(chunk), on: lane)
+      case .acknowledge(let lane, let chunk): say(.acknowledge(chunk), on: lane)
       case .close(let lane):
-        outgoing[lane, default: []] += TransferMessage.done.frame
-        closing.append(lane)
-      case .findSources: findSources()
-      case .complete: state.withLock { if $0.result == nil { $0.result = .success($0.report) } }
-      case .fail(let error): state.withLock { if $0.result == nil { $0.result = .failure(error) } }
+        say(.done, on: lane)
+        if let lane = state.lanes[lane] { effects.closing.append(lane) }
+      case .findSources:
+        state.searches += 1
+        effects.search = Search(
+          number: state.searches, known: state.machine.knownHosts, failed: state.machine.failedHosts)
+      case .complete: if state.result == nil { state.result = .success(state.report) }
+      case .fail(let error): if state.result == nil { state.result = .failure(error) }
       }
     }
-    let lanes = state.withLock { $0.lanes }
+    return effects
+  }
+
+  private func perform(_ effects: Effects) {
+    for lane in effects.opened { start(lane) }
     // A source that can't be told is found out by the thread that listens to it.
-    for (lane, frames) in outgoing { lanes[lane]?.send(frames) }
-    for lane in closing { lanes[lane]?.close() }
+    for lane in effects.spoken { lane.flush() }
+    for lane in effects.closing { lane.close() }
+    if let search = effects.search { find(search) }
     settle()
   }
 
-  private func open(_ lane: ExchangeStateMachine.LaneID, to host: HostID) {
-    let opened: ExchangeLane? = state.withLock { state in
-      guard let address = state.addresses[host] else { return nil }
-      let opened = ExchangeLane(
-        lane, to: TransferPeer(host: host, bulk: address), timeouts: timeouts, traffic: traffic.flow(state.priority))
-      state.lanes[lane] = opened
-      return opened
-    }
-    guard let opened else { return }
+  private func start(_ lane: ExchangeLane) {
     detachThread(named: "fetch chunks") { [self] in
       var failure: MobulaError?
       do throws(MobulaError) {
-        try opened.run(for: self, own: own, token: token, tls: tls, hello: hello)
+        try lane.run(for: self, own: own, token: token, tls: tls, hello: hello)
       } catch {
         failure = error
       }
-      opened.close()
-      state.withLock { $0.lanes[lane] = nil }
-      act { $0.ended(lane, failure, now: $1) }
-      settle()
+      lane.close()
+      state.withLock { $0.lanes[lane.number] = nil }
+      act { $0.ended(lane.number, failure, now: $1) }
     }
   }
 
-  private func findSources() {
-    let (known, failed) = state.withLock { ($0.machine.knownHosts, $0.machine.failedHosts) }
-    Task {
+  /// Looks for sources; what an earlier search finds from now on says nothing.
+  private func find(_ search: Search) {
+    let task = Task {
       do {
-        let peers = try await find(known, failed)
+        let peers = try await find(search.known, search.failed)
+        guard isCurrent(search) else { return }
         learn(peers)
         act { $0.found(peers.map(\.host), now: $1) }
       } catch {
+        guard isCurrent(search) else { return }
         let error =
           error as? MobulaError ?? MobulaError(.unavailable, "No source of \(sink.object) was found: \(error)")
         act { $0.refused(error, now: $1) }
       }
     }
+    let earlier: Task<Void, Never>? = state.withLock { state in
+      // Its exchange may be over by now, or a later search under way.
+      guard state.searches == search.number, state.result == nil else { return task }
+      defer { state.searching = task }
+      return state.searching
+    }
+    earlier?.cancel()
   }
+
+  private func isCurrent(_ search: Search) -> Bool { state.withLock { $0.searches == search.number } }
 
   /// A chunk is verified and committed.
   func arrived(_ lane: ExchangeStateMachine.LaneID, bytes: Int) {
@@ -223,12 +267,17 @@ public final class ObjectExchange: Sendable {
 
   /// Ends `run` once there is a result and nothing writes into the sink any more.
   private func settle() {
-    let (waiting, result) = state.withLock { state in
-      guard state.lanes.isEmpty, let result = state.result else {
-        return (CheckedContinuation<TransferReport, any Error>?.none, Result<TransferReport, MobulaError>?.none)
+    let (searching, waiting, result) = state.withLock { state in
+      guard let result = state.result else {
+        return (
+          Task<Void, Never>?.none, CheckedContinuation<TransferReport, any Error>?.none,
+          Result<TransferReport, MobulaError>?.none
+        )
       }
-      return (state.waiting.take(), result)
+      let waiting = state.lanes.isEmpty ? state.waiting.take() : nil
+      return (state.searching.take(), waiting, result)
     }
+    searching?.cancel()
     guard let waiting, let result else { return }
     waiting.resume(with: result.mapError { $0 as any Error })
   }

@@ -5,24 +5,29 @@ internal import Synchronization
 final class OfferBook: Sendable {
   private struct Entry {
     var machine: OfferStateMachine
+    let isOrigin: Bool
     var wake: [OfferStateMachine.ReceiverID: @Sendable () -> Void] = [:]
   }
 
   private let entries = Mutex<[ObjectID: Entry]>([:])
 
   /// A receiver was connected; `wake` is called when there may be news for it.
+  ///
+  /// - Returns: whether it is to say which of the offered chunks it got from elsewhere.
   func join(
     _ receiver: OfferStateMachine.ReceiverID, _ source: any ChunkSource, wake: @escaping @Sendable () -> Void
-  ) {
+  ) -> Bool {
     entries.withLock { entries in
       var entry =
         entries[source.object]
         ?? Entry(
           machine: OfferStateMachine(
-            count: source.geometry.count, isOrigin: source.isOrigin, window: Self.window(source.geometry)))
+            count: source.geometry.count, isOrigin: source.isOrigin, window: Self.window(source.geometry)),
+          isOrigin: source.isOrigin)
       entry.machine.joined(receiver)
       entry.wake[receiver] = wake
       entries[source.object] = entry
+      return entry.isOrigin
     }
   }
 

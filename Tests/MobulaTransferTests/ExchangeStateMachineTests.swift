@@ -148,7 +148,8 @@ import Testing
   @Test func withoutAnySourceItFailsWithWhatTheLastOneSaid() throws {
     var machine = try machine()
     _ = machine.started([a], now: .zero)
-    #expect(machine.ended(1, MobulaError(.connectionClosed, "It went away."), now: .zero) == [])
+    // The search that knows of it waits for others; the head is asked whether there are any.
+    #expect(machine.ended(1, MobulaError(.connectionClosed, "It went away."), now: .zero) == [.findSources])
     let actions = machine.refused(MobulaError(.unavailable, "No host could send it."), now: .zero)
     guard case .fail(let error) = actions.last else {
       Issue.record("\(actions)")

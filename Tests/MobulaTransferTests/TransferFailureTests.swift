@@ -15,29 +15,40 @@ import Testing
     for index in 0..<20 { dying.fill(index, seed: original.object.low) }
     let first = try TestHost(serving: [dying], timeouts: keepalive), second = try TestHost(serving: [original])
     let copy = try original.empty()
-    let (asked, asking) = AsyncStream.makeStream(of: Set<HostID>.self)
-    let (answers, answer) = AsyncStream.makeStream(of: [TransferPeer].self)
     let exchange = ObjectExchange(
       into: copy, own: TransferPeer(host: .random(), bulk: TestHost.anywhere), token: TestHost.token,
       hello: TestHost.hello(.random())
-    ) { _, failed in
-      asking.yield(failed)
-      for await peers in answers { return peers }
-      throw MobulaError(.cancelled, "The test is over.")
+    ) { known, failed in
+      // As a head does: who has a source waits for another.
+      if known.isEmpty, failed == [first.id] { return [second.peer] }
+      try await Task.sleep(for: .seconds(3600))
+      return []
     }
     async let fetched = exchange.run(from: [first.peer])
     for chunk in 0..<20 { try await copy.verified(chunk) }
     await first.close()
-    // Only the head knows others.
-    for await _ in asked { break }
-    answer.yield([second.peer])
     #expect(try await fetched.chunks == 50)
     #expect(exchange.lastFailure?.code == .connectionClosed)
     #expect(copy.digest == original.digest)
     #expect(copy.commits == 50)
-    answer.finish()
     await second.close()
     #expect(second.server.bytesSent == original.geometry.objectSize - 20 * 65_536)
+  }
+
+  @Test func theOnlySourceFailsWhileTheHeadLooksForOthers() async throws {
+    let host = try TestHost(serving: [])
+    let copy = try makeReplica(chunks: 1, filled: false)
+    let exchange = ObjectExchange(
+      into: copy, own: TransferPeer(host: .random(), bulk: TestHost.anywhere), token: TestHost.token,
+      hello: TestHost.hello(.random())
+    ) { known, failed in
+      if known.isEmpty { throw MobulaError(.unavailable, "All of \(failed.count) hosts failed.") }
+      try await Task.sleep(for: .seconds(3600))
+      return []
+    }
+    let error = await #expect(throws: MobulaError.self) { try await exchange.run(from: [host.peer]) }
+    #expect(error?.message.hasPrefix("All of 1 hosts failed. The last source failed so:") == true)
+    await host.close()
   }
 
   @Test func aSourceThatSendsABadChunkIsReplacedByTheOther() async throws {
