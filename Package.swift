@@ -59,7 +59,7 @@ let package = Package(
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
     library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
-    library("MobulaTestKit", ["MobulaCore", "MobulaHead", "MobulaTransfer"]),
+    library("MobulaTestKit", ["MobulaCore", "MobulaWire", "MobulaHead", "MobulaTransfer"]),
     // The finer benchmarks, in this package so that one build serves all.
     .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),
     .executableTarget(

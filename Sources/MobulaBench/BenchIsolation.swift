@@ -62,7 +62,7 @@ public enum BenchIsolation {
   private static func guardOver(
     _ command: [String], kind: EmulationKind, environment extra: [String: String]
   ) async throws -> Int32 {
-    let scratch = try makeTemporaryDirectory()
+    let scratch = try makeTemporaryDirectory("bench")
     defer { removeTree(scratch) }
     var environment = currentEnvironment().merging(extra) { $1 }
     environment[variable] = "\(kind.rawValue):\(scratch)"

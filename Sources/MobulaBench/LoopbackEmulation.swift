@@ -22,7 +22,7 @@ public final class LoopbackEmulation: HostEmulation {
       throw MobulaError(.invalidArgument, "\(count) hosts can't be emulated: ask for 1 to 200.")
     }
     ownsDirectory = directory == nil
-    if let directory { self.directory = directory } else { self.directory = try makeTemporaryDirectory() }
+    if let directory { self.directory = directory } else { self.directory = try makeTemporaryDirectory("bench") }
     var hosts: [EmulatedHost] = []
     for index in 0..<count {
       let own = "\(self.directory)/h\(index)"
@@ -73,16 +73,6 @@ final class LoopbackProcesses: Sendable {
     for process in processes { process.signal(SIGKILL) }
     for process in processes { _ = await process.waitForExit() }
   }
-}
-
-/// A new directory in `TMPDIR`, else `/tmp`, that only this user may look into.
-func makeTemporaryDirectory() throws(MobulaError) -> String {
-  let parent = currentEnvironment()["TMPDIR"].flatMap { $0.hasPrefix("/") ? $0 : nil } ?? "/tmp"
-  var template = Array("\(parent)/mobula-bench-XXXXXX".utf8CString)
-  guard mkdtemp(&template) != nil else {
-    throw MobulaError.system("A temporary directory in \(parent) can't be made")
-  }
-  return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }
 
 /// Removes a directory and what is in it, trying again while dying processes still write there.

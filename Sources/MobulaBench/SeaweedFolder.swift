@@ -9,12 +9,7 @@ struct SeaweedFolder: Sendable {
   /// - Parameter parent: where to make it; `TMPDIR`, `/tmp` by default.
   /// - Throws: `MobulaError` (`inputOutput`) when no folder can be made there.
   init(in parent: String? = nil) throws(MobulaError) {
-    let parent = parent ?? currentEnvironment()["TMPDIR"].flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
-    var template = Array("\(parent)/mobula-seaweed-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else {
-      throw MobulaError.system("A temporary folder can't be made in \(parent)")
-    }
-    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    path = try makeTemporaryDirectory("seaweed", in: parent)
     try systemCall("\(path)/data can't be made") { mkdir("\(path)/data", 0o700) }
   }
 

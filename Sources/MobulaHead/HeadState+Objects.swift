@@ -63,7 +63,7 @@ extension HeadState {
         guard let bulk = membership.hosts[host]?.description.bulk else {
           preconditionFailure("a source has registered, and its replicas go when it is lost")
         }
-        return LocatedSource(host: host, bulk: bulk)
+        return TransferPeer(host: host, bulk: bulk)
       }
       return LocateReply(isLocal: false, sources: sources, geometry: geometry, digest: digest)
     }

@@ -15,11 +15,12 @@ final class ClientTable: Sendable {
   /// Who holds everything in their stead; no client has this number.
   static let absent: UInt64 = 0
 
-  /// These were here before, and are to come back.
-  func expect(_ clients: [StoreClientID]) { absentees.withLock { $0 = Set(clients) } }
-
-  /// Only these are still to come back.
-  func keepExpecting(_ clients: [StoreClientID]) { absentees.withLock { $0.formIntersection(clients) } }
+  /// Those that live were here before, and are to come back.
+  func expect(_ living: () -> [StoreClientID]) {
+    absentees.withLock { $0 = Set(living()) }
+    // Some may have ended before they were expected.
+    absentees.withLock { $0.formIntersection(living()) }
+  }
 
   var areAllBack: Bool { absentees.withLock(\.isEmpty) }
 

@@ -156,9 +156,7 @@ public final class Host: Sendable {
     if let (objects, found) = store.recovered {
       log.notice("the store's memory was kept", metadata: ["objects": "\(objects)", "processes": "\(found)"])
       for object in store.objects { notes.contain(object, store.contents(of: object)) }
-      clients.expect(store.clients)
-      // Some may have ended before they were expected.
-      clients.keepExpecting(store.clients)
+      clients.expect { store.clients }
     }
     return store
   }

@@ -224,8 +224,7 @@ final class ReplicaFetcher: Sendable {
       ) { known, failed in
         // Whoever takes it from the origin alone takes it from one host at a time.
         if policy == .origin, !known.isEmpty { return [] }
-        return try await self.locate(object, policy: policy, known: known, failed: failed).sources.map(
-          TransferPeer.init)
+        return try await self.locate(object, policy: policy, known: known, failed: failed).sources
       }
       let priority = fetches.withLock { fetches in
         fetches[object]?.exchange = exchange
@@ -235,7 +234,7 @@ final class ReplicaFetcher: Sendable {
       exchange.raise(to: priority)
       let report: TransferReport
       do {
-        report = try await exchange.run(from: located.sources.map(TransferPeer.init))
+        report = try await exchange.run(from: located.sources)
       } catch {
         try sink.checkNotAbandoned()
         throw error
@@ -266,8 +265,4 @@ final class ReplicaFetcher: Sendable {
       .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest), held: false))
     return digest
   }
-}
-
-extension TransferPeer {
-  init(_ source: LocatedSource) { self.init(host: source.host, bulk: source.bulk) }
 }

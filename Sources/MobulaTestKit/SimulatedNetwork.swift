@@ -1,3 +1,5 @@
+internal import MobulaCore
+
 /// Hosts with network interfaces in virtual time, driven by one queue of events:
 /// the same seed and the same calls give the same events.
 ///

@@ -81,7 +81,7 @@ package struct ExchangeStateMachine: Sendable {
   /// What arrived a second at best, lately.
   private(set) var peak = 0.0
   private var lastTick: Duration?
-  private var generator: UInt64
+  private var generator: SeededGenerator
   package private(set) var isOver = false
 
   /// - Parameters:
@@ -98,7 +98,7 @@ package struct ExchangeStateMachine: Sendable {
     taken = self.verified
     offers = Array(repeating: 0, count: geometry.count)
     tuner = LaneTuner(maximum: limits.lanesPerHost)
-    generator = seed
+    generator = SeededGenerator(seed: seed)
   }
 
   /// Hosts that the head need not give again.
@@ -141,10 +141,6 @@ package struct ExchangeStateMachine: Sendable {
     isAsking = false
     askAgain = now + limits.askInterval
     refusal = error
-    if lanes.isEmpty, candidates.isEmpty, !slowHosts.isEmpty {
-      candidates = slowHosts.sorted()
-      slowHosts = []
-    }
     if lanes.isEmpty, candidates.isEmpty { return fail(error) }
     return connect(now)
   }
@@ -328,7 +324,7 @@ package struct ExchangeStateMachine: Sendable {
       lanes.allSatisfy({ $0.isOpen && $0.requested.isEmpty && $0.offered.first(notIn: verified) == nil })
     else { return [] }
     leaveAgain = now + limits.uselessInterval
-    return close(lanes[Int(Self.random(&generator) % UInt64(lanes.count))].id)
+    return close(lanes.randomElement(using: &generator)!.id)
   }
 
   private mutating func measure(_ now: Duration) {
@@ -375,14 +371,14 @@ package struct ExchangeStateMachine: Sendable {
     return .request(lanes[place].id, chunk)
   }
 
-  /// Has a lane no room, or nothing to offer?
+  /// Whether a lane has room, and nothing to offer that isn't asked for.
   func isIdle(_ state: Lane) -> Bool {
     state.isOpen && !state.isClosing && state.requested.count < window && state.offered.first(notIn: taken) == nil
   }
 
   /// Of the lowest chunks that the lane offers one that the fewest lanes do, at random among these.
   private mutating func pick(_ place: Int) -> Int? {
-    var best: Int?
+    var best: (chunk: Int, offers: UInt16)?
     var ties: UInt64 = 0
     var left = limits.choice
     var generator = generator
@@ -390,28 +386,19 @@ package struct ExchangeStateMachine: Sendable {
     lanes[place].offered.forEach(notIn: taken) { chunk in
       // What is thrown away just now would be taken for the answer.
       if chunk == discarding { return true }
-      if let known = best, offers[chunk] > offers[known] {
-      } else if let known = best, offers[chunk] == offers[known] {
-        ties += 1
-        if Self.random(&generator) % ties == 0 { best = chunk }
-      } else {
-        best = chunk
+      let count = offers[chunk]
+      if best == nil || count < best!.offers {
+        best = (chunk, count)
         ties = 1
+      } else if count == best!.offers {
+        ties += 1
+        if generator.next() % ties == 0 { best!.chunk = chunk }
       }
       left -= 1
       return left > 0
     }
     self.generator = generator
-    return best
-  }
-
-  /// SplitMix64.
-  private static func random(_ state: inout UInt64) -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
+    return best?.chunk
   }
 
   private mutating func tune(_ now: Duration) -> [Action] {
@@ -456,39 +443,5 @@ package struct ExchangeStateMachine: Sendable {
   private static func unexpected(_ what: String) -> MobulaError {
     MobulaError(
       .protocolViolation, "The source sent \(what) that it was not asked for: run the same version on all hosts.")
-  }
-}
-
-/// How much an exchange does at once. Each has a default that fits; none need be set.
-package struct ExchangeLimits: Hashable, Sendable {
-  /// Connections at once. Default: 8.
-  package var lanes = 8
-  /// Connections to one host, where it is the only one. Default: 4.
-  package var lanesPerHost = 4
-  /// Bytes asked for at once, over all lanes. Default: 8 MiB, and at least eight chunks.
-  package var bytesInFlight = 8_388_608
-  /// Chunks asked of a lane at once, at least. Default: 1.
-  package var smallestWindow = 1
-  /// Among how many chunks a lane chooses. Default: 32.
-  package var choice = 32
-  /// How often `tick` is to be called. Default: 50 ms.
-  package var tick = Duration.milliseconds(50)
-  /// How long to wait before the head is asked again after it had no news. Default: 1 s.
-  package var askInterval = Duration.seconds(1)
-  /// How long all lanes together may have nothing that is missing before one is left for another host. Default: 200 ms.
-  package var uselessInterval = Duration.milliseconds(200)
-  /// How long no chunk need come before an object without a complete replica counts as lost. Default: 10 s.
-  package var patience = Duration.seconds(10)
-
-  package init() {}
-
-  package func chunksInFlight(_ geometry: ChunkGeometry) -> Int { max(8, bytesInFlight / geometry.chunkSize) }
-}
-
-extension Duration {
-  /// Seconds, as a number.
-  package var inSeconds: Double {
-    let (seconds, attoseconds) = components
-    return Double(seconds) + Double(attoseconds) * 1e-18
   }
 }

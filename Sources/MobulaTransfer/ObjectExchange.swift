@@ -2,18 +2,6 @@ public import MobulaCore
 public import MobulaWire
 internal import Synchronization
 
-/// A host, and where it serves its chunks.
-public struct TransferPeer: Hashable, Sendable {
-  public var host: HostID
-  /// Its `TransferServer.endpoint`.
-  public var bulk: Endpoint
-
-  public init(host: HostID, bulk: Endpoint) {
-    self.host = host
-    self.bulk = bulk
-  }
-}
-
 /// What an exchange did.
 public struct TransferReport: Hashable, Sendable {
   /// Bytes received, verified and committed, without headers.

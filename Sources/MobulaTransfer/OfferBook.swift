@@ -5,7 +5,6 @@ internal import Synchronization
 final class OfferBook: Sendable {
   private struct Entry {
     var machine: OfferStateMachine
-    let isOrigin: Bool
     var wake: [OfferStateMachine.ReceiverID: @Sendable () -> Void] = [:]
   }
 
@@ -22,12 +21,11 @@ final class OfferBook: Sendable {
         entries[source.object]
         ?? Entry(
           machine: OfferStateMachine(
-            count: source.geometry.count, isOrigin: source.isOrigin, window: Self.window(source.geometry)),
-          isOrigin: source.isOrigin)
+            count: source.geometry.count, isOrigin: source.isOrigin, window: Self.window(source.geometry)))
       entry.machine.joined(receiver)
       entry.wake[receiver] = wake
       entries[source.object] = entry
-      return entry.isOrigin
+      return entry.machine.isOrigin
     }
   }
 

@@ -18,7 +18,8 @@ package struct OfferStateMachine: Sendable {
   }
 
   private let count: Int
-  private let isOrigin: Bool
+  /// Whether this host may be the only one that has the bytes.
+  package let isOrigin: Bool
   /// Chunks that all receivers together are told ahead of those that they have.
   private let window: Int
   private var verified: ChunkMap

@@ -14,7 +14,7 @@ import Testing
       async let waiting = b.locate(report.object)
       try await a.changed(.sealed(report, held: true))
       let reply = try await waiting
-      #expect(reply.sources == [LocatedSource(host: a.id, bulk: .tcp(host: "10.0.0.1", port: 7601))])
+      #expect(reply.sources == [TransferPeer(host: a.id, bulk: .tcp(host: "10.0.0.1", port: 7601))])
       #expect(reply.geometry == geometry && reply.digest == digest())
       try await b.changed(.partial(object: report.object, geometry: geometry))
       try await b.changed(.sealed(report, held: true))

@@ -1,3 +1,4 @@
+import MobulaCore
 import MobulaTestKit
 import Testing
 

@@ -7,9 +7,7 @@ import Testing
 
 /// A folder of its own for `body`, which has to leave neither files in it nor descriptors open.
 func withSpillFolder(_ body: (String) async throws -> Void) async throws {
-  var template = Array("/tmp/mobula-spill-XXXXXX".utf8CString)
-  precondition(mkdtemp(&template) != nil, "no folder in /tmp: \(errnoText(currentErrno()))")
-  let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  let folder = try makeTemporaryDirectory("spill", in: "/tmp")
   defer { removeTree(folder) }
   try await body(folder)
   #expect(files(below: folder) == [])

@@ -9,10 +9,8 @@ import Testing
 final class TemporaryFolder: Sendable {
   let path: String
 
-  init() {
-    var template = Array("/tmp/mobula-store-XXXXXX".utf8CString)
-    path = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress!)) }
-  }
+  // Not in `TMPDIR`: the paths of sockets must be short.
+  init() { path = try! makeTemporaryDirectory("store", in: "/tmp") }
 
   deinit { _ = try? ChildProcess.spawn("/bin/rm", ["-rf", path]) }
 }

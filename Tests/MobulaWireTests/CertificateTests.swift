@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 @testable import MobulaWire

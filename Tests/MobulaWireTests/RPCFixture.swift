@@ -139,9 +139,7 @@ func error(of body: () async throws -> Void, _ location: SourceLocation = #_sour
 
 /// A new folder for sockets and files, removed at the end.
 func withFolder<Value>(_ body: (String) async throws -> Value) async throws -> Value {
-  let template = "/tmp/mobula-wire-XXXXXX"
-  var bytes = Array(template.utf8CString)
-  let path = try #require(mkdtemp(&bytes).map { String(cString: $0) })
+  let path = try makeTemporaryDirectory("wire", in: "/tmp")
   func remove() {
     if let folder = opendir(path) {
       while let entry = readdir(folder) {

@@ -1,5 +1,6 @@
 import Glibc
 import MobulaCore
+import MobulaTestKit
 import NIOSSL
 import Testing
 

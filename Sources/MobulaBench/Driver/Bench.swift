@@ -92,7 +92,7 @@ public final class Bench: Sendable {
   }
 
   private static func makeCertificates() throws(MobulaError) -> CertificateFolder {
-    let folder = CertificateFolder(try makeTemporaryDirectory())
+    let folder = CertificateFolder(try makeTemporaryDirectory("bench"))
     let now = Int(time(nil))
     let authority = try folder.createAuthority(cluster: "bench", validity: now - 3600..<now + 86_400)
     try folder.createCertificate(of: authority, name: "bench", hosts: [], validity: now - 3600..<now + 86_400)

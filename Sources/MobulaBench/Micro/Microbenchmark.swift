@@ -188,7 +188,7 @@ public final class PrivateCluster: Sendable {
   ///
   /// - Throws: `MobulaError` when it does not come up within 20 seconds.
   public init(capacity: ByteCount) async throws {
-    directory = try makeTemporaryDirectory()
+    directory = try makeTemporaryDirectory("bench")
     lifeline = try Lifeline()
     var environment = currentEnvironment()
     environment["MOBULA_LOG"] = environment["MOBULA_LOG"] ?? "error"

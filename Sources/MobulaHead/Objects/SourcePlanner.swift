@@ -36,7 +36,8 @@ struct SourcePlanner: Sendable {
   private var places: [HostID: Int] = [:]
   /// Receivers that the ready hosts have room for, together.
   private(set) var room = 0
-  private var generator: UInt64 = 0
+  /// The same events give the same choices.
+  private var generator = SeededGenerator(seed: 0)
 
   var isEmpty: Bool { ready.isEmpty }
   /// Whether there is one host that has every chunk, or gets them from outside.
@@ -107,7 +108,7 @@ struct SourcePlanner: Sendable {
       var sampled: Set<HostID> = []
       // Where every chunk is, or comes from, there is most to be had.
       if let root = complete.first ?? filler { sampled.insert(root) }
-      for _ in 0..<Self.sample { sampled.insert(ready[Int(random() % UInt64(ready.count))]) }
+      for _ in 0..<Self.sample { sampled.insert(ready.randomElement(using: &generator)!) }
       let free = sampled.filter { hasRoom($0) && isSource($0, for: receiver, excluded) }.sorted()
       chosen = mixed(leastBusy(free, free.count), count, for: receiver, isNear)
     }
@@ -141,7 +142,7 @@ struct SourcePlanner: Sendable {
   }
 
   private mutating func leastBusy(_ hosts: [HostID], _ count: Int) -> [HostID] {
-    let ranked = hosts.map { (load: load[$0] ?? 0, tie: random(), host: $0) }
+    let ranked = hosts.map { (load: load[$0] ?? 0, tie: generator.next(), host: $0) }
     return ranked.sorted { ($0.load, $0.tie) < ($1.load, $1.tie) }.prefix(count).map(\.host)
   }
 
@@ -157,14 +158,5 @@ struct SourcePlanner: Sendable {
     load[source] = before + difference > 0 ? before + difference : nil
     guard places[source] != nil else { return }
     room += max(0, Self.receiversPerSource - before - difference) - max(0, Self.receiversPerSource - before)
-  }
-
-  /// Xorshift: the same events give the same choices.
-  private mutating func random() -> UInt64 {
-    generator = generator == 0 ? 0x9E37_79B9_7F4A_7C15 : generator
-    generator ^= generator << 13
-    generator ^= generator >> 7
-    generator ^= generator << 17
-    return generator
   }
 }

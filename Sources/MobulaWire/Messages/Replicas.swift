@@ -71,9 +71,10 @@ public struct LocateRequest: Codable, Sendable {
   }
 }
 
-/// A host that has chunks of an object, and where it serves them.
-public struct LocatedSource: Codable, Sendable, Hashable {
+/// A host that has chunks of an object, or wants some.
+public struct TransferPeer: Codable, Sendable, Hashable {
   public var host: HostID
+  /// Where it serves its chunks: TCP.
   public var bulk: Endpoint
 
   public init(host: HostID, bulk: Endpoint) {
@@ -85,12 +86,12 @@ public struct LocatedSource: Codable, Sendable, Hashable {
 public struct LocateReply: Codable, Sendable {
   /// The asking host has the object itself.
   public var isLocal: Bool
-  public var sources: [LocatedSource]
+  public var sources: [TransferPeer]
   public var geometry: ChunkGeometry
   /// Known once the maker has sealed it.
   public var digest: ObjectDigest?
 
-  public init(isLocal: Bool, sources: [LocatedSource], geometry: ChunkGeometry, digest: ObjectDigest?) {
+  public init(isLocal: Bool, sources: [TransferPeer], geometry: ChunkGeometry, digest: ObjectDigest?) {
     self.isLocal = isLocal
     self.sources = sources
     self.geometry = geometry

@@ -23,7 +23,7 @@ public struct ClusterTLS: Sendable, CustomStringConvertible {
   }
 
   /// - Parameter isChecked: whether a certificate that has expired is refused at once.
-  init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {
+  package init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {
     let chain = try Self.certificates(folder.certificate)
     let authorities = try Self.certificates(folder.authority)
     let expiry = Date(timeIntervalSince1970: Double(chain.map(\.notValidAfter).min() ?? 0))

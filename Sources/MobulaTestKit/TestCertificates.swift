@@ -1,17 +1,14 @@
-import FoundationEssentials
-import Glibc
-import MobulaCore
+internal import FoundationEssentials
+internal import Glibc
+internal import MobulaCore
+public import MobulaWire
 
-@testable import MobulaWire
+/// Two clusters' certificates in a temporary folder, removed with their owner, and what else a peer may come with.
+public final class TestCertificates: Sendable {
+  public let path: String
 
-/// Two clusters' certificates in a temporary folder, and what else a peer may come with.
-final class TestCertificates: Sendable {
-  let path: String
-
-  init() throws {
-    var template = Array("/tmp/mobula-tls-XXXXXX".utf8CString)
-    guard mkdtemp(&template) != nil else { throw MobulaError.system("No folder") }
-    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  public init() throws {
+    path = try makeTemporaryDirectory("tls", in: "/tmp")
     let now = Int(time(nil))
     let valid = now - 3600..<now + 3600
     let own = try CertificateFolder(path + "/own").createAuthority(cluster: "own", validity: valid)
@@ -28,7 +25,9 @@ final class TestCertificates: Sendable {
 
   deinit { try? FileManager.default.removeItem(atPath: path) }
 
-  func folder(_ name: String) -> CertificateFolder { CertificateFolder(path + "/" + name) }
+  public func folder(_ name: String) -> CertificateFolder { CertificateFolder(path + "/" + name) }
 
-  func tls(_ name: String = "own") throws -> ClusterTLS { try ClusterTLS(folder(name), isChecked: false) }
+  /// - Parameter name: `own`, `other` (of another cluster), `expired`, or `mixed` (trusts ours, and has one of the other).
+  /// - Throws: `MobulaError` when a file can't be read.
+  public func tls(_ name: String = "own") throws -> ClusterTLS { try ClusterTLS(folder(name), isChecked: false) }
 }

@@ -1,5 +1,5 @@
 /// SplitMix64 (Steele, Lea and Flood, 2014): a small generator whose whole
-/// sequence follows from its seed. For tests and simulations, never for secrets.
+/// sequence follows from its seed. For choices that may be known, and for simulations; never for secrets.
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
