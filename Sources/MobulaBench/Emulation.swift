@@ -61,11 +61,12 @@ public enum Emulation {
   /// `BenchIsolation` of that kind, on loopback addresses otherwise.
   ///
   /// - Parameters:
-  ///   - nic: the rate of every host's interface in both directions; loopback hosts ignore it.
+  ///   - nic: the rate of every host's interface in both directions, `nil` for as fast as it goes; loopback hosts
+  ///     ignore it.
   ///   - keep: files and directories that the hosts' processes read, seen at their own paths even where they
   ///     lie under a host's private `/tmp`, `/run` or `/dev/shm`. This executable and its libraries always are.
   /// - Throws: `MobulaError` (`unavailable`, `invalidArgument`); nothing is left behind then.
-  public static func start(hosts count: Int, nic: LinkRate, keep: [String] = []) async throws -> any HostEmulation {
+  public static func start(hosts count: Int, nic: LinkRate?, keep: [String] = []) async throws -> any HostEmulation {
     switch BenchIsolation.current {
     case .inside(.netns, let scratch):
       try await NamespaceEmulation.start(hosts: count, nic: nic, keep: keep, scratch: scratch)

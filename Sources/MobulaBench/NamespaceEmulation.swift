@@ -24,7 +24,7 @@ public final class NamespaceEmulation: HostEmulation {
 
   /// - Parameter scratch: a directory in which the hosts' own directories are made ready.
   static func start(
-    hosts count: Int, nic: LinkRate, keep: [String], scratch: String
+    hosts count: Int, nic: LinkRate?, keep: [String], scratch: String
   ) async throws -> NamespaceEmulation {
     guard 1...maximumHosts ~= count else {
       throw MobulaError(.invalidArgument, "\(count) hosts can't be emulated: ask for 1 to \(maximumHosts).")
@@ -43,7 +43,7 @@ public final class NamespaceEmulation: HostEmulation {
           place: .namespaces(initProcess: initProcess, interface: "v\(index)"))
         hosts.append(host)
         try await NamespaceScripts.cable.run(
-          ["v\(index)", "\(initProcess)", "\(host.address)/24", "\(nic.bitsPerSecond)bit"],
+          ["v\(index)", "\(initProcess)", "\(host.address)/24", nic.map { "\($0.bitsPerSecond)bit" } ?? ""],
           orSay: "Host \(name) can't be connected")
       }
       return NamespaceEmulation(hosts: hosts, inits: inits)

@@ -83,16 +83,16 @@ enum NamespaceScripts {
     """)
 
   /// `cable INTERFACE PID ADDRESS/LENGTH RATE`: a veth pair from the bridge to the host whose init is PID,
-  /// shaped by a token bucket at either end: what the host receives, and what it sends.
+  /// shaped by a token bucket at either end: what the host receives, and what it sends. Unshaped for an empty RATE.
   static let cable = ShellScript(
     """
     ip link add "$1" type veth peer name eth0 netns "$2"
     ip link set "$1" master br0 up
-    tc qdisc add dev "$1" root tbf rate "$4" burst 512k latency 20ms
+    [ -z "$4" ] || tc qdisc add dev "$1" root tbf rate "$4" burst 512k latency 20ms
     exec nsenter -t "$2" -n sh -euc '
       ip addr add "$1" dev eth0
       ip link set eth0 up
-      tc qdisc add dev eth0 root tbf rate "$2" burst 512k latency 20ms
+      [ -z "$2" ] || tc qdisc add dev eth0 root tbf rate "$2" burst 512k latency 20ms
     ' sh "$3" "$4"
     """)
 

@@ -107,7 +107,7 @@ final class BenchCluster: Sendable {
   /// Makes a fault happen.
   ///
   /// - Throws: `MobulaError` (`unavailable`) where it can't be emulated.
-  func happen(_ fault: BenchFault, nic: LinkRate) async throws {
+  func happen(_ fault: BenchFault, nic: LinkRate?) async throws {
     let host = emulation.hosts[fault.host]
     switch fault.kind {
     case .killed:
@@ -119,7 +119,11 @@ final class BenchCluster: Sendable {
       // In its PID namespace that is every process but its init.
       let killing = try host.spawn(SystemTool.sh.path(), ["-c", "kill -9 -1"])
       _ = await killing.waitForExit()
-    case .slow: try await emulation.limit(host, to: LinkRate(bitsPerSecond: nic.bitsPerSecond / 10))
+    case .slow:
+      guard let nic else {
+        throw MobulaError(.invalidArgument, "An unshaped host can't have a tenth of its rate: give a --nic.")
+      }
+      try await emulation.limit(host, to: LinkRate(bitsPerSecond: nic.bitsPerSecond / 10))
     }
   }
 

@@ -17,10 +17,15 @@ struct BenchCommand: AsyncParsableCommand {
         mobula bench
         mobula bench --size 564MB --runs 3 --json results.json
         mobula bench --cases replication-5 s3-2 --nic 1gbit
+        mobula bench --cases replication-1 --nic unshaped --size 564MB --runs 5
       """)
 
   @Option(help: "The model's size.") var size = "128MB"
-  @Option(help: "The rate of every host's NIC, in both directions.") var nic = "840mbit"
+  @Option(
+    help:
+      "The rate of every host's NIC, in both directions; \"unshaped\" compares with a plain loop of sendfile and recv."
+  )
+  var nic = "840mbit"
   @Option(parsing: .upToNextOption, help: "The cases to run. Default: all.") var cases: [String] = []
   @Option(help: "How often each case runs; the median is reported.") var runs = 1
   @Flag(help: "Let the hosts talk to each other through TLS, with certificates of the bench's own.") var tls = false
@@ -32,12 +37,17 @@ struct BenchCommand: AsyncParsableCommand {
   )
   var s3Endpoint: String?
 
+  private static let unshaped = "unshaped"
+
   func validate() throws {
     guard let size = ByteCount(size), 1_000_000...100_000_000_000 ~= size.bytes else {
       throw ValidationError("--size takes 1MB to 100GB, as in 128MB.")
     }
-    guard let nic = LinkRate(nic), nic.bitsPerSecond >= 1_000_000 else {
-      throw ValidationError("--nic takes a rate of at least 1mbit, as in 840mbit or 10gbit.")
+    guard nic == Self.unshaped || LinkRate(nic).map({ $0.bitsPerSecond >= 1_000_000 }) == true else {
+      throw ValidationError("--nic takes a rate of at least 1mbit, as in 840mbit or 10gbit, or \"unshaped\".")
+    }
+    if nic == Self.unshaped, cases.contains("fault-slow") {
+      throw ValidationError("fault-slow takes nine tenths of a host's rate: give a --nic.")
     }
     guard 1...100 ~= runs else { throw ValidationError("--runs takes 1 to 100.") }
     if let emulation, EmulationKind(rawValue: emulation) == nil {
@@ -52,7 +62,7 @@ struct BenchCommand: AsyncParsableCommand {
   func run() async throws {
     var options = BenchOptions()
     options.size = ByteCount(size)!
-    options.nic = LinkRate(nic)!
+    options.nic = nic == Self.unshaped ? nil : LinkRate(nic)!
     options.cases = cases
     options.runs = runs
     options.tls = tls

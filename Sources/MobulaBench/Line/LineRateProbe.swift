@@ -23,27 +23,55 @@ public enum LineRateProbe {
     from sender: EmulatedHost, to receiver: EmulatedHost, nic: LinkRate?, duration: Duration = .seconds(2),
     executable: String? = nil, arguments: [String] = [LineRateProbe.argument], environment: [String: String]? = nil
   ) async throws -> LineRate {
+    let milliseconds = Int((duration + warmUp) / .milliseconds(1))
+    let rate = try await run(
+      ["serve", receiver.address], and: ["send", receiver.address], ["\(milliseconds)"], from: sender, to: receiver,
+      within: duration + .seconds(20), executable: executable, arguments: arguments, environment: environment)
+    return LineRate(bytesPerSecond: rate, nic: nic)
+  }
+
+  /// Moves `bytes` by a plain loop of `sendfile` into one of `recv` with no protocol and no checksums, out of and into
+  /// memory that is mapped and touched: what unshaped hosts are measured against.
+  ///
+  /// - Returns: the median of five rounds, after one to warm up.
+  /// - Throws: as `measure`.
+  public static func measurePlainLoop(
+    from sender: EmulatedHost, to receiver: EmulatedHost, bytes: Int, connections: Int,
+    executable: String? = nil, arguments: [String] = [LineRateProbe.argument], environment: [String: String]? = nil
+  ) async throws -> LineRate {
+    let rate = try await run(
+      ["serve-plain", receiver.address, "\(bytes)", "\(connections)"], and: ["send-plain", receiver.address],
+      ["\(bytes)", "\(connections)"], from: sender, to: receiver, within: .seconds(120), executable: executable,
+      arguments: arguments, environment: environment)
+    return LineRate(bytesPerSecond: rate, nic: nil)
+  }
+
+  /// Runs both ends of a probe; the sender is told the port between `sending` and `rest`.
+  ///
+  /// - Returns: bytes per second.
+  private static func run(
+    _ serving: [String], and sending: [String], _ rest: [String], from sender: EmulatedHost, to receiver: EmulatedHost,
+    within limit: Duration, executable: String?, arguments: [String], environment: [String: String]?
+  ) async throws -> Double {
     let executable = try executable ?? Executable.path()
     let output = try ProcessOutput()
     let server = try receiver.spawn(
-      executable, arguments + ["serve", receiver.address], environment: environment, output: output.stream)
+      executable, arguments + serving, environment: environment, output: output.stream)
     output.started()
     defer { server.signal(SIGKILL) }
-    let port = try await answer(of: output, to: "listening", within: .seconds(20))[0]
-    let milliseconds = Int((duration + warmUp) / .milliseconds(1))
+    let port = try await answer(of: output, to: "listening", within: .seconds(60))[0]
     let client = try sender.spawn(
-      executable, arguments + ["send", receiver.address, "\(port)", "\(milliseconds)"], environment: environment,
-      output: .null)
+      executable, arguments + sending + ["\(port)"] + rest, environment: environment, output: .null)
     defer { client.signal(SIGKILL) }
-    let result = try await answer(of: output, to: "received", within: duration + .seconds(20))
-    guard result[1] > 0 else {
+    let result = try await answer(of: output, to: "received", within: limit)
+    guard result[0] > 0, result[1] > 0 else {
       throw MobulaError(.unavailable, "The probe from \(sender.name) to \(receiver.name) carried nothing in its time.")
     }
-    return LineRate(bytesPerSecond: Double(result[0]) * 1e9 / Double(result[1]), nic: nic)
+    return Double(result[0]) * 1e9 / Double(result[1])
   }
 
   /// The numbers on the line that begins with `word`.
-  private static func answer(of output: ProcessOutput, to word: String, within limit: Duration) async throws -> [Int] {
+  static func answer(of output: ProcessOutput, to word: String, within limit: Duration) async throws -> [Int] {
     let expected = word == "listening" ? 1 : 2
     while let line = try await output.line(within: limit) {
       let words = line.split(separator: " ")
@@ -54,7 +82,8 @@ public enum LineRateProbe {
     throw MobulaError(.unavailable, "The line rate's probe ended without a result: see what it wrote above.")
   }
 
-  /// One end of a probe, blocking: `serve ADDRESS` or `send ADDRESS PORT MILLISECONDS`.
+  /// One end of a probe, blocking: `serve ADDRESS` or `send ADDRESS PORT MILLISECONDS`, or of a plain loop:
+  /// `serve-plain ADDRESS BYTES CONNECTIONS` or `send-plain ADDRESS PORT BYTES CONNECTIONS`.
   /// The server says `listening PORT`, and at the end `received BYTES NANOSECONDS`.
   ///
   /// - Returns: the exit status for this process.
@@ -65,6 +94,13 @@ public enum LineRateProbe {
       case ("send", 4):
         guard let port = UInt16(arguments[2]), let milliseconds = Int(arguments[3]) else { return 64 }
         try send(to: arguments[1], port: port, duration: .milliseconds(milliseconds))
+      case ("serve-plain", 4):
+        guard let bytes = Int(arguments[2]), let connections = Int(arguments[3]) else { return 64 }
+        try PlainLoop(bytes: bytes, connections: connections).serve(address: arguments[1])
+      case ("send-plain", 5):
+        guard let port = UInt16(arguments[2]), let bytes = Int(arguments[3]), let connections = Int(arguments[4])
+        else { return 64 }
+        try PlainLoop(bytes: bytes, connections: connections).send(to: arguments[1], port: port)
       default: return 64
       }
       return 0
@@ -77,19 +113,9 @@ public enum LineRateProbe {
 
   /// Takes one connection and counts what comes after the warm-up.
   static func serve(address: String) throws(MobulaError) {
-    let listener = try tcpSocket()
-    let raw = listener.rawValue
-    var name = try socketAddress(address, port: 0)
-    try systemCall("The probe can't listen on \(address)") { withSocketAddress(&name) { bind(raw, $0, $1) } }
-    try systemCall("The probe can't listen on \(address)") { listen(raw, 1) }
-    try systemCall("The probe's port can't be asked for") {
-      withSocketAddress(&name) { address, length in
-        var length = length
-        return getsockname(raw, address, &length)
-      }
-    }
-    say("listening \(UInt16(bigEndian: name.sin_port))")
-    let connection = OwnedDescriptor(owning: try systemCall("The probe can't accept") { accept(raw, nil, nil) })
+    let (listener, port) = try ProbeSockets.listening(on: address)
+    say("listening \(port)")
+    let connection = try ProbeSockets.accepted(by: listener)
     let (bytes, time) = try count(connection.rawValue)
     say("received \(bytes) \(Int(time / .nanoseconds(1)))")
   }
@@ -121,12 +147,8 @@ public enum LineRateProbe {
 
   /// Writes as fast as the connection takes it, for `duration`.
   static func send(to address: String, port: UInt16, duration: Duration) throws(MobulaError) {
-    let connection = try tcpSocket()
+    let connection = try ProbeSockets.connected(to: address, port: port)
     let raw = connection.rawValue
-    var name = try socketAddress(address, port: port)
-    try systemCall("The probe can't connect to \(address):\(port)") {
-      withSocketAddress(&name) { connect(raw, $0, $1) }
-    }
     let buffer = [UInt8](repeating: 0x5A, count: writeSize)
     let end = ContinuousClock.now + duration
     while ContinuousClock.now < end {
@@ -134,31 +156,8 @@ public enum LineRateProbe {
     }
   }
 
-  private static func say(_ line: String) {
+  static func say(_ line: String) {
     print(line)
     fflush(nil)
-  }
-
-  private static func tcpSocket() throws(MobulaError) -> OwnedDescriptor {
-    let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
-    return OwnedDescriptor(owning: try systemCall("The probe can't have a socket") { socket(AF_INET, type, 0) })
-  }
-
-  private static func socketAddress(_ address: String, port: UInt16) throws(MobulaError) -> sockaddr_in {
-    var result = sockaddr_in()
-    result.sin_family = sa_family_t(AF_INET)
-    result.sin_port = port.bigEndian
-    guard inet_pton(AF_INET, address, &result.sin_addr) == 1 else {
-      throw MobulaError(.invalidArgument, "\(address) is no IPv4 address.")
-    }
-    return result
-  }
-
-  private static func withSocketAddress(
-    _ name: inout sockaddr_in, _ body: (UnsafeMutablePointer<sockaddr>, socklen_t) -> CInt
-  ) -> CInt {
-    withUnsafeMutablePointer(to: &name) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
   }
 }
