@@ -97,7 +97,7 @@ package struct ExchangeStateMachine: Sendable {
     self.verified = verified ?? ChunkMap(count: geometry.count)
     taken = self.verified
     offers = Array(repeating: 0, count: geometry.count)
-    tuner = LaneTuner(maximum: limits.lanesPerHost)
+    tuner = LaneTuner(maximum: limits.lanesPerHost, enough: 16 * geometry.chunkSize)
     generator = SeededGenerator(seed: seed)
   }
 
@@ -261,7 +261,6 @@ package struct ExchangeStateMachine: Sendable {
     lanes[place].arriving = nil
     lanes[place].requested.removeAll { $0 == chunk }
     verified.insert(chunk)
-    tuner.arrived(size)
     arrivedBytes += size
     lastProgress = now
     guard !isOver else { return [] }
@@ -269,7 +268,7 @@ package struct ExchangeStateMachine: Sendable {
     tellOthers(chunk, than: lane, &actions)
     if verified.isComplete { return actions + end() + [.complete] }
     fill(place, now, &actions)
-    return actions
+    return actions + tune(size, now)
   }
 
   /// Sources that are to hear of a chunk that came from elsewhere.
@@ -315,7 +314,7 @@ package struct ExchangeStateMachine: Sendable {
     if now - lastProgress > limits.patience, lanes.allSatisfy(\.requested.isEmpty), let refusal {
       return fail(refusal)
     }
-    return rebalance(now) + tune(now) + leaveUseless(now) + connect(now)
+    return rebalance(now) + tune(0, now) + leaveUseless(now) + connect(now)
   }
 
   /// When every lane is taken, and none has anything that is missing, another host may: one lane makes room for it.
@@ -401,18 +400,23 @@ package struct ExchangeStateMachine: Sendable {
     return best?.chunk
   }
 
-  private mutating func tune(_ now: Duration) -> [Action] {
-    guard let host = lanes.first(where: \.isOpen)?.host, candidates.isEmpty,
-      lanes.allSatisfy({ !$0.isOpen || $0.host == host })
-    else {
+  /// - Parameter arrived: bytes that came just now.
+  private mutating func tune(_ arrived: Int, _ now: Duration) -> [Action] {
+    let open = lanes.filter { $0.isOpen && !$0.isClosing }
+    guard let host = open.first?.host, candidates.isEmpty, open.allSatisfy({ $0.host == host }) else {
       tuner.restart(now)
+      // Several connections to one host take the others' share.
+      let spare = open.enumerated().filter { place, lane in open[..<place].contains { $0.host == lane.host } }
+      return spare.flatMap { close($0.element.id) }
+    }
+    // What arrives while connections are made or ended is of neither number.
+    guard open.count == lanes.count else {
+      tuner.changed(now)
       return []
     }
-    switch tuner.tick(now, lanes: lanes.count { $0.isOpen && !$0.isClosing }) {
-    case .add: return [open(host, now)]
-    case .remove:
-      guard let last = lanes.last else { return [] }
-      return close(last.id)
+    switch tuner.arrived(arrived, now, lanes: open.count) {
+    case .add(let count): return (0..<min(count, limits.lanes - lanes.count)).map { _ in self.open(host, now) }
+    case .remove(let count): return open.suffix(count).flatMap { close($0.id) }
     case .keep: return []
     }
   }

@@ -1,53 +1,75 @@
-/// How many connections to one host are worth having: one more as long as that brings more.
+/// How many connections to one host are worth having: as many as there may be, if these bring more than one does.
 ///
-/// Most clouds cap a single flow below what the interface does; a path without such a cap is no faster with two.
+/// Most clouds cap a single flow below what the interface does, and a processor is full with one long before a fast
+/// interface is; a path without either is no faster with several.
 package struct LaneTuner: Hashable, Sendable {
-  package enum Advice: Hashable, Sendable { case keep, add, remove }
+  package enum Advice: Hashable, Sendable {
+    case keep
+    /// So many more.
+    case add(Int)
+    /// So many fewer.
+    case remove(Int)
+  }
 
-  /// How long to look at a number before judging it.
+  /// How long to look at a number of connections before judging it, at most; as many bytes are enough, too.
   private static let interval = Duration.milliseconds(500)
-  /// What one more connection must bring to be kept.
+  /// No rate can be told from less.
+  private static let shortestInterval = Duration.milliseconds(3)
+  /// What more connections must bring to be kept.
   private static let gain = 1.1
 
   private let maximum: Int
+  private let enough: Int
   private var bytes = 0
   private var began: Duration?
-  /// The rate with one connection less, while one more is tried.
+  /// The rate with one connection, while more are tried.
   private var before: Double?
-  /// The number that is good, once more was tried and was not better.
+  /// A number is found, or there can be one only.
   private var isSettled = false
 
-  package init(maximum: Int) { self.maximum = maximum }
-
-  package mutating func arrived(_ count: Int) { bytes += count }
-
-  /// Something else changed: what was seen so far says nothing.
-  package mutating func restart(_ now: Duration) {
-    bytes = 0
-    began = now
-    before = nil
+  /// - Parameter enough: bytes that tell a rate.
+  package init(maximum: Int, enough: Int) {
+    self.maximum = maximum
+    self.enough = enough
   }
 
-  /// - Parameter lanes: connections that are open now.
-  package mutating func tick(_ now: Duration, lanes: Int) -> Advice {
-    guard let start = began else {
-      restart(now)
-      return .keep
-    }
-    guard !isSettled, now - start >= Self.interval else { return .keep }
-    let rate = Double(bytes) / (now - start).inSeconds
+  /// Everything begins anew: there are other hosts, too.
+  package mutating func restart(_ now: Duration) {
+    changed(now)
+    before = nil
+    isSettled = false
+  }
+
+  /// What was seen so far says nothing of the connections that there are now.
+  package mutating func changed(_ now: Duration) {
     bytes = 0
     began = now
-    if let before, rate < before * Self.gain {
+  }
+
+  /// - Parameters:
+  ///   - count: bytes that arrived since the last call.
+  ///   - lanes: connections that are open now.
+  package mutating func arrived(_ count: Int, _ now: Duration, lanes: Int) -> Advice {
+    guard !isSettled else { return .keep }
+    guard let start = began else {
+      changed(now)
+      return .keep
+    }
+    bytes += count
+    let time = now - start
+    guard time >= Self.interval || bytes >= enough && time >= Self.shortestInterval else { return .keep }
+    let rate = Double(bytes) / time.inSeconds
+    bytes = 0
+    began = now
+    if let before {
       isSettled = true
-      self.before = nil
-      return lanes > 1 ? .remove : .keep
+      return lanes > 1 && rate < before * Self.gain ? .remove(lanes - 1) : .keep
     }
     guard lanes < maximum, rate > 0 else {
-      isSettled = true
+      isSettled = lanes >= maximum
       return .keep
     }
     before = rate
-    return .add
+    return .add(maximum - lanes)
   }
 }

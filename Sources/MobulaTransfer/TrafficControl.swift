@@ -179,8 +179,11 @@ final class TrafficFlow: Sendable {
       return !state.isAsking
     }
     if isNew, !isClosed { control.ask(number, bytes, priority, continues: continues, wakes: semaphore) }
-    // Closed between the two, nobody would wake it.
-    if isClosed { control.leave(number) }
+    // Closed before it asked, nobody would wake it.
+    if isClosed {
+      control.leave(number)
+      return .closed
+    }
     let answer = semaphore.wait(timeout: .now() + .milliseconds(Int(clamping: timeout.milliseconds)))
     if isClosed { return .closed }
     guard answer == .success else { return .timeout }

@@ -8,6 +8,8 @@ internal import Synchronization
 /// One thread may send and one receive at the same time; any thread may `shutDown`.
 /// Only after the sending and the receiving thread are done may it be closed.
 final class TransferSocket: Sendable {
+  /// From how many bytes on to wait for all of them before they are received.
+  private static let wakeSize = 65_536
   /// Who is at the other end, as error messages call it.
   let peer: String
   private let descriptor: CInt
@@ -103,9 +105,20 @@ final class TransferSocket: Sendable {
     if let stream = secureStream { return try stream.receive(into: buffer, patience) }
     var received = 0
     while received < buffer.count {
-      received += try receivePlain(
-        into: UnsafeMutableRawBufferPointer(rebasing: buffer[received...]), patience, flags: CInt(MSG_WAITALL))
+      let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[received...])
+      var isThere = true
+      if rest.count >= Self.wakeSize { isThere = try waitForAll(of: rest.count, patience) }
+      // From a slow sender part of it has come by now; from a silent one nothing.
+      received += try receivePlain(into: rest, patience, flags: CInt(isThere ? MSG_WAITALL : MSG_DONTWAIT))
     }
+  }
+
+  /// Waits until so many bytes are there, or as many as the kernel takes in, or patience ends: a thread that is woken
+  /// for every packet costs more than the packets do.
+  private func waitForAll(of count: Int, _ patience: Patience) throws(MobulaError) -> Bool {
+    setLowMark(count)
+    defer { setLowMark(1) }
+    return try waitUntilReadable(patience.next(for: peer))
   }
 
   /// Receives bytes as they are; how many is up to `flags`, but at least one.
@@ -146,13 +159,18 @@ final class TransferSocket: Sendable {
     MobulaError(.inputOutput, "The memory of an object ends before the object does: restart the host's store.")
   }
 
+  private func stalled(_ what: String) -> MobulaError {
+    MobulaError(
+      .deadlineExceeded,
+      "\(peer) did nothing for as long as the timeout for \(what) it allows: fetch from another source.")
+  }
+
+  private func setLowMark(_ count: Int) { setOption(SOL_SOCKET, SO_RCVLOWAT, CInt(clamping: count)) }
+
   private func failUnlessInterrupted(_ what: String) throws(MobulaError) {
     switch errno {
     case EINTR: return
-    case EAGAIN:
-      throw MobulaError(
-        .deadlineExceeded,
-        "\(peer) did nothing for as long as the timeout for \(what) it allows: fetch from another source.")
+    case EAGAIN: throw stalled(what)
     case ECONNRESET, EPIPE, ETIMEDOUT:
       throw MobulaError(.connectionClosed, "\(peer) went away (\(errnoText(errno))): fetch from another source.")
     case let number: throw MobulaError.system("An error occurred \(what) \(peer)", number: number)

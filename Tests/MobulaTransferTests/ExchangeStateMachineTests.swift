@@ -194,39 +194,105 @@ import Testing
   }
 }
 
+@Suite struct SeveralLanesToAHostTests {
+  private let a = HostID(high: 0, low: 1), b = HostID(high: 0, low: 2)
+
+  /// A machine with four lanes to host `a`, all of them open, after 500 ms with one of them.
+  private func machine() throws -> ExchangeStateMachine {
+    let geometry = try ChunkGeometry(objectSize: 1000 * 65_536, chunkSize: 65_536)
+    var machine = ExchangeStateMachine(geometry: geometry, own: HostID(high: 0, low: 9), seed: 1)
+    #expect(machine.started([a], now: .zero) == [.open(1, a), .findSources])
+    try open(&machine, 1)
+    _ = try machine.offered(1, [0..<1000], now: .zero)
+    _ = machine.tick(now: .zero)
+    let actions = try receive(&machine, 1, at: .milliseconds(500))
+    #expect(actions.suffix(3) == [.open(2, a), .open(3, a), .open(4, a)])
+    for lane in 2...4 {
+      try open(&machine, lane)
+      _ = try machine.offered(lane, [0..<1000], now: .milliseconds(500))
+    }
+    _ = machine.tick(now: .milliseconds(500))
+    return machine
+  }
+
+  private func open(_ machine: inout ExchangeStateMachine, _ lane: Int) throws {
+    try machine.opened(lane, objectSize: 1000 * 65_536, chunkSize: 65_536, wantsNews: false, now: .milliseconds(500))
+  }
+
+  private func receive(
+    _ machine: inout ExchangeStateMachine, _ lane: Int, at now: Duration
+  ) throws -> [ExchangeStateMachine.Action] {
+    let chunk = try #require(machine.lanes.first { $0.id == lane }?.requested.first)
+    #expect(try machine.announced(lane, ChunkHeader(index: chunk, length: 65_536, checksum: 0)) == .receive)
+    return machine.arrived(lane, now: now)
+  }
+
+  @Test func theyAreClosedWhereTheyBringNothing() throws {
+    var machine = try machine()
+    let actions = try receive(&machine, 3, at: .milliseconds(1000))
+    #expect(actions.suffix(3) == [.close(2), .close(3), .close(4)])
+  }
+
+  @Test func theyAreKeptWhereTheyBringMore() throws {
+    var machine = try machine()
+    for lane in 1...4 { #expect(try !receive(&machine, lane, at: .milliseconds(900)).contains(.close(lane))) }
+    #expect(machine.tick(now: .milliseconds(1000)) == [])
+    #expect(machine.lanes.count == 4)
+  }
+
+  @Test func theyMakeRoomForOtherHosts() throws {
+    var machine = try machine()
+    #expect(machine.found([b], now: .milliseconds(600)) == [.open(5, b), .findSources])
+    try open(&machine, 5)
+    let actions = machine.tick(now: .milliseconds(650))
+    #expect(actions == [.close(2), .close(3), .close(4)])
+    #expect(machine.tick(now: .milliseconds(700)) == [])
+  }
+}
+
 @Suite struct LaneTunerTests {
-  @Test func connectionsAreAddedAsLongAsTheyBringMore() {
-    var tuner = LaneTuner(maximum: 4)
-    #expect(tuner.tick(.zero, lanes: 1) == .keep)
-    tuner.arrived(1000)
-    #expect(tuner.tick(.milliseconds(400), lanes: 1) == .keep)
-    #expect(tuner.tick(.milliseconds(500), lanes: 1) == .add)
-    tuner.arrived(1900)
-    #expect(tuner.tick(.milliseconds(1000), lanes: 2) == .add)
-    // The third brings nothing: back to two, for good.
-    tuner.arrived(1950)
-    #expect(tuner.tick(.milliseconds(1500), lanes: 3) == .remove)
-    tuner.arrived(5000)
-    #expect(tuner.tick(.milliseconds(2000), lanes: 2) == .keep)
+  private func tuner(maximum: Int = 4) -> LaneTuner {
+    var tuner = LaneTuner(maximum: maximum, enough: 10_000)
+    tuner.changed(.zero)
+    return tuner
+  }
+
+  @Test func allAreTriedAndKeptWhereTheyBringMore() {
+    var tuner = tuner()
+    #expect(tuner.arrived(500, .milliseconds(400), lanes: 1) == .keep)
+    #expect(tuner.arrived(500, .milliseconds(500), lanes: 1) == .add(3))
+    tuner.changed(.milliseconds(600))
+    #expect(tuner.arrived(1200, .milliseconds(1100), lanes: 4) == .keep)
+    // For good, whatever comes.
+    #expect(tuner.arrived(1, .milliseconds(1700), lanes: 4) == .keep)
   }
 
   @Test func oneIsEnoughWhereMoreAreNotFaster() {
-    var tuner = LaneTuner(maximum: 4)
-    _ = tuner.tick(.zero, lanes: 1)
-    tuner.arrived(1000)
-    #expect(tuner.tick(.milliseconds(500), lanes: 1) == .add)
-    tuner.arrived(1050)
-    #expect(tuner.tick(.seconds(1), lanes: 2) == .remove)
+    var tuner = tuner()
+    #expect(tuner.arrived(1000, .milliseconds(500), lanes: 1) == .add(3))
+    tuner.changed(.milliseconds(500))
+    #expect(tuner.arrived(1050, .seconds(1), lanes: 4) == .remove(3))
+    tuner.changed(.seconds(1))
+    #expect(tuner.arrived(5000, .seconds(2), lanes: 1) == .keep)
   }
 
-  @Test func thereIsAnEnd() {
-    var tuner = LaneTuner(maximum: 2)
-    _ = tuner.tick(.zero, lanes: 1)
-    tuner.arrived(1000)
-    #expect(tuner.tick(.milliseconds(500), lanes: 1) == .add)
-    tuner.arrived(2000)
-    #expect(tuner.tick(.seconds(1), lanes: 2) == .keep)
-    tuner.arrived(2000)
-    #expect(tuner.tick(.seconds(2), lanes: 2) == .keep)
+  @Test func manyBytesTellARateSooner() {
+    var tuner = tuner()
+    #expect(tuner.arrived(20_000, .milliseconds(2), lanes: 1) == .keep)
+    #expect(tuner.arrived(1, .milliseconds(3), lanes: 1) == .add(3))
+    tuner.changed(.milliseconds(4))
+    #expect(tuner.arrived(10_000, .milliseconds(7), lanes: 4) == .remove(3))
+  }
+
+  @Test func nothingIsTriedWhereThereIsRoomForOne() {
+    var tuner = tuner(maximum: 1)
+    #expect(tuner.arrived(1000, .milliseconds(500), lanes: 1) == .keep)
+    #expect(tuner.arrived(1000, .seconds(1), lanes: 1) == .keep)
+  }
+
+  @Test func nothingIsJudgedThatDoesNotArrive() {
+    var tuner = tuner()
+    #expect(tuner.arrived(0, .seconds(1), lanes: 1) == .keep)
+    #expect(tuner.arrived(1000, .milliseconds(1500), lanes: 1) == .add(3))
   }
 }

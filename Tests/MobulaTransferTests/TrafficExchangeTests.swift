@@ -111,6 +111,14 @@ import Testing
     await source.close()
   }
 
+  /// A connection that is ended may be on its way to ask.
+  @Test(.timeLimit(.minutes(1))) func whoAsksAfterTheEndIsToldAtOnce() {
+    let flow = TrafficControl().flow(.get)
+    flow.close()
+    #expect(flow.wait(1000, upTo: .seconds(90)) == .closed)
+    #expect(flow.wait(1000, upTo: .seconds(90)) == .closed)
+  }
+
   @Test func theFramesSayThePriority() throws {
     let object = ObjectID(high: 1, low: 2)
     for priority in TransferPriority.allCases {
