@@ -97,7 +97,7 @@ package struct ExchangeStateMachine: Sendable {
     self.verified = verified ?? ChunkMap(count: geometry.count)
     taken = self.verified
     offers = Array(repeating: 0, count: geometry.count)
-    tuner = LaneTuner(maximum: limits.lanesPerHost, enough: 16 * geometry.chunkSize)
+    tuner = LaneTuner(maximum: limits.lanesPerHost, enough: max(67_108_864, 16 * geometry.chunkSize))
     generator = SeededGenerator(seed: seed)
   }
 
