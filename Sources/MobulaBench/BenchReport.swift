@@ -1,4 +1,5 @@
 public import FoundationEssentials
+public import MobulaCore
 
 /// What `mobula bench --json` writes: see `docs/bench-schema.md`, which describes every field.
 public struct BenchReport: Codable, Hashable, Sendable {
@@ -7,18 +8,26 @@ public struct BenchReport: Codable, Hashable, Sendable {
   public var emulation: EmulationKind
   /// Bytes of the model.
   public var size: Int
-  /// Bytes of payload per second between two hosts, as probed in this run; `nil` where nothing is shaped.
+  /// What every host's interface was shaped to, in bits per second; `nil` where nothing is shaped.
+  public var nic: Int?
+  /// Whether the hosts talked to each other through TLS.
+  public var tls: Bool
+  /// Bytes of payload per second between two hosts, as probed in this run; `nil` on loopback.
   public var lineRate: Int?
   public var cases: [BenchCase]
 
-  public init(emulation: EmulationKind, size: Int, lineRate: Int?, cases: [BenchCase] = []) {
+  public init(
+    emulation: EmulationKind, size: Int, nic: Int? = nil, tls: Bool = false, lineRate: Int?, cases: [BenchCase] = []
+  ) {
     self.emulation = emulation
     self.size = size
+    self.nic = nic
+    self.tls = tls
     self.lineRate = lineRate
     self.cases = cases
   }
 
-  enum CodingKeys: String, CodingKey { case version, emulation, size, lineRate, cases }
+  enum CodingKeys: String, CodingKey { case version, emulation, size, nic, tls, lineRate, cases }
 
   /// Fields without a value are written as null: readers find every key.
   public func encode(to encoder: any Encoder) throws {
@@ -26,6 +35,8 @@ public struct BenchReport: Codable, Hashable, Sendable {
     try container.encode(version, forKey: .version)
     try container.encode(emulation, forKey: .emulation)
     try container.encode(size, forKey: .size)
+    try container.encode(nic, forKey: .nic)
+    try container.encode(tls, forKey: .tls)
     try container.encode(lineRate, forKey: .lineRate)
     try container.encode(cases, forKey: .cases)
   }
@@ -60,13 +71,30 @@ public struct BenchLoader: Codable, Hashable, Sendable {
   public var touched: Double
   /// Bytes that came into the host's memory for this loader: 0 when the store had them already.
   public var bytesCopied: Int
+  /// Why it has no model, where a case may end so; `seconds` are those until it was told.
+  public var error: MobulaError?
 
-  public init(host: String, pod: String, seconds: Double, touched: Double, bytesCopied: Int) {
+  public init(
+    host: String, pod: String, seconds: Double, touched: Double, bytesCopied: Int, error: MobulaError? = nil
+  ) {
+    self.error = error
     self.host = host
     self.pod = pod
     self.seconds = seconds
     self.touched = touched
     self.bytesCopied = bytesCopied
+  }
+
+  enum CodingKeys: String, CodingKey { case host, pod, seconds, touched, bytesCopied, error }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(host, forKey: .host)
+    try container.encode(pod, forKey: .pod)
+    try container.encode(seconds, forKey: .seconds)
+    try container.encode(touched, forKey: .touched)
+    try container.encode(bytesCopied, forKey: .bytesCopied)
+    try container.encode(error, forKey: .error)
   }
 }
 

@@ -19,12 +19,17 @@ extension BenchCase {
     ])
     for loader in loaders {
       table.add([
-        loader.host, loader.pod, Self.time(loader.seconds), Self.rate(size, loader.seconds),
+        loader.host, loader.pod, loader.error == nil ? Self.time(loader.seconds) : "never",
+        loader.error == nil ? Self.rate(size, loader.seconds) : "-",
         limit.map { fixed(loader.seconds / $0, digits: 2) } ?? "-", Self.time(loader.touched),
         "\(ByteCount(loader.bytesCopied))",
       ])
     }
-    return (["\(title): \(facts.joined(separator: ", "))"] + table.lines(indent: "  ")).joined(separator: "\n")
+    var notes: [String] = []
+    for loader in loaders {
+      if let error = loader.error { notes.append("  \(loader.host) has no model: \(error.message)") }
+    }
+    return (["\(title): \(facts.joined(separator: ", "))"] + table.lines(indent: "  ") + notes).joined(separator: "\n")
   }
 
   /// Seconds from 1 s on, milliseconds below, and microseconds where these would be 0.

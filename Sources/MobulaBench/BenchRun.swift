@@ -20,20 +20,22 @@ extension BenchCase {
   /// - Parameters:
   ///   - size: bytes of the model. The limit is that of one NIC carrying it once; where one NIC has to carry
   ///     it k times (`direct` with k loaders on one host, `origin` with k hosts), the ratio shows it as about k.
-  ///   - lineRate: bytes per second; `nil` for same-host cases and for hosts that nothing shapes: no limit then.
+  ///   - lineRate: bytes per second; `nil` for same-host cases and for hosts that nothing shapes: no limit then,
+  ///     nor where a loader has no model.
   public init(id: String, sources: BenchSources?, runs: [BenchRun], size: Int, lineRate: Double?) {
     precondition(!runs.isEmpty, "a case has at least one run")
     let loaders = runs[0].loaders.indices.map { index in
       let all = runs.map { $0.loaders[index] }
       return BenchLoader(
         host: all[0].host, pod: all[0].pod, seconds: median(all.map(\.seconds)), touched: median(all.map(\.touched)),
-        bytesCopied: lowerMedian(all.map(\.bytesCopied)))
+        bytesCopied: lowerMedian(all.map(\.bytesCopied)), error: all.lazy.compactMap(\.error).first)
     }
     self.id = id
     self.sources = sources
     self.loaders = loaders
     slowest = median(runs.map(\.slowest))
-    limit = lineRate.map { Double(size) / $0 }
+    // Who has nothing wasn't slow.
+    limit = loaders.contains { $0.error != nil } ? nil : lineRate.map { Double(size) / $0 }
     ratio = limit.map { [slowest] in slowest / $0 }
     s3Bytes = known(runs.map(\.s3Bytes)).map(lowerMedian)
     wireBytes = known(runs.map(\.wireBytes)).map(lowerMedian)

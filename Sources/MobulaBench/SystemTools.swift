@@ -31,8 +31,11 @@ enum SystemTool: String, CaseIterable {
     return path
   }
 
-  private func find(in searchPath: String) -> String? {
-    searchPath.split(separator: ":").map { "\($0)/\(rawValue)" }.first { access($0, X_OK) == 0 }
+  private func find(in searchPath: String) -> String? { Self.find(rawValue, in: searchPath) }
+
+  /// The absolute path of any program, which may be missing.
+  static func find(_ name: String, in searchPath: String = Self.searchPath()) -> String? {
+    searchPath.split(separator: ":").map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 }
   }
 
   /// A sentence on the tools that aren't there; `nil` when all are.

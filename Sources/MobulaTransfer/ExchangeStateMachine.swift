@@ -48,6 +48,8 @@ package struct ExchangeStateMachine: Sendable {
     var since = Duration.zero
     /// Told to close.
     var isClosing = false
+    /// Closes once what it was asked for has come.
+    var isRetiring = false
   }
 
   package let geometry: ChunkGeometry
@@ -97,7 +99,7 @@ package struct ExchangeStateMachine: Sendable {
     self.verified = verified ?? ChunkMap(count: geometry.count)
     taken = self.verified
     offers = Array(repeating: 0, count: geometry.count)
-    tuner = LaneTuner(maximum: limits.lanesPerHost, enough: max(67_108_864, 16 * geometry.chunkSize))
+    tuner = LaneTuner(maximum: limits.lanesPerHost, enough: max(16_777_216, 16 * geometry.chunkSize))
     generator = SeededGenerator(seed: seed)
   }
 
@@ -268,7 +270,7 @@ package struct ExchangeStateMachine: Sendable {
     tellOthers(chunk, than: lane, &actions)
     if verified.isComplete { return actions + end() + [.complete] }
     fill(place, now, &actions)
-    return actions + tune(size, now)
+    return actions + closeRetired() + tune(size, now)
   }
 
   /// Sources that are to hear of a chunk that came from elsewhere.
@@ -314,7 +316,7 @@ package struct ExchangeStateMachine: Sendable {
     if now - lastProgress > limits.patience, lanes.allSatisfy(\.requested.isEmpty), let refusal {
       return fail(refusal)
     }
-    return rebalance(now) + tune(0, now) + leaveUseless(now) + connect(now)
+    return rebalance(now) + closeRetired() + tune(0, now) + leaveUseless(now) + connect(now)
   }
 
   /// When every lane is taken, and none has anything that is missing, another host may: one lane makes room for it.
@@ -356,7 +358,7 @@ package struct ExchangeStateMachine: Sendable {
 
   /// Asks the lane at this place for as much as it has room for.
   mutating func fill(_ place: Int, _ now: Duration, _ actions: inout [Action]) {
-    guard lanes[place].isOpen, !lanes[place].isClosing, !isOver else { return }
+    guard lanes[place].isOpen, !lanes[place].isClosing, !lanes[place].isRetiring, !isOver else { return }
     while lanes[place].requested.count < window, let chunk = pick(place) {
       actions.append(ask(place, for: chunk, now))
     }
@@ -372,7 +374,8 @@ package struct ExchangeStateMachine: Sendable {
 
   /// Whether a lane has room, and nothing to offer that isn't asked for.
   func isIdle(_ state: Lane) -> Bool {
-    state.isOpen && !state.isClosing && state.requested.count < window && state.offered.first(notIn: taken) == nil
+    state.isOpen && !state.isClosing && !state.isRetiring && state.requested.count < window
+      && state.offered.first(notIn: taken) == nil
   }
 
   /// Of the lowest chunks that the lane offers one that the fewest lanes do, at random among these.
@@ -402,12 +405,12 @@ package struct ExchangeStateMachine: Sendable {
 
   /// - Parameter arrived: bytes that came just now.
   private mutating func tune(_ arrived: Int, _ now: Duration) -> [Action] {
-    let open = lanes.filter { $0.isOpen && !$0.isClosing }
+    let open = lanes.filter { $0.isOpen && !$0.isClosing && !$0.isRetiring }
     guard let host = open.first?.host, candidates.isEmpty, open.allSatisfy({ $0.host == host }) else {
       tuner.restart(now)
       // Several connections to one host take the others' share.
       let spare = open.enumerated().filter { place, lane in open[..<place].contains { $0.host == lane.host } }
-      return spare.flatMap { close($0.element.id) }
+      return retire(spare.map(\.element))
     }
     // What arrives while connections are made or ended is of neither number.
     guard open.count == lanes.count else {
@@ -416,9 +419,19 @@ package struct ExchangeStateMachine: Sendable {
     }
     switch tuner.arrived(arrived, now, lanes: open.count) {
     case .add(let count): return (0..<min(count, limits.lanes - lanes.count)).map { _ in self.open(host, now) }
-    case .remove(let count): return open.suffix(count).flatMap { close($0.id) }
+    case .remove(let count): return retire(open.suffix(count))
     case .keep: return []
     }
+  }
+
+  /// Closes lanes that were too many, each once what it was asked for has come: nothing is sent in vain.
+  private mutating func retire(_ retiring: some Sequence<Lane>) -> [Action] {
+    for lane in retiring { lanes[place(of: lane.id)!].isRetiring = true }
+    return closeRetired()
+  }
+
+  private mutating func closeRetired() -> [Action] {
+    lanes.filter { $0.isRetiring && $0.requested.isEmpty }.flatMap { close($0.id) }
   }
 
   mutating func close(_ lane: LaneID) -> [Action] {

@@ -57,4 +57,21 @@ import Testing
     #expect(stages.map(\.hosts) == [6, 25, 6, 6])
     #expect(cases[2].measured == [1, 2, 3, 4] && cases[2].loaders[0].host == cases[2].fault?.host)
   }
+
+  @Test func aMakerThatLeavesIsNotTheHead() throws {
+    let cases = try BenchPlan.cases(["fault-maker", "fault-lost"])
+    #expect(BenchPlan.stages(cases).map(\.hosts) == [8, 7])
+    for item in cases {
+      #expect(item.maker.host == item.fault?.host && item.maker.host != 0)
+      #expect(item.measured == [0, 1, 2, 3, 4])
+      #expect(item.loaders.allSatisfy { $0 != item.maker && !item.holders.contains($0) })
+      #expect(item.payload(size: 10) == 50)
+    }
+    #expect(cases.map(\.mayFail) == [false, true])
+    var lost = run(cases[1], s3: 0, wire: nil)
+    lost.loaders[0].error = MobulaError(.notFound, "gone")
+    #expect(cases[1].problem(with: lost, size: 10) == nil)
+    lost.loaders[0].error = MobulaError(.deadlineExceeded, "slow")
+    #expect(cases[1].problem(with: lost, size: 10) != nil)
+  }
 }

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import MobulaCore
 import Testing
 
 @testable import MobulaBench
@@ -46,15 +47,16 @@ import Testing
     let local = BenchCase(
       id: "replication-3", sources: nil, runs: [BenchRun(loaders: [loader("h0", 0.5)], s3Bytes: 0, wireBytes: nil)],
       size: 1000, lineRate: nil)
-    let report = BenchReport(emulation: .netns, size: 1000, lineRate: 100_400_000, cases: [local])
+    let report = BenchReport(
+      emulation: .netns, size: 1000, nic: 840_000_000, tls: true, lineRate: 100_400_000, cases: [local])
     let text = String(decoding: try report.json(), as: UTF8.self)
     let packed = text.filter { $0 != " " && $0 != "\n" }
     #expect(
       packed
         == #"{"cases":[{"id":"replication-3","limit":null,"#
-        + #""loaders":[{"bytesCopied":0,"host":"h0","pod":"h0-b","seconds":0.5,"touched":0.01}],"#
+        + #""loaders":[{"bytesCopied":0,"error":null,"host":"h0","pod":"h0-b","seconds":0.5,"touched":0.01}],"#
         + #""ratio":null,"s3Bytes":0,"slowest":0.5,"sources":null,"wireBytes":null}],"#
-        + #""emulation":"netns","lineRate":100400000,"size":1000,"version":1}"#)
+        + #""emulation":"netns","lineRate":100400000,"nic":840000000,"size":1000,"tls":true,"version":1}"#)
     #expect(text.hasSuffix("}\n"))
     #expect(try JSONDecoder().decode(BenchReport.self, from: report.json()) == report)
   }
@@ -67,6 +69,17 @@ import Testing
           h1    h1-b  1.310 s  97.7     1.02  10.0 ms     0 B
           h2    h2-b  1.320 s  97.0     1.03  10.0 ms     0 B
         """)
+  }
+
+  @Test func aLoaderWithoutTheModelSaysWhy() {
+    var loader = loader("h1", 12)
+    loader.error = MobulaError(.notFound, "The object is lost.")
+    let item = BenchCase(
+      id: "fault-lost", sources: .relay, runs: [BenchRun(loaders: [loader], s3Bytes: 0, wireBytes: nil)],
+      size: 128_000_000, lineRate: 100_000_000)
+    let lines = item.text(size: 128_000_000).split(separator: "\n").map(String.init)
+    #expect(lines[2].contains("never"))
+    #expect(lines[3] == "  h1 has no model: The object is lost.")
   }
 
   @Test func theSummaryHasALineACase() {

@@ -9,7 +9,7 @@ import Testing
 /// Peers that say anything at all: random, truncated, replayed and oversized frames, wrong checksums.
 ///
 /// For a second each, or for ten minutes with MOBULA_LONG_TESTS.
-@Suite struct FuzzTests {
+@Suite(.timeLimit(.minutes(10))) struct FuzzTests {
   private static let isLong = currentEnvironment()["MOBULA_LONG_TESTS"] != nil
   private static let duration = Duration.seconds(isLong ? 300 : 1)
 

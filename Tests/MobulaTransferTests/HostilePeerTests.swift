@@ -7,7 +7,7 @@ import Testing
 @testable import MobulaTransfer
 
 /// Peers that send what no mobula host sends, or nothing.
-@Suite struct HostilePeerTests {
+@Suite(.timeLimit(.minutes(2))) struct HostilePeerTests {
   static let garbage: [[UInt8]] = [
     [0xFF, 0xFF, 0xFF, 0xFF], [0, 0, 0, 0], [0, 0, 0x10, 0x01], Array("GET / HTTP/1.1\r\n\r\n".utf8),
     [0, 0, 0, 2, 99, 1], TransferMessage.open(.random(), bulk: "").frame,

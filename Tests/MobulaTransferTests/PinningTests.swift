@@ -49,7 +49,7 @@ private final class PinBox: Sendable {
   var isPinned: Bool { state.withLock { $0.last != nil } }
 }
 
-@Suite struct PinningTests {
+@Suite(.timeLimit(.minutes(2))) struct PinningTests {
   private func serve(
     _ replica: MemoryReplica, timeouts: TransferTimeouts
   ) throws -> (host: TestHost, pin: PinBox, released: AsyncStream<Void>) {

@@ -7,7 +7,7 @@ import Testing
 @testable import MobulaTransfer
 
 /// Limits and priorities over real connections.
-@Suite struct TrafficExchangeTests {
+@Suite(.timeLimit(.minutes(2))) struct TrafficExchangeTests {
   private static let token = try! ClusterToken("the-token-of-these-tests")
 
   /// A host that serves replicas on loopback.

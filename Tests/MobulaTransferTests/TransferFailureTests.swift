@@ -5,7 +5,7 @@ import Testing
 
 @testable import MobulaTransfer
 
-@Suite struct TransferFailureTests {
+@Suite(.timeLimit(.minutes(2))) struct TransferFailureTests {
   /// A sender that waits for its own replica sees at these intervals that its connection is gone.
   private let keepalive = TransferTimeouts(keepalive: .milliseconds(10))
 

@@ -6,7 +6,7 @@ import Testing
 
 @testable import MobulaTransfer
 
-@Suite struct TransferLoopbackTests {
+@Suite(.timeLimit(.minutes(2))) struct TransferLoopbackTests {
   @Test func anObjectArrivesWithItsDigest() async throws {
     let original = try makeReplica(chunks: 300, offset: 12_288)
     let host = try TestHost(serving: [original])

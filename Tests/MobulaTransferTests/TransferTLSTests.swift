@@ -7,7 +7,7 @@ import Testing
 @testable import MobulaTransfer
 @testable import MobulaWire
 
-struct TransferTLSTests {
+@Suite(.timeLimit(.minutes(2))) struct TransferTLSTests {
   private let certificates: TestCertificates
   private let token = ClusterToken.random()
   private let patience = Patience(stall: .seconds(10))

@@ -63,6 +63,7 @@ public final class Bench: Sendable {
     }
     var report = BenchReport(
       emulation: rates.isEmpty ? .loopback : .netns, size: options.size.bytes,
+      nic: rates.isEmpty ? nil : options.nic?.bitsPerSecond, tls: options.tls,
       lineRate: rates[0].map { Int($0.bytesPerSecond) })
     for (index, item) in cases.enumerated() {
       guard let runs = runs.withLock({ $0[index] }), runs.count == options.runs else {
@@ -164,6 +165,9 @@ public final class Bench: Sendable {
       )
       if rate.bytesPerSecond > best.bytesPerSecond { best = rate }
     }
+    let iperf3 = try await LineRateProbe.measureWithIperf3(from: sender, to: receiver, connections: 4)
+    let streams = iperf3.map { "\(fixed($0.bytesPerSecond / 1e6, digits: 0)) MB/s" } ?? "not installed"
+    say("iperf3 with 4 streams: \(streams)")
     return best
   }
 

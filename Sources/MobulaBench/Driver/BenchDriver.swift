@@ -46,7 +46,8 @@ private actor DriverRun {
   private let control: RPCConnection
   private let expected: SyntheticModel.Digest
   private var loaders: [LoaderPlace: [LoadModel]] = [:]
-  private var original: ObjectRef<Blob>?
+  /// By the pod that it was made in.
+  private var originals: [LoaderPlace: ObjectRef<Blob>] = [:]
 
   init(orders: DriverOrders, cluster: Cluster, control: RPCConnection) {
     self.orders = orders
@@ -58,7 +59,7 @@ private actor DriverRun {
   func all() async throws {
     let cases = try BenchPlan.cases(orders.cases)
     for (index, item) in zip(cases.indices, cases).dropFirst(orders.first).prefix(orders.count) {
-      let actors = try await actors(for: item)
+      let actors = try await actors(at: item.loaders)
       for _ in 0..<orders.runs {
         var run = try await measure(item, actors)
         run.index = index
@@ -67,10 +68,10 @@ private actor DriverRun {
     }
   }
 
-  /// The loaders of a case; those that an earlier case had are used again.
-  private func actors(for item: PlannedCase) async throws -> [LoadModel] {
+  /// Loaders at these places; those that an earlier case had are used again.
+  private func actors(at places: [LoaderPlace]) async throws -> [LoadModel] {
     var result: [LoadModel] = []
-    for (place, count) in Dictionary(grouping: item.loaders, by: { $0 }).mapValues(\.count) {
+    for (place, count) in Dictionary(grouping: places, by: { $0 }).mapValues(\.count) {
       while loaders[place, default: []].count < count {
         let loader = try await cluster.spawn(
           LoadModel.self, with: place.podName, .resources([place.resource: 1], cpu: 0))
@@ -78,7 +79,7 @@ private actor DriverRun {
       }
     }
     var used: [LoaderPlace: Int] = [:]
-    for place in item.loaders {
+    for place in places {
       result.append(loaders[place]![used[place, default: 0]])
       used[place, default: 0] += 1
     }
@@ -86,12 +87,12 @@ private actor DriverRun {
   }
 
   /// A model that only the maker's host has.
-  private func freshModel() async throws -> ObjectRef<Blob> {
-    let maker = ResourceRequest.resources([BenchPlan.maker.resource: 1], cpu: 0)
-    if original == nil {
-      original = try await cluster.submit(DownloadModel(url: orders.url, s3Endpoint: orders.s3Endpoint), maker)
+  private func freshModel(in place: LoaderPlace) async throws -> ObjectRef<Blob> {
+    let maker = ResourceRequest.resources([place.resource: 1], cpu: 0)
+    if originals[place] == nil {
+      originals[place] = try await cluster.submit(DownloadModel(url: orders.url, s3Endpoint: orders.s3Endpoint), maker)
     }
-    let model = try await cluster.submit(RemakeModel(model: original!), maker)
+    let model = try await cluster.submit(RemakeModel(model: originals[place]!), maker)
     let (ready, _) = try await cluster.wait([model], timeout: .seconds(120))
     guard !ready.isEmpty else { throw MobulaError(.deadlineExceeded, "The model was not made within two minutes.") }
     return model
@@ -118,8 +119,11 @@ private actor DriverRun {
   private func measure(_ item: PlannedCase, _ actors: [LoadModel]) async throws -> FinishedRun {
     var reference: ModelReference?
     if case .replication = item.kind {
-      let fresh = ModelReference(model: try await freshModel())
-      for (place, actor) in zip(item.loaders, actors) where place.host != BenchPlan.maker.host {
+      let fresh = ModelReference(model: try await freshModel(in: item.maker))
+      for holder in try await self.actors(at: item.holders) {
+        _ = try await holder.load(fresh, from: .relay, at: monotonicSeconds())
+      }
+      for (place, actor) in zip(item.loaders, actors) where place.host != item.maker.host {
         let bytes = try await actor.bytesHere(fresh)
         guard bytes == 0 else {
           throw MobulaError(.mismatch, "Host \(place.hostName) has \(bytes) bytes of the model before the clock runs.")
@@ -156,9 +160,16 @@ private actor DriverRun {
         let orders = orders
         group.addTask { [reference] in
           switch item.kind {
-          case .replication(let policy): (index, try await actor.load(reference!, from: policy, at: start))
-          case .s3Direct: (index, try await actor.download(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
-          case .s3Planned: (index, try await actor.fetch(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          case .replication(let policy):
+            do {
+              return (index, try await actor.load(reference!, from: policy, at: start))
+            } catch let error as MobulaError where item.mayFail {
+              return (
+                index, LoadTimes(seconds: monotonicSeconds() - start, touched: 0, bytesCopied: 0, error: error)
+              )
+            }
+          case .s3Direct: return (index, try await actor.download(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          case .s3Planned: return (index, try await actor.fetch(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
           }
         }
       }
@@ -179,7 +190,7 @@ private actor DriverRun {
       try await Task.sleep(for: .milliseconds(20))
       fromS3 = difference(try await control.call(BenchControlAPI.counters, Empty()).fromS3, before.fromS3)
     }
-    for index in item.measured {
+    for index in item.measured where times[index]?.error == nil {
       try await actors[index].verify(expected)
       try await actors[index].unload()
     }
@@ -190,7 +201,7 @@ private actor DriverRun {
         let (place, time) = (item.loaders[index], times[index]!)
         return BenchLoader(
           host: place.hostName, pod: place.podName, seconds: time.seconds, touched: time.touched,
-          bytesCopied: time.bytesCopied)
+          bytesCopied: time.bytesCopied, error: time.error)
       }, fromS3: fromS3, received: difference(after.received, before.received))
   }
 

@@ -33,6 +33,8 @@ struct LoadTimes: Codable, Sendable {
   /// A pass over one byte of every page after that.
   var touched: Double
   var bytesCopied: Int
+  /// Why there is none; `seconds` are those until then.
+  var error: MobulaError?
 }
 
 /// Loads the model the way it is told to, and keeps it until `unload`.

@@ -1,3 +1,4 @@
+internal import FoundationEssentials
 internal import Glibc
 import Mobula
 public import MobulaCore
@@ -44,6 +45,46 @@ public enum LineRateProbe {
       ["\(bytes)", "\(connections)"], from: sender, to: receiver, within: .seconds(120), executable: executable,
       arguments: arguments, environment: environment)
     return LineRate(bytesPerSecond: rate, nic: nil)
+  }
+
+  /// What iperf3 carries in two seconds, to compare with.
+  ///
+  /// - Returns: `nil` where it isn't installed.
+  /// - Throws: as `measure`.
+  public static func measureWithIperf3(
+    from sender: EmulatedHost, to receiver: EmulatedHost, connections: Int
+  ) async throws -> LineRate? {
+    guard let iperf3 = SystemTool.find("iperf3") else { return nil }
+    let server = try receiver.spawn(iperf3, ["--server", "--one-off", "--bind", receiver.address], output: .null)
+    defer { server.signal(SIGKILL) }
+    // Until the server listens.
+    for _ in 0..<50 {
+      let output = try ProcessOutput()
+      let client = try sender.spawn(
+        iperf3, ["--client", receiver.address, "--parallel", "\(connections)", "--time", "2", "--json"],
+        output: output.stream)
+      output.started()
+      defer { client.signal(SIGKILL) }
+      let text = try await output.text(within: .seconds(20))
+      if let result = try? JSONDecoder().decode(Iperf3Result.self, from: Data(text.utf8)) {
+        return LineRate(bytesPerSecond: result.end.received.bitsPerSecond / 8, nic: nil)
+      }
+      try await Task.sleep(for: .milliseconds(100))
+    }
+    throw MobulaError(.unavailable, "iperf3 from \(sender.name) to \(receiver.name) carried nothing.")
+  }
+
+  /// What counts of iperf3's own report.
+  private struct Iperf3Result: Decodable {
+    struct End: Decodable {
+      struct Sum: Decodable {
+        var bitsPerSecond: Double
+        enum CodingKeys: String, CodingKey { case bitsPerSecond = "bits_per_second" }
+      }
+      var received: Sum
+      enum CodingKeys: String, CodingKey { case received = "sum_received" }
+    }
+    var end: End
   }
 
   /// Runs both ends of a probe; the sender is told the port between `sending` and `rest`.

@@ -19,7 +19,7 @@ struct LoaderPlace: Hashable, Sendable, Codable {
 /// One measurement: who loads, and how.
 struct PlannedCase: Hashable, Sendable {
   enum Kind: Hashable, Sendable {
-    /// The model is an object that was made in pod `a` of host 0.
+    /// The model is an object that was made in a pod of the cluster: `maker`.
     case replication(SourcePolicy)
     /// Every loader downloads for itself.
     case s3Direct
@@ -30,6 +30,10 @@ struct PlannedCase: Hashable, Sendable {
   var id: String
   var kind: Kind
   var loaders: [LoaderPlace]
+  /// Where the model is made.
+  var maker = BenchPlan.maker
+  /// Where it is loaded before the clock runs.
+  var holders: [LoaderPlace] = []
   /// What befalls a host meanwhile.
   var fault: BenchFault?
 
@@ -45,7 +49,7 @@ struct PlannedCase: Hashable, Sendable {
 
   /// Whether a byte has to leave the maker's host; a network's limit means nothing otherwise.
   var crossesNetwork: Bool {
-    if case .replication = kind { return loaders.contains { $0.host != BenchPlan.maker.host } }
+    if case .replication = kind { return loaders.contains { $0.host != maker.host } }
     return true
   }
 }
@@ -87,7 +91,7 @@ enum BenchPlan {
     var stages: [(cases: Range<Int>, hosts: Int)] = []
     for (index, item) in cases.enumerated() {
       // The maker's host and five more; and those that more loaders need.
-      let hosts = max(6, 1 + (item.loaders.map(\.host).max() ?? 0))
+      let hosts = max(6, 1 + ((item.loaders + item.holders + [item.maker]).map(\.host).max() ?? 0))
       // A cluster is of no use any more after a fault.
       if item.fault == nil, let last = stages.last, last.hosts == hosts, cases[last.cases.lowerBound].fault == nil {
         stages[stages.count - 1].cases = last.cases.lowerBound..<index + 1
@@ -103,12 +107,22 @@ enum BenchPlan {
   }
 
   private static func others() -> [PlannedCase] {
-    func relay(_ id: String, to count: Int, _ fault: BenchFault? = nil) -> PlannedCase {
-      PlannedCase(id: id, kind: .replication(.relay), loaders: (1...count).map { place($0) }, fault: fault)
+    func relay(
+      _ id: String, to count: Int, from maker: LoaderPlace = maker, holders: [LoaderPlace] = [],
+      _ fault: BenchFault? = nil
+    ) -> PlannedCase {
+      PlannedCase(
+        id: id, kind: .replication(.relay), loaders: (1...count).map { place($0) }, maker: maker, holders: holders,
+        fault: fault)
     }
+    // The head's host has to stay.
+    let leaving = place(6)
+    let leaves = BenchFault(kind: .killed, host: leaving.host, progress: 0.6)
     return [
       relay("fanout-24", to: 24), relay("fault-killed", to: 5, BenchFault(kind: .killed, host: 1, progress: 0.5)),
       relay("fault-slow", to: 5, BenchFault(kind: .slow, host: 1, progress: 0)),
+      relay("fault-maker", to: 5, from: leaving, holders: [place(7)], leaves),
+      relay("fault-lost", to: 5, from: leaving, leaves),
     ]
   }
 

@@ -4,7 +4,7 @@ extension PlannedCase {
   /// Bytes of the model that have to cross the hosts' interfaces: once a receiving host, or once a loader.
   func payload(size: Int) -> Int {
     switch kind {
-    case .replication: size * Set(loaders.map(\.host)).subtracting([BenchPlan.maker.host]).count
+    case .replication: size * Set(loaders.map(\.host)).subtracting([maker.host]).count
     case .s3Direct: size * loaders.count
     case .s3Planned: size * Set(loaders.map(\.host)).count
     }
@@ -12,6 +12,9 @@ extension PlannedCase {
 
   /// The loaders whose times count: those that nothing befalls.
   var measured: [Int] { loaders.indices.filter { loaders[$0].host != fault?.host } }
+
+  /// Whether loaders may go without the model: the fault takes its only replica.
+  var mayFail: Bool { fault.map { $0.kind == .killed && $0.host == maker.host && holders.isEmpty } ?? false }
 
   /// Bytes that have to leave S3 while the clock runs.
   func fromS3(size: Int) -> Int {
@@ -24,6 +27,11 @@ extension PlannedCase {
 
   /// What a run shows that can't be if the bytes went the way that the case says; `nil` when all is right.
   func problem(with run: BenchRun, size: Int) -> String? {
+    for loader in run.loaders {
+      if let error = loader.error, error.code == .deadlineExceeded {
+        return "\(id): host \(loader.host) was left to its deadline where it could have been told: \(error.message)"
+      }
+    }
     // A fault may cost bytes, and the host that it befalls has none.
     if fault != nil { return nil }
     if let bytes = run.s3Bytes, bytes != fromS3(size: size) {
@@ -35,7 +43,7 @@ extension PlannedCase {
       return "\(id): \(bytes) bytes crossed the interfaces where \(payload) and at most 6 % more were due."
     }
     for (place, loader) in zip(loaders, run.loaders) where loader.bytesCopied != 0 {
-      if case .replication = kind, place.host == BenchPlan.maker.host {
+      if case .replication = kind, place.host == maker.host {
         return "\(id): \(loader.bytesCopied) bytes were copied for a loader on the object's own host."
       }
     }
