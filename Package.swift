@@ -58,7 +58,7 @@ let package = Package(
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
-    library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaWire"]),
+    library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaTestKit", "MobulaWire"]),
     library("MobulaTestKit", ["MobulaCore", "MobulaWire", "MobulaHead", "MobulaTransfer"]),
     // The finer benchmarks, in this package so that one build serves all.
     .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),

@@ -109,13 +109,16 @@ public struct BenchCase: Codable, Hashable, Sendable {
   public var limit: Double?
   /// `slowest / limit`.
   public var ratio: Double?
+  /// Seconds of the slowest loader as the simulated network says, with the line rate of this run; `nil` for cases that
+  /// it doesn't simulate.
+  public var predicted: Double?
   /// Bytes that left S3, counted there; `nil` when the server doesn't count.
   public var s3Bytes: Int?
   /// Bytes that the hosts' interfaces received, headers included; `nil` where there are no interfaces to ask.
   public var wireBytes: Int?
 
   enum CodingKeys: String, CodingKey {
-    case id, sources, loaders, slowest, limit, ratio, s3Bytes, wireBytes
+    case id, sources, loaders, slowest, limit, ratio, predicted, s3Bytes, wireBytes
   }
 
   public func encode(to encoder: any Encoder) throws {
@@ -126,6 +129,7 @@ public struct BenchCase: Codable, Hashable, Sendable {
     try container.encode(slowest, forKey: .slowest)
     try container.encode(limit, forKey: .limit)
     try container.encode(ratio, forKey: .ratio)
+    try container.encode(predicted, forKey: .predicted)
     try container.encode(s3Bytes, forKey: .s3Bytes)
     try container.encode(wireBytes, forKey: .wireBytes)
   }

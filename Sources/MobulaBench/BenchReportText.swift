@@ -11,6 +11,7 @@ extension BenchCase {
   public func text(size: Int) -> String {
     var facts = ["slowest \(Self.time(slowest))"]
     if let limit, let ratio { facts.append("\(fixed(ratio, digits: 2)) × the limit of \(Self.time(limit))") }
+    if let predicted { facts.append("simulated \(Self.time(predicted))") }
     if let s3Bytes { facts.append("\(ByteCount(s3Bytes)) from S3") }
     if let wireBytes { facts.append("\(ByteCount(wireBytes)) on the wire") }
     var table = TextTable([
@@ -32,6 +33,12 @@ extension BenchCase {
     return (["\(title): \(facts.joined(separator: ", "))"] + table.lines(indent: "  ") + notes).joined(separator: "\n")
   }
 
+  /// What `ratio` would be if the simulation were right.
+  var simulatedRatio: Double? {
+    guard let limit, let predicted else { return nil }
+    return predicted / limit
+  }
+
   /// Seconds from 1 s on, milliseconds below, and microseconds where these would be 0.
   static func time(_ seconds: Double) -> String {
     if seconds >= 0.9995 { return "\(fixed(seconds, digits: 3)) s" }
@@ -49,13 +56,14 @@ extension BenchReport {
   public func summary() -> String {
     var table = TextTable([
       ("case", .left), ("sources", .left), ("loaders", .right), ("slowest", .right), ("MB/s", .right),
-      ("limit", .right), ("ratio", .right), ("copied", .right), ("from S3", .right), ("on the wire", .right),
+      ("limit", .right), ("ratio", .right), ("simulated", .right), ("copied", .right), ("from S3", .right),
+      ("on the wire", .right),
     ])
     for item in cases {
       table.add([
         item.id, item.sources?.rawValue ?? "-", "\(item.loaders.count)", BenchCase.time(item.slowest),
         BenchCase.rate(size, item.slowest), item.limit.map(BenchCase.time) ?? "-",
-        item.ratio.map { fixed($0, digits: 2) } ?? "-",
+        item.ratio.map { fixed($0, digits: 2) } ?? "-", item.simulatedRatio.map { fixed($0, digits: 2) } ?? "-",
         "\(ByteCount(item.loaders.map(\.bytesCopied).max() ?? 0))",
         item.s3Bytes.map { "\(ByteCount($0))" } ?? "-", item.wireBytes.map { "\(ByteCount($0))" } ?? "-",
       ])

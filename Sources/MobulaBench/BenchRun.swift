@@ -22,7 +22,10 @@ extension BenchCase {
   ///     it k times (`direct` with k loaders on one host, `origin` with k hosts), the ratio shows it as about k.
   ///   - lineRate: bytes per second; `nil` for same-host cases and for hosts that nothing shapes: no limit then,
   ///     nor where a loader has no model.
-  public init(id: String, sources: BenchSources?, runs: [BenchRun], size: Int, lineRate: Double?) {
+  ///   - predicted: what the simulation says of the slowest loader.
+  public init(
+    id: String, sources: BenchSources?, runs: [BenchRun], size: Int, lineRate: Double?, predicted: Double? = nil
+  ) {
     precondition(!runs.isEmpty, "a case has at least one run")
     let loaders = runs[0].loaders.indices.map { index in
       let all = runs.map { $0.loaders[index] }
@@ -36,6 +39,7 @@ extension BenchCase {
     slowest = median(runs.map(\.slowest))
     // Who has nothing wasn't slow.
     limit = loaders.contains { $0.error != nil } ? nil : lineRate.map { Double(size) / $0 }
+    self.predicted = predicted
     ratio = limit.map { [slowest] in slowest / $0 }
     s3Bytes = known(runs.map(\.s3Bytes)).map(lowerMedian)
     wireBytes = known(runs.map(\.wireBytes)).map(lowerMedian)

@@ -58,6 +58,20 @@ import Testing
     #expect(cases[2].measured == [1, 2, 3, 4] && cases[2].loaders[0].host == cases[2].fault?.host)
   }
 
+  @Test func whatIsSimulatedIsCloseToWhatWasMeasured() throws {
+    let cases = try BenchPlan.cases(["replication-5", "fault-killed", "fault-slow", "fault-maker", "s3-2"])
+    for item in cases {
+      let predicted = item.predictedSeconds(size: 64_000_000, bytesPerSecond: 100_000_000)
+      guard item.sources == .relay, item.id != "fault-maker" else {
+        #expect(predicted == nil)
+        continue
+      }
+      // In namespaces: 1.00 to 1.10 with 564 MB.
+      let seconds = try #require(predicted)
+      #expect(seconds > 0.64 && seconds < 0.64 * 1.25, "\(item.id) \(seconds)")
+    }
+  }
+
   @Test func aMakerThatLeavesIsNotTheHead() throws {
     let cases = try BenchPlan.cases(["fault-maker", "fault-lost"])
     #expect(BenchPlan.stages(cases).map(\.hosts) == [8, 7])

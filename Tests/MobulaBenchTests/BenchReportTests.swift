@@ -55,7 +55,7 @@ import Testing
       packed
         == #"{"cases":[{"id":"replication-3","limit":null,"#
         + #""loaders":[{"bytesCopied":0,"error":null,"host":"h0","pod":"h0-b","seconds":0.5,"touched":0.01}],"#
-        + #""ratio":null,"s3Bytes":0,"slowest":0.5,"sources":null,"wireBytes":null}],"#
+        + #""predicted":null,"ratio":null,"s3Bytes":0,"slowest":0.5,"sources":null,"wireBytes":null}],"#
         + #""emulation":"netns","lineRate":100400000,"nic":840000000,"size":1000,"tls":true,"version":1}"#)
     #expect(text.hasSuffix("}\n"))
     #expect(try JSONDecoder().decode(BenchReport.self, from: report.json()) == report)
@@ -90,9 +90,9 @@ import Testing
     let report = BenchReport(emulation: .loopback, size: 128_000_000, lineRate: nil, cases: [relay, local])
     #expect(
       report.summary() == """
-        case           sources  loaders   slowest       MB/s    limit  ratio  copied  from S3  on the wire
-        replication-5  relay          2   1.400 s       91.4  1.280 s   1.09     0 B      0 B       271 MB
-        replication-3  -              1  0.031 ms  4129032.3        -      -     0 B        -            -
+        case           sources  loaders   slowest       MB/s    limit  ratio  simulated  copied  from S3  on the wire
+        replication-5  relay          2   1.400 s       91.4  1.280 s   1.09          -     0 B      0 B       271 MB
+        replication-3  -              1  0.031 ms  4129032.3        -      -          -     0 B        -            -
         """)
   }
 

@@ -31,6 +31,8 @@ public final class Bench: Sendable {
   private let options: BenchOptions
   private let cases: [PlannedCase]
   private let runs: Mutex<[Int: [BenchRun]]> = Mutex([:])
+  /// What the simulation says of the cases that were asked for.
+  private let predictions: Mutex<[PlannedCase: Double?]> = Mutex([:])
   /// What the driver says it failed of.
   private let failure = Mutex<MobulaError?>(nil)
   /// What runs showed that can't be.
@@ -229,10 +231,22 @@ public final class Bench: Sendable {
     if let problem = problems.withLock({ $0.first }) { throw MobulaError(.mismatch, problem) }
   }
 
+  /// Of shaped interfaces only: the others' limit is the processor.
+  private func prediction(of item: PlannedCase, _ lineRate: LineRate) -> Double? {
+    guard lineRate.nic != nil else { return nil }
+    return predictions.withLock { known in
+      if let seconds = known[item] { return seconds }
+      let seconds = item.predictedSeconds(size: options.size.bytes, bytesPerSecond: lineRate.bytesPerSecond)
+      known[item] = .some(seconds)
+      return seconds
+    }
+  }
+
   private func result(_ item: PlannedCase, _ runs: [BenchRun], _ lineRate: LineRate?) -> BenchCase {
     BenchCase(
       id: item.id, sources: item.sources, runs: runs, size: options.size.bytes,
-      lineRate: item.crossesNetwork ? lineRate?.bytesPerSecond : nil)
+      lineRate: item.crossesNetwork ? lineRate?.bytesPerSecond : nil,
+      predicted: lineRate.flatMap { prediction(of: item, $0) })
   }
 
   private func finished(_ run: FinishedRun, lineRate: LineRate?) {
