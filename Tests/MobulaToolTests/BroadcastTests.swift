@@ -130,6 +130,32 @@ import Testing
     }
   }
 
+  /// The source is limited, so that the host dies while it receives.
+  @Test func aHostThatDiesMidwayIsNamedAndHarmsNobody() async throws {
+    let cluster = try await TestCluster.start(others: 3, ["--send-limit", "10MB/s"])
+    do {
+      let path = try file(40_000_000, in: cluster)
+      async let sending = cluster.mobula("broadcast", path, "--json", within: .seconds(120))
+      try await becomes(true) { try await cluster.mobula("ls").output.contains("(h2)") }
+      for process in RunningProcess.all() where process.variable("MOBULA_DIRECTORY") == cluster.directory(2) {
+        kill(process.pid, SIGKILL)
+      }
+      let sent = try await sending
+      #expect(sent.status == .status(1) && sent.errors.contains("Host h2 did not get it"), "\(sent)")
+      let report = try JSONDecoder().decode(Report.self, from: Data(sent.output.utf8))
+      #expect(Set(report.hosts.filter(\.isComplete).map(\.name)) == ["h0", "h1", "h3"])
+      for host in [1, 3] {
+        let copy = cluster.folder.path + "/copy\(host)"
+        #expect(try await cluster.mobula("get", "model.bin", "-o", copy, host: host).status.isSuccess)
+        #expect(try Data(contentsOf: URL(filePath: copy)) == Data(contentsOf: URL(filePath: path)))
+      }
+    } catch {
+      await cluster.stop()
+      throw error
+    }
+    await cluster.stop()
+  }
+
   /// A limited host keeps a broadcast going for long; interrupted, it ends, and so does what the hosts receive.
   @Test func interruptedItLeavesNothingBehind() async throws {
     let cluster = try await TestCluster.start(others: 1, ["--send-limit", "2MB/s"])

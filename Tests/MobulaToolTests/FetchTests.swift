@@ -72,6 +72,17 @@ struct FetchTests {
       #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bigBytes))
       #expect(try await s3.bytesSent(bucket: "models") - once == big.size)
     }
+    // What comes from S3 is received, too: no load makes it faster than its limit.
+    try await withCluster(["--receive-limit", "40MB/s"], environment: environment) { cluster in
+      let began = ContinuousClock.now
+      let copy = cluster.folder.path + "/copy"
+      let got = try await cluster.mobula("fetch", "s3://models/big/model.bin")
+      #expect(got.status.isSuccess, "\(got)")
+      #expect(try await cluster.mobula("get", "s3://models/big/model.bin", "-o", copy).status.isSuccess)
+      let seconds = (ContinuousClock.now - began) / .seconds(1)
+      print("100 MB from S3 at most 40 MB/s: \(seconds) s")
+      #expect(seconds > 0.95 * Double(big.size) / 40e6)
+    }
     var wrong = environment
     wrong["AWS_SECRET_ACCESS_KEY"] = "not the secret"
     try await withCluster(environment: wrong) { cluster in
