@@ -1,6 +1,6 @@
 import Glibc
 public import MobulaCore
-import MobulaHost
+package import MobulaHost
 import MobulaWire
 import Synchronization
 
@@ -127,7 +127,37 @@ extension Cluster {
     return (ObjectRef(reference), brought.bytesCopied)
   }
 
-  /// What lies under `s3://bucket/prefix`: URLs and sizes.
+  /// Brings all objects under a prefix of S3 into the cluster, as `fetch` does, and maps them: a model's directory.
+  ///
+  /// - Parameters:
+  ///   - url: `s3://bucket/prefix/`.
+  ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
+  /// - Returns: the objects' bytes by the rest of their keys, as in `config.json` and `tokenizer/vocabulary.txt`. They
+  ///   stay in this host's memory as long as they are used.
+  /// - Throws: `MobulaError`: as `fetch`, and `notFound` when there is nothing.
+  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [String: Blob] {
+    let prefix = url.hasSuffix("/") ? url : url + "/"
+    let entries = try await listS3(prefix, endpoint: endpoint)
+    return try await withThrowingTaskGroup(of: (String, Blob).self) { group in
+      var blobs: [String: Blob] = [:]
+      for (index, entry) in entries.enumerated() {
+        // As many at a time as keep the network busy, where they are small.
+        if index >= 8, let (name, blob) = try await group.next() { blobs[name] = blob }
+        group.addTask {
+          (String(entry.url.dropFirst(prefix.count)), try await self.fetch(entry.url, endpoint: endpoint).value)
+        }
+      }
+      for try await (name, blob) in group { blobs[name] = blob }
+      return blobs
+    }
+  }
+
+  /// From where the bytes of an object came that this host received lately; `nil` for what it made itself.
+  package func origins(of object: ObjectID) async throws -> ObjectOrigins? {
+    try await store.call(HostAPI.origins, ObjectRequest(object)).origins
+  }
+
+  /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
     let reply = try await store.call(
       HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))

@@ -4,8 +4,11 @@ public struct BenchRun: Hashable, Sendable {
   public var loaders: [BenchLoader]
   public var s3Bytes: Int?
   public var wireBytes: Int?
+  /// When the case's fault had happened, from the common start; `nil` without one.
+  public var faultSeconds: Double?
 
-  public init(loaders: [BenchLoader], s3Bytes: Int?, wireBytes: Int?) {
+  public init(loaders: [BenchLoader], s3Bytes: Int?, wireBytes: Int?, faultSeconds: Double? = nil) {
+    self.faultSeconds = faultSeconds
     self.loaders = loaders
     self.s3Bytes = s3Bytes
     self.wireBytes = wireBytes
@@ -20,7 +23,7 @@ extension BenchCase {
   /// - Parameters:
   ///   - size: bytes of the model. The limit is that of one NIC carrying it once; where one NIC has to carry
   ///     it k times (`direct` with k loaders on one host, `origin` with k hosts), the ratio shows it as about k.
-  ///   - lineRate: bytes per second; `nil` for same-host cases and for hosts that nothing shapes: no limit then,
+  ///   - lineRate: bytes per second; `nil` for same-host cases and on loopback: no limit then,
   ///     nor where a loader has no model.
   ///   - predicted: what the simulation says of the slowest loader.
   public init(

@@ -14,6 +14,8 @@ public protocol ChunkSource: AnyObject, Sendable {
   var isOrigin: Bool { get }
   /// What is verified now, and may be sent.
   var chunkMap: ChunkMap { get }
+  /// Of an origin, the chunks that it has from other hosts all the same, so that these have them, too.
+  var foreignChunks: ChunkMap? { get }
   /// The CRC32C of a verified chunk.
   func checksum(of index: Int) -> UInt32
   /// Why the missing chunks won't come, once the replica was given up.
@@ -42,13 +44,21 @@ public protocol ChunkSink: AnyObject, Sendable {
   func memory(of index: Int) -> UnsafeMutableRawBufferPointer
   /// The bytes of `index` are all there, and their CRC32C is `checksum`.
   func commit(_ index: Int, checksum: UInt32)
+  /// As `commit`; `isOwn` says that the bytes come from elsewhere than another host, so that no other may have them.
+  func commit(_ index: Int, checksum: UInt32, isOwn: Bool)
   /// Gives a claimed chunk back unwritten, for another source to fill.
   func abandon(_ index: Int)
   /// What is verified now.
   var chunkMap: ChunkMap { get }
 }
 
+extension ChunkSource {
+  public var foreignChunks: ChunkMap? { nil }
+}
+
 extension ChunkSink {
+  public func commit(_ index: Int, checksum: UInt32, isOwn: Bool) { commit(index, checksum: checksum) }
+
   public func claim(_ index: Int) -> Bool {
     guard let claimed = claimChunk(from: index) else { return false }
     if claimed != index { abandon(claimed) }

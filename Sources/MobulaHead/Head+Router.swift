@@ -54,6 +54,18 @@ extension Head {
     router.on(HeadAPI.claim) { request, connection in
       try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection) }
     }
+    router.on(HeadAPI.takePart) { request, connection in
+      try await self.answer(as: { .part($0) }) { state, id throws(MobulaError) in
+        try state.takePart(id, request, on: connection, at: self.now)
+      }
+    }
+    router.on(HeadAPI.partsFailed) { request, connection in
+      try self.attempt { state throws(MobulaError) in
+        try state.check(request.receiver, on: connection)
+        state.apply(state.directory.partsFailed(request.receiver, request.object))
+      }
+      return Empty()
+    }
     router.on(HeadAPI.setName) { request, _ in
       try self.attempt { state throws(MobulaError) in
         state.apply(try state.directory.named(request.name, request.object))

@@ -23,12 +23,14 @@ enum Waiter: Sendable {
   case locate(LocateRequest, CheckedContinuation<LocateReply, any Error>)
   case lease(CheckedContinuation<LeaseGrant, any Error>)
   case objects(CheckedContinuation<[ObjectID], any Error>)
+  case part(CheckedContinuation<PartReply, any Error>)
 
   func fail(_ error: any Error) {
     switch self {
     case .locate(_, let continuation): continuation.resume(throwing: error)
     case .lease(let continuation): continuation.resume(throwing: error)
     case .objects(let continuation): continuation.resume(throwing: error)
+    case .part(let continuation): continuation.resume(throwing: error)
     }
   }
 }

@@ -13,9 +13,23 @@ extension HeadState {
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine))
     switch answer {
-    case .yours(let object): return ClaimReply(object: object, isMaker: true)
-    case .exists(let object): return ClaimReply(object: object, isMaker: false)
+    case .fill(let object): return ClaimReply(object: object, fills: true)
+    case .exists(let object): return ClaimReply(object: object, fills: false)
     }
+  }
+
+  mutating func takePart(
+    _ id: RequestID, _ request: PartRequest, on connection: RPCConnection, at now: Duration
+  ) throws(MobulaError) {
+    try check(request.host, on: connection)
+    let question = PartQuestion(id: id, host: request.host, object: request.object)
+    apply(directory.takePart(question, finished: request.finished, geometry: request.geometry, now: now))
+    lookForSlowParts(now)
+  }
+
+  /// As long as somebody waits, what takes others long is looked at once a second.
+  mutating func lookForSlowParts(_ now: Duration) {
+    if directory.hasReaders { act(.wakeAt(now + .seconds(1))) }
   }
 
   mutating func wait(_ id: RequestID, _ request: WaitRequest, until deadline: Duration) {
@@ -49,6 +63,9 @@ extension HeadState {
           .log(.error, "the replica of object \(object) on host \(hostName(host)) has other bytes than the first one"))
         drops[host, default: []].append(object)
       case .ready(let id, let objects): finishWait(id, objects)
+      case .part(let id, let chunks):
+        guard case .part(let continuation)? = waiters.removeValue(forKey: id) else { continue }
+        act(.resume { continuation.resume(returning: PartReply(chunks: chunks)) })
       }
     }
     for (host, objects) in drops.sorted(by: { $0.key < $1.key }) { drop(objects, at: host) }

@@ -68,6 +68,8 @@ struct HeadState: Sendable {
       finishWait(request, directory.endWait(request))
     }
     if let next = waitDeadlines.values.min() { act(.wakeAt(next)) }
+    apply(directory.retryParts(now: now))
+    lookForSlowParts(now)
     if let instant = settlesAt {
       if instant <= now {
         settlesAt = nil
@@ -101,6 +103,7 @@ struct HeadState: Sendable {
     case .objects:
       waitDeadlines[request] = nil
       _ = directory.endWait(request)
+    case .part: directory.cancelPart(request)
     }
     act(.resume { waiter.fail(CancellationError()) })
   }

@@ -17,9 +17,8 @@ final class ClientTable: Sendable {
 
   /// Those that live were here before, and are to come back.
   func expect(_ living: () -> [StoreClientID]) {
+    // Whoever ends meanwhile waits in `isBack` for this.
     absentees.withLock { $0 = Set(living()) }
-    // Some may have ended before they were expected.
-    absentees.withLock { $0.formIntersection(living()) }
   }
 
   var areAllBack: Bool { absentees.withLock(\.isEmpty) }

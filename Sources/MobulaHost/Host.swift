@@ -338,6 +338,9 @@ public final class Host: Sendable {
     }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
+    router.on(HostAPI.origins) { request, _ in
+      OriginsReply(origins: self.fetcher.ledger.origins(of: request.object))
+    }
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
     return router
   }

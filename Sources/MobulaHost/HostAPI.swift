@@ -34,6 +34,8 @@ public enum HostAPI {
   /// What the store holds.
   public static let statistics = RPCMethod<Empty, StoreStatistics>("host.statistics")
   public static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
+  /// From where the bytes of an object came that this host received lately.
+  public static let origins = RPCMethod<ObjectRequest, OriginsReply>("host.origins")
 }
 
 public struct WelcomeReply: Codable, Sendable {
@@ -122,8 +124,21 @@ public struct FetchReply: Codable, Sendable {
   public var name: String
   /// Bytes of the S3 object.
   public var size: ByteCount
-  /// Bytes that left S3 for this request.
-  public var bytesFromS3: Int
+}
+
+/// From where the bytes of a replica came.
+public struct ObjectOrigins: Codable, Hashable, Sendable {
+  /// Bytes that this host read from S3.
+  public var fromS3: Int
+  /// Bytes that other hosts sent.
+  public var fromHosts: [HostID: Int]
+  /// Why bytes were read from S3 that other hosts had; `nil` when none were.
+  public var reason: String?
+}
+
+public struct OriginsReply: Codable, Sendable {
+  /// `nil` for what was made here, or came long ago.
+  public var origins: ObjectOrigins?
 }
 
 public struct ListS3Request: Codable, Sendable {

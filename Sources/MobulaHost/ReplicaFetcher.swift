@@ -37,6 +37,8 @@ final class ReplicaFetcher: Sendable {
   private let fetches = Mutex<[ObjectID: Fetch]>([:])
   private let numbers = Atomic<UInt64>(0)
   private let own: TransferPeer
+  /// Where what is here came from.
+  let ledger = FetchLedger()
   private let traffic: TrafficControl
 
   /// - Parameters:
@@ -142,33 +144,82 @@ final class ReplicaFetcher: Sendable {
     }
   }
 
-  /// Fills a replica from elsewhere than another host: `ensureLocal` waits for it as for any other.
+  /// Fills a replica from elsewhere than other hosts, and from these: `ensureLocal` waits for it as for any other.
   /// Nothing happens when the object is here already.
   ///
-  /// - Parameter fill: fills every chunk of the writer.
+  /// - Parameter fill: reserves chunks and fills them, until it has nothing more to fill; what is missing then comes
+  ///   from other hosts. Cancelled when everything is here.
+  /// - Throws: `MobulaError`: `alreadyExists` when it is on its way already, `full`.
   func start(
-    _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (any ReplicaWriter) async throws -> Void
+    _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (ObjectExchange) async throws -> Void
   ) async throws {
     if store.info(of: object) != nil { return }
     // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = try await reserve(object, geometry, isOrigin: true)
+    let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
     fetches.withLock { fetches in
       let number = nextNumber()
       let task = Task {
         defer { self.ended(object, number) }
         do {
-          try await fill(writer)
+          // Whoever is told of this host finds what it serves there.
+          try await self.reporter.report(.partial(object: object, geometry: geometry))
+          let report = try await self.run(exchange, beside: fill)
           let digest = try await self.complete(writer, object: object, expected: nil)
-          return Fetched(digest: digest, bytesCopied: geometry.objectSize)
+          self.ledger.record(object, report)
+          return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
           await self.giveUp(writer, object, error)
           throw error
         }
       }
       // One waiter that never leaves: it has a name, and is not given up when nobody waits.
-      fetches[object] = Fetch(number: number, task: task, waiters: 1, priority: .get)
+      fetches[object] = Fetch(number: number, task: task, waiters: 1, exchange: exchange, priority: .get)
     }
-    try await reporter.report(.partial(object: object, geometry: geometry))
+  }
+
+  /// Runs an exchange and what fills it, until everything is here and neither writes any more.
+  ///
+  /// - Throws: what `fill` threw, if the rest did not come from other hosts either.
+  private func run(
+    _ exchange: ObjectExchange, beside fill: @escaping @Sendable (ObjectExchange) async throws -> Void
+  ) async throws -> TransferReport {
+    let filling = Task {
+      do {
+        try await fill(exchange)
+        exchange.fillEnded()
+      } catch {
+        exchange.fillEnded(error as? MobulaError ?? MobulaError(.unavailable, "\(error)"))
+        throw error
+      }
+    }
+    let result: Result<TransferReport, any Error>
+    do {
+      result = .success(try await exchange.run(from: []))
+    } catch {
+      result = .failure(error)
+    }
+    filling.cancel()
+    let filled = await filling.result
+    switch (result, filled) {
+    case (.failure, .failure(let error)) where !(error is CancellationError): throw error
+    default: return try result.get()
+    }
+  }
+
+  /// - Parameter isFilled: chunks come from elsewhere than other hosts, too.
+  private func exchange(
+    into sink: any ReplicaWriter, policy: SourcePolicy, priority: TransferPriority, isFilled: Bool = false
+  ) -> ObjectExchange {
+    ObjectExchange(
+      into: sink, own: own, token: configuration.token, tls: configuration.tls, hello: hello, traffic: traffic,
+      priority: priority, isFilled: isFilled
+    ) { [weak self] known, failed in
+      guard let self else { throw CancellationError() }
+      // Whoever takes it from the origin alone takes it from one host at a time.
+      if policy == .origin, !known.isEmpty { return [] }
+      return try await self.locate(sink.object, policy: policy, known: known, failed: failed).sources
+    }
   }
 
   /// Making room can mean evicting and unmapping: off the threads that serve calls.
@@ -218,14 +269,7 @@ final class ReplicaFetcher: Sendable {
       let sink = try await reserve(object, located.geometry)
       writer = sink
       try await reporter.report(.partial(object: object, geometry: located.geometry))
-      let exchange = ObjectExchange(
-        into: sink, own: own, token: configuration.token, tls: configuration.tls, hello: hello, traffic: traffic,
-        priority: .background
-      ) { known, failed in
-        // Whoever takes it from the origin alone takes it from one host at a time.
-        if policy == .origin, !known.isEmpty { return [] }
-        return try await self.locate(object, policy: policy, known: known, failed: failed).sources
-      }
+      let exchange = exchange(into: sink, policy: policy, priority: .background)
       let priority = fetches.withLock { fetches in
         fetches[object]?.exchange = exchange
         return fetches[object]?.priority ?? .get
@@ -240,6 +284,7 @@ final class ReplicaFetcher: Sendable {
         throw error
       }
       let digest = try await complete(sink, object: object, expected: located.digest)
+      ledger.record(object, report)
       return Fetched(digest: digest, bytesCopied: report.bytes)
     } catch {
       if let writer { await giveUp(writer, object, error) }

@@ -5,8 +5,8 @@ import MobulaTransfer
 import MobulaWire
 import Synchronization
 
-/// Brings objects of S3 into the cluster. The head lets one host be the maker of
-/// each version; the others take it from there while it is still arriving.
+/// Brings objects of S3 into the cluster. All hosts that want a version read it together: the head gives each a part at
+/// a time, and they exchange what they have read.
 final class S3Fetcher: Sendable {
   private let host: HostID
   private let head: PeerLink
@@ -51,7 +51,9 @@ final class S3Fetcher: Sendable {
 
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
-    let objects = try await client(request.endpoint).objects(at: url)
+    var objects = try await client(request.endpoint).objects(at: url)
+    // An object's own name means that object, and not those whose names go on.
+    if let exact = objects.first(where: { $0.key == url.key }) { objects = [exact] }
     return ListS3Reply(
       entries: objects.map { .init(url: "s3://\(url.bucket)/\($0.key)", size: ByteCount($0.size)) })
   }
@@ -101,33 +103,29 @@ final class S3Fetcher: Sendable {
     notes.name("\(url)", claim.object)
     notes.name(version, claim.object)
     return FetchReply(
-      object: claim.object, name: "\(url)", size: ByteCount(info.size), bytesFromS3: claim.isMaker ? info.size : 0)
+      object: claim.object, name: "\(url)", size: ByteCount(info.size))
   }
 
-  /// Claims a version, and begins to download it if that is this host's to do.
+  /// Claims a version, and begins to fetch it, from S3 and from the hosts that fetch it too.
   private func claim(
     _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> ClaimReply {
     let claim = try await head.call(
       HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry))
-    if claim.isMaker {
-      log.info("downloading from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))"])
-      do {
-        // Nearly in order, so that chunks can be relayed as they come.
-        try await fetcher.start(claim.object, geometry: geometry) { [traffic] writer in
-          try await client.download(
-            bucket: url.bucket, key: url.key, info: info, into: writer, header: header, concurrency: 2,
-            partSize: ByteCount(2 * 1_048_576), lead: ByteCount(4 * 1_048_576),
-            pace: { try await traffic.admit($0, .get) })
-        }
-      } catch let error as MobulaError where error.code == .alreadyExists {
-        // Another call of this host's was as fast, and has begun.
-      } catch {
-        // Another host may have more room: it is to be the next one's turn.
-        let gone = ReplicaChanges(host: host, changes: [.gone(object: claim.object)])
-        _ = try? await head.call(HeadAPI.replicasChanged, gone)
-        throw error
-      }
+    let reader = S3PartReader(
+      host: host, head: head, client: client, url: url, info: info, header: header, traffic: traffic,
+      ledger: fetcher.ledger, takesParts: claim.fills)
+    do {
+      try await fetcher.start(claim.object, geometry: geometry) { try await reader.fill($0) }
+      log.info(
+        "fetching from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))", "reads": "\(claim.fills)"])
+    } catch let error as MobulaError where error.code == .alreadyExists {
+      // Another call of this host's was as fast, and has begun.
+    } catch {
+      // Another host may have more room: what this one was to read is for the others.
+      let gone = ReplicaChanges(host: host, changes: [.gone(object: claim.object)])
+      _ = try? await head.call(HeadAPI.replicasChanged, gone)
+      throw error
     }
     return claim
   }

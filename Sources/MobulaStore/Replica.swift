@@ -16,6 +16,8 @@ final class Replica: Sendable {
     var phase = Phase.arriving
     var verified: ChunkMap
     var claimed: Set<Int> = []
+    /// Of an origin what came from other hosts all the same.
+    var foreign: ChunkMap?
     /// One a chunk; of no meaning until the chunk is verified.
     var checksums: [UInt32]
   }
@@ -26,7 +28,7 @@ final class Replica: Sendable {
   private let reservation: Reservation?
   /// Where the object begins in the segment.
   let offset: Int
-  /// Whether the bytes come from elsewhere than another host.
+  /// Whether the bytes come from elsewhere than another host, or some of them do.
   let isOrigin: Bool
   let observers = ObserverList()
   private let state: Monitor<State>
@@ -68,6 +70,8 @@ final class Replica: Sendable {
   }
 
   var chunkMap: ChunkMap { state.read { $0.verified } }
+
+  var foreignChunks: ChunkMap? { state.read { $0.foreign } }
 
   /// Given up, and no thread is writing into a chunk any more.
   var isAbandonedAndIdle: Bool {
@@ -128,13 +132,18 @@ final class Replica: Sendable {
       rebasing: memory.mapping.bytes[offset + range.lowerBound..<offset + range.upperBound])
   }
 
-  func commit(_ index: Int, checksum: UInt32) {
+  /// - Parameter isOwn: the bytes come from elsewhere than another host.
+  func commit(_ index: Int, checksum: UInt32, isOwn: Bool) {
     state.update { state in
       precondition(state.claimed.remove(index) != nil, "chunk \(index) is committed by who claimed it, once")
       // A chunk that comes after the replica was given up is right, but nobody waits for it.
       guard case .arriving = state.phase else { return }
       state.checksums[index] = checksum
       state.verified.insert(index)
+      if isOrigin, !isOwn {
+        if state.foreign == nil { state.foreign = ChunkMap(count: geometry.count) }
+        state.foreign!.insert(index)
+      }
       if state.verified.isComplete {
         state.phase = .complete(ObjectDigest(geometry: geometry, checksums: state.checksums))
       }

@@ -47,8 +47,10 @@ final class StoreReplicaWriter: ReplicaWriter {
 
   func memory(of index: Int) -> UnsafeMutableRawBufferPointer { replica.bytes(ofClaimed: index) }
 
-  func commit(_ index: Int, checksum: UInt32) {
-    replica.commit(index, checksum: checksum)
+  func commit(_ index: Int, checksum: UInt32) { commit(index, checksum: checksum, isOwn: false) }
+
+  func commit(_ index: Int, checksum: UInt32, isOwn: Bool) {
+    replica.commit(index, checksum: checksum, isOwn: isOwn)
     releaseIfAbandoned()
   }
 
@@ -108,6 +110,7 @@ final class StoreSource: ChunkSource {
   var digest: ObjectDigest? { replica.digest }
 
   var isOrigin: Bool { replica.isOrigin }
+  var foreignChunks: ChunkMap? { replica.foreignChunks }
   var chunkMap: ChunkMap { replica.chunkMap }
   var failure: MobulaError? { replica.failure }
 

@@ -212,7 +212,8 @@ extension TransferSimulation {
     }
     hosts[server].offers?.joined(UInt64(connection))
     network.send(
-      .opened(wantsNews: server == 0), bytes: SimulatedMessage.opened(wantsNews: true).bytes, over: connection,
+      .opened(wantsNews: server == 0), bytes: SimulatedMessage.opened(wantsNews: true).bytes,
+      over: connection,
       from: server)
     if hosts[server].hasBegun {
       let actions = hosts[server].exchange.offered([hosts[network.client(of: connection)].id], now: now)

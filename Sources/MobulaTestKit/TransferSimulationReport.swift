@@ -90,17 +90,17 @@ package struct TransferSimulationReport: Sendable {
   package var table: String {
     func time(_ seconds: Double?) -> String {
       guard let seconds else { return "-" }
-      return "\(Self.fixed(seconds, 3)) s   \(Self.fixed(seconds / limit, 3)) × limit"
+      return "\(fixed(seconds, digits: 3)) s   \(fixed(seconds / limit, digits: 3)) × limit"
     }
     func bytes(_ position: Double) -> String {
       guard !bytesSent.isEmpty else { return "-" }
       let bytes = bytesSent[min(bytesSent.count - 1, Int(position * Double(bytesSent.count)))]
-      return "\(ByteCount(bytes))   \(Self.fixed(Double(bytes) / Double(size), 3)) × size"
+      return "\(ByteCount(bytes))   \(fixed(Double(bytes) / Double(size), digits: 3)) × size"
     }
     var rows = [
       ("hosts", "\(receivers)\(dead > 0 ? ", \(dead) of them died" : "")"),
       ("size", "\(ByteCount(size)) in chunks of \(chunkSize) bytes"),
-      ("limit", "\(Self.fixed(limit, 3)) s"),
+      ("limit", "\(fixed(limit, digits: 3)) s"),
       ("first complete", time(completions.first)),
       ("p50", time(percentile(0.5))),
       ("p99", time(percentile(0.99))),
@@ -113,25 +113,16 @@ package struct TransferSimulationReport: Sendable {
     rows += [
       (
         "the maker sent",
-        "\(ByteCount(bytesFromMaker))   \(Self.fixed(Double(bytesFromMaker) / Double(size), 3)) × size"
+        "\(ByteCount(bytesFromMaker))   \(fixed(Double(bytesFromMaker) / Double(size), digits: 3)) × size"
       ),
       ("a host sent, median", bytes(0.5)),
       ("a host sent, p99", bytes(0.99)),
       ("a host sent, most", bytes(1)),
-      ("head, messages per host", Self.fixed(headMessagesPerHost, 2)),
-      ("head, bytes per host", Self.fixed(headBytesPerHost, 0)),
+      ("head, messages per host", fixed(headMessagesPerHost, digits: 2)),
+      ("head, bytes per host", fixed(headBytesPerHost, digits: 0)),
     ]
     let width = rows.map(\.0.count).max()! + 2
     return rows.map { $0.0 + String(repeating: " ", count: width - $0.0.count) + $0.1 }.joined(separator: "\n")
-  }
-
-  static func fixed(_ number: Double, _ digits: Int) -> String {
-    var scale = 1.0
-    for _ in 0..<digits { scale *= 10 }
-    let whole = Int((number * scale).rounded())
-    guard digits > 0 else { return "\(whole)" }
-    let fraction = String(whole % Int(scale))
-    return "\(whole / Int(scale))." + String(repeating: "0", count: digits - fraction.count) + fraction
   }
 
   // MARK: The plot
@@ -141,8 +132,8 @@ package struct TransferSimulationReport: Sendable {
     let (left, top, width, height) = (60.0, 40.0, 640.0, 320.0)
     let end = max(completions.last ?? 0, limit) * 1.05
     let count = Double(max(1, completions.count))
-    func x(_ seconds: Double) -> String { Self.fixed(left + seconds / end * width, 1) }
-    func y(_ share: Double) -> String { Self.fixed(top + (1 - share) * height, 1) }
+    func x(_ seconds: Double) -> String { fixed(left + seconds / end * width, digits: 1) }
+    func y(_ share: Double) -> String { fixed(top + (1 - share) * height, digits: 1) }
     var points = ["\(x(0)),\(y(0))"]
     // No more points than can be told apart.
     let step = max(1, completions.count / 1000)
@@ -163,7 +154,7 @@ package struct TransferSimulationReport: Sendable {
     for tick in 0...8 {
       let seconds = end * Double(tick) / 8
       lines.append(
-        "<text x=\"\(x(seconds))\" y=\"380\" text-anchor=\"middle\">\(Self.fixed(seconds, 2))</text>")
+        "<text x=\"\(x(seconds))\" y=\"380\" text-anchor=\"middle\">\(fixed(seconds, digits: 2))</text>")
     }
     lines += [
       "<text x=\"380\" y=\"404\" text-anchor=\"middle\">seconds</text>",

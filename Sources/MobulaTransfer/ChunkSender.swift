@@ -112,7 +112,7 @@ final class ChunkSender: Sendable {
 
   /// Tells the receiver what is new, and sends one chunk, or waits until it may; false when nothing was to be sent.
   private func step(_ source: any ChunkSource) throws(MobulaError) -> Bool {
-    let news = offers.take(number, object, verified: source.chunkMap)
+    let news = offers.take(number, object, verified: source.chunkMap, foreign: source.foreignChunks)
     if !news.isEmpty {
       machine.withLock { $0.tell(news) }
       try socket.send(TransferMessage.offers(news).flatMap(\.frame))

@@ -174,7 +174,7 @@ final class ExchangeLane: Sendable {
       throw error
     }
     sink.commit(header.index, checksum: checksum)
-    exchange.arrived(number, bytes: header.length)
+    exchange.arrived(number, from: peer.host, bytes: header.length)
   }
 
   /// Waits until so many bytes may be received; the source hears now and then that we are alive.

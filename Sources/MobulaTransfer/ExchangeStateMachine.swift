@@ -58,28 +58,34 @@ package struct ExchangeStateMachine: Sendable {
   /// In the order in which they were opened.
   var lanes: [Lane] = []
   private var nextLane = 0
-  package private(set) var verified: ChunkMap
-  /// Verified, or asked for.
+  package internal(set) var verified: ChunkMap
+  /// Verified, asked for, or being filled from elsewhere.
   var taken: ChunkMap
+  /// Being filled from elsewhere.
+  var filling: ChunkMap
   /// For each chunk the lanes that offer it.
   private var offers: [UInt16]
   /// Offered by the head or by themselves, and not connected yet.
-  private var candidates: [HostID] = []
+  private(set) var candidates: [HostID] = []
+  /// Hosts with no room for another connection, and when to ask them again.
+  private var busyHosts: [HostID: Duration] = [:]
   /// Hosts that failed in this exchange; they are not asked again.
   package private(set) var failedHosts: Set<HostID> = []
   /// Left because they were slow; asked again when nobody else is left.
   private var slowHosts: Set<HostID> = []
   private var isAsking = false
-  private var askAgain = Duration.zero
-  private var refusal: MobulaError?
+  var askAgain = Duration.zero
+  private(set) var refusal: MobulaError?
   /// How the source that failed last did.
-  package private(set) var lastFailure: MobulaError?
-  private var lastProgress = Duration.zero
+  package internal(set) var lastFailure: MobulaError?
+  var lastProgress = Duration.zero
   private var leaveAgain = Duration.zero
+  /// Chunks come from elsewhere than other hosts, too: there need not be any.
+  var isFilled: Bool
   var tuner: LaneTuner
   /// Bytes that arrived since the last tick, and a second on the average.
   private var arrivedBytes = 0
-  private var throughput: Double?
+  private(set) var throughput: Double?
   /// What arrived a second at best, lately.
   private(set) var peak = 0.0
   private var lastTick: Duration?
@@ -89,15 +95,19 @@ package struct ExchangeStateMachine: Sendable {
   /// - Parameters:
   ///   - own: this host, which is no source.
   ///   - verified: chunks that are here already.
+  ///   - isFilled: chunks come from elsewhere, too, until `fillEnded`.
   ///   - seed: receivers with different ones choose differently among chunks that are as good.
   package init(
-    geometry: ChunkGeometry, own: HostID, verified: ChunkMap? = nil, limits: ExchangeLimits = .init(), seed: UInt64
+    geometry: ChunkGeometry, own: HostID, verified: ChunkMap? = nil, limits: ExchangeLimits = .init(),
+    isFilled: Bool = false, seed: UInt64
   ) {
+    self.isFilled = isFilled
     self.geometry = geometry
     self.own = own
     self.limits = limits
     self.verified = verified ?? ChunkMap(count: geometry.count)
     taken = self.verified
+    filling = ChunkMap(count: geometry.count)
     offers = Array(repeating: 0, count: geometry.count)
     tuner = LaneTuner(maximum: limits.lanesPerHost, enough: max(16_777_216, 16 * geometry.chunkSize))
     generator = SeededGenerator(seed: seed)
@@ -105,7 +115,7 @@ package struct ExchangeStateMachine: Sendable {
 
   /// Hosts that the head need not give again.
   package var knownHosts: Set<HostID> {
-    Set(lanes.map(\.host)).union(candidates).union(slowHosts)
+    Set(lanes.map(\.host)).union(candidates).union(slowHosts).union(busyHosts.keys)
   }
 
   package var chunksMissing: Int { geometry.count - verified.verifiedCount }
@@ -143,11 +153,11 @@ package struct ExchangeStateMachine: Sendable {
     isAsking = false
     askAgain = now + limits.askInterval
     refusal = error
-    if lanes.isEmpty, candidates.isEmpty { return fail(error) }
+    if lanes.isEmpty, candidates.isEmpty, busyHosts.isEmpty, !isFilled { return fail(error) }
     return connect(now)
   }
 
-  private mutating func connect(_ now: Duration) -> [Action] {
+  mutating func connect(_ now: Duration) -> [Action] {
     var actions: [Action] = []
     while lanes.count < limits.lanes, !candidates.isEmpty {
       actions.append(open(candidates.removeFirst(), now))
@@ -274,7 +284,7 @@ package struct ExchangeStateMachine: Sendable {
   }
 
   /// Sources that are to hear of a chunk that came from elsewhere.
-  private func tellOthers(_ chunk: Int, than lane: LaneID, _ actions: inout [Action]) {
+  func tellOthers(_ chunk: Int, than lane: LaneID?, _ actions: inout [Action]) {
     for place in lanes.indices where lanes[place].wantsNews && lanes[place].id != lane {
       if lanes[place].offered.contains(chunk) { actions.append(.acknowledge(lanes[place].id, chunk)) }
     }
@@ -295,7 +305,13 @@ package struct ExchangeStateMachine: Sendable {
     } else {
       lastFailure = error ?? lastFailure
       // Another connection to it may work where this one was one too many.
-      if !lanes.contains(where: { $0.host == state.host }) { failedHosts.insert(state.host) }
+      if !lanes.contains(where: { $0.host == state.host }) {
+        if error?.code == .full {
+          busyHosts[state.host] = now + limits.askInterval
+        } else {
+          failedHosts.insert(state.host)
+        }
+      }
     }
     var actions: [Action] = []
     for other in lanes.indices { fill(other, now, &actions) }
@@ -313,7 +329,13 @@ package struct ExchangeStateMachine: Sendable {
   package mutating func tick(now: Duration) -> [Action] {
     guard !isOver else { return [] }
     measure(now)
-    if now - lastProgress > limits.patience, lanes.allSatisfy(\.requested.isEmpty), let refusal {
+    for (host, instant) in busyHosts.sorted(by: { $0.key < $1.key }) where instant <= now {
+      busyHosts[host] = nil
+      candidates.append(host)
+    }
+    if now - lastProgress > limits.patience, !isFilled, busyHosts.isEmpty, candidates.isEmpty,
+      lanes.allSatisfy(\.requested.isEmpty), let refusal
+    {
       return fail(refusal)
     }
     return rebalance(now) + closeRetired() + tune(0, now) + leaveUseless(now) + connect(now)
@@ -407,14 +429,14 @@ package struct ExchangeStateMachine: Sendable {
   private mutating func tune(_ arrived: Int, _ now: Duration) -> [Action] {
     let open = lanes.filter { $0.isOpen && !$0.isClosing && !$0.isRetiring }
     guard let host = open.first?.host, candidates.isEmpty, open.allSatisfy({ $0.host == host }) else {
-      tuner.restart(now)
+      tuner.restart()
       // Several connections to one host take the others' share.
       let spare = open.enumerated().filter { place, lane in open[..<place].contains { $0.host == lane.host } }
       return retire(spare.map(\.element))
     }
     // What arrives while connections are made or ended is of neither number.
     guard open.count == lanes.count else {
-      tuner.changed(now)
+      tuner.paused()
       return []
     }
     switch tuner.arrived(arrived, now, lanes: open.count) {
@@ -446,12 +468,12 @@ package struct ExchangeStateMachine: Sendable {
 
   // MARK: The end
 
-  private mutating func end() -> [Action] {
+  mutating func end() -> [Action] {
     isOver = true
     return lanes.map { .close($0.id) }
   }
 
-  private mutating func fail(_ error: MobulaError) -> [Action] {
+  mutating func fail(_ error: MobulaError) -> [Action] {
     var error = error
     if let lastFailure { error.message += " The last source failed so: \(lastFailure.message)" }
     return end() + [.fail(error)]

@@ -34,16 +34,16 @@ package struct LaneTuner: Hashable, Sendable {
   }
 
   /// Everything begins anew: there are other hosts, too.
-  package mutating func restart(_ now: Duration) {
-    changed(now)
+  package mutating func restart() {
+    paused()
     before = nil
     isSettled = false
   }
 
-  /// What was seen so far says nothing of the connections that there are now.
-  package mutating func changed(_ now: Duration) {
+  /// What was seen so far says nothing of the connections that there are now: what arrives next begins anew.
+  package mutating func paused() {
     bytes = 0
-    began = now
+    began = nil
   }
 
   /// - Parameters:
@@ -52,15 +52,15 @@ package struct LaneTuner: Hashable, Sendable {
   package mutating func arrived(_ count: Int, _ now: Duration, lanes: Int) -> Advice {
     guard !isSettled else { return .keep }
     guard let start = began else {
-      changed(now)
+      // The wait for the first bytes says nothing of the rate.
+      if count > 0 { began = now }
       return .keep
     }
     bytes += count
     let time = now - start
     guard time >= Self.interval || bytes >= enough && time >= Self.shortestInterval else { return .keep }
     let rate = Double(bytes) / time.inSeconds
-    bytes = 0
-    began = now
+    paused()
     if let before {
       isSettled = true
       return lanes > 1 && rate < before * Self.gain ? .remove(lanes - 1) : .keep

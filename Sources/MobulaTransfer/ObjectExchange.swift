@@ -8,6 +8,10 @@ public struct TransferReport: Hashable, Sendable {
   public var bytes = 0
   /// Chunks received, verified and committed.
   public var chunks = 0
+  /// The bytes by the host that sent them.
+  public var sources: [HostID: Int] = [:]
+  /// Bytes that were filled from elsewhere than other hosts; not among `bytes`.
+  public var filled = 0
 }
 
 /// Receives one object, from as many hosts at once as have chunks of it, into memory that other
@@ -48,11 +52,12 @@ public final class ObjectExchange: Sendable {
   /// - Parameters:
   ///   - own: this host; sources that lack chunks come back there for what it has.
   ///   - traffic: what this host receives.
+  ///   - isFilled: chunks come from elsewhere than other hosts, too, until `fillEnded`: see `reserve`.
   ///   - find: asked for sources, at first and as long as more are of use.
   public init(
     into sink: any ChunkSink, own: TransferPeer, token: ClusterToken, tls: ClusterTLS? = nil, hello: Hello,
     timeouts: TransferTimeouts = .init(), traffic: TrafficControl = .init(), priority: TransferPriority = .get,
-    find: @escaping Finder
+    isFilled: Bool = false, find: @escaping Finder
   ) {
     self.sink = sink
     self.own = own
@@ -65,7 +70,7 @@ public final class ObjectExchange: Sendable {
     var limits = ExchangeLimits()
     limits.patience = timeouts.stall
     let machine = ExchangeStateMachine(
-      geometry: sink.geometry, own: own.host, verified: sink.chunkMap, limits: limits,
+      geometry: sink.geometry, own: own.host, verified: sink.chunkMap, limits: limits, isFilled: isFilled,
       seed: own.host.low ^ sink.object.low)
     state = Mutex(State(machine: machine, priority: priority))
   }
@@ -100,6 +105,40 @@ public final class ObjectExchange: Sendable {
     learn([peer])
     act { $0.offered([peer.host], now: $1) }
   }
+
+  // MARK: Chunks from elsewhere
+
+  /// A part of the object that this host gets from elsewhere than other hosts, from S3: a sink that has only those of
+  /// these chunks that are missing and asked of nobody, and that the exchange leaves to it until its `release`.
+  public func reserve(_ chunks: Range<Int>) -> ReservedChunks {
+    ReservedChunks(self, state.withLock { $0.machine.reserve(chunks) })
+  }
+
+  /// A reserved chunk is committed.
+  func filled(_ chunk: Int, bytes: Int) {
+    state.withLock { $0.report.filled += bytes }
+    act { $0.filled(chunk, now: $1) }
+  }
+
+  func unreserve(_ chunks: Range<Int>) { act { $0.unreserve(chunks, now: $1) } }
+
+  /// Nothing is reserved any more.
+  ///
+  /// - Parameter error: why the rest can't be had from there.
+  public func fillEnded(_ error: MobulaError? = nil) { act { $0.fillEnded(error, now: $1) } }
+
+  /// As `reserve`: up to so many chunks, from the end of the object.
+  public func reserveLast(_ count: Int) -> ReservedChunks {
+    ReservedChunks(self, state.withLock { $0.machine.reserveLast(count) })
+  }
+
+  /// Bytes that other hosts bring a second by now, and chunks that are still missing.
+  public var progress: (bytesPerSecond: Double, missing: Int) {
+    state.withLock { ($0.machine.throughput ?? 0, $0.machine.chunksMissing) }
+  }
+
+  public var object: ObjectID { sink.object }
+  public var geometry: ChunkGeometry { sink.geometry }
 
   /// How the source that failed last did.
   var lastFailure: MobulaError? { state.withLock { $0.machine.lastFailure } }
@@ -245,8 +284,9 @@ public final class ObjectExchange: Sendable {
   private func isCurrent(_ search: Search) -> Bool { state.withLock { $0.searches == search.number } }
 
   /// A chunk is verified and committed.
-  func arrived(_ lane: ExchangeStateMachine.LaneID, bytes: Int) {
+  func arrived(_ lane: ExchangeStateMachine.LaneID, from host: HostID, bytes: Int) {
     state.withLock { state in
+      state.report.sources[host, default: 0] += bytes
       state.report.bytes += bytes
       state.report.chunks += 1
     }

@@ -45,9 +45,13 @@ final class OfferBook: Sendable {
   }
 
   /// What to tell the receiver now.
-  func take(_ receiver: OfferStateMachine.ReceiverID, _ object: ObjectID, verified: ChunkMap) -> [Range<Int>] {
+  ///
+  /// - Parameter foreign: of what is verified, what an origin has from other hosts.
+  func take(
+    _ receiver: OfferStateMachine.ReceiverID, _ object: ObjectID, verified: ChunkMap, foreign: ChunkMap?
+  ) -> [Range<Int>] {
     entries.withLock { entries in
-      entries[object]?.machine.verified(verified)
+      entries[object]?.machine.verified(verified, foreign: foreign)
       return entries[object]?.machine.take(receiver) ?? []
     }
   }

@@ -3,10 +3,11 @@ package import MobulaCore
 /// Which chunks of one object a source tells each of its receivers that it has.
 ///
 /// A source that has the bytes from another host tells everybody everything: whoever has a chunk, others have too.
-/// One that may be the only one (an *origin*) tells each chunk to one receiver first, a few at a time, so that its
-/// interface sends every byte once while the receivers pass on what they have. Once a receiver has all that it was
+/// One that may be the only one (an *origin*: the maker, or who reads from S3) tells each chunk to one receiver first, a
+/// few at a time, so that its interface sends every byte once while the receivers pass on what they have. Once a receiver has all that it was
 /// told, and there is nothing that nobody was told, it is told what others were, a few at a time as well: it says at
-/// once what it has by then. (What BitTorrent calls super-seeding, with a window.)
+/// once what it has by then. (What BitTorrent calls super-seeding, with a window.) What an origin has from other hosts
+/// it tells everybody, too.
 package struct OfferStateMachine: Sendable {
   /// A connection to a receiver.
   package typealias ReceiverID = UInt64
@@ -23,6 +24,8 @@ package struct OfferStateMachine: Sendable {
   /// Chunks that all receivers together are told ahead of those that they have.
   private let window: Int
   private var verified: ChunkMap
+  /// What an origin has from other hosts.
+  private var foreign: ChunkMap?
   /// What somebody was told, and may be asked for.
   private var given: ChunkMap
   private var receivers: [ReceiverID: Receiver] = [:]
@@ -55,7 +58,12 @@ package struct OfferStateMachine: Sendable {
   }
 
   /// These chunks are verified here.
-  package mutating func verified(_ map: ChunkMap) { verified = map }
+  ///
+  /// - Parameter foreign: those that an origin has from other hosts.
+  package mutating func verified(_ map: ChunkMap, foreign: ChunkMap? = nil) {
+    verified = map
+    self.foreign = foreign
+  }
 
   /// A receiver has a chunk, from here or from elsewhere.
   package mutating func acknowledged(_ receiver: ReceiverID, _ chunk: Int) { receivers[receiver]?.open.remove(chunk) }
@@ -70,6 +78,10 @@ package struct OfferStateMachine: Sendable {
       return news
     }
     let before = state.told
+    if let foreign {
+      state.told.formUnion(foreign)
+      given.formUnion(foreign)
+    }
     // What one was told waits for that one: the fewer, the more is left for whoever is fast.
     let share = max(min(4, window), window / receivers.count)
     tell(&state, share - state.open.count, notIn: given)

@@ -29,6 +29,9 @@ public final class TransferServer: Sendable {
   private struct State {
     var isClosed = false
     var connections: [UInt64: TransferSocket] = [:]
+    /// Connections of each receiver of each object.
+    var receivers: [Receiver: Int] = [:]
+    var served = 0
     var nextConnection: UInt64 = 0
     /// Threads that accept or serve.
     var threads = 0
@@ -39,7 +42,8 @@ public final class TransferServer: Sendable {
   ///
   /// - Parameters:
   ///   - endpoint: TCP; port 0 for any free one.
-  ///   - maximumConnections: connections at once; more are closed unanswered.
+  ///   - maximumConnections: receivers at once, the spare connections of one counted too, which get half of them at
+  ///     most; others are told to come again.
   ///   - traffic: what this host sends, by whatever server.
   ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
   ///   - asked: told of each host that asks for an object of which it serves its own chunks.
@@ -133,10 +137,38 @@ public final class TransferServer: Sendable {
     listener.close()
   }
 
-  /// Registers a connection; `nil` when there are too many or the server was closed.
+  /// Connections beyond the maximum that are told so; others are closed unanswered.
+  private static let unserved = 64
+
+  private struct Receiver: Hashable {
+    var host: HostID?
+    var object: ObjectID
+  }
+
+  /// Takes a place for a receiver; false when there is none.
+  ///
+  /// Many that have a spare connection each must not keep those away that have none.
+  private func enter(_ receiver: Receiver) -> Bool {
+    state.withLock { state in
+      let isSpare = receiver.host != nil && state.receivers[receiver] != nil
+      guard state.served < (isSpare ? maximumConnections / 2 : maximumConnections) else { return false }
+      state.served += 1
+      state.receivers[receiver, default: 0] += 1
+      return true
+    }
+  }
+
+  private func leave(_ receiver: Receiver) {
+    state.withLock { state in
+      state.served -= 1
+      state.receivers[receiver] = state.receivers[receiver].flatMap { $0 > 1 ? $0 - 1 : nil }
+    }
+  }
+
+  /// Registers a connection; `nil` when there are far too many or the server was closed.
   private func admit(_ socket: TransferSocket) -> UInt64? {
     state.withLock { state in
-      guard !state.isClosed, state.connections.count < maximumConnections else { return nil }
+      guard !state.isClosed, state.connections.count < maximumConnections + Self.unserved else { return nil }
       state.nextConnection += 1
       state.threads += 1
       state.connections[state.nextConnection] = socket
@@ -155,6 +187,12 @@ public final class TransferServer: Sendable {
       return try socket.send(
         .refused(.notFound, "Host \(hello.name) has no replica of object \(object): fetch it from another source."))
     }
+    let place = Receiver(host: receiver.host, object: object)
+    guard enter(place) else {
+      return try socket.send(
+        .refused(.full, "Host \(hello.name) serves as many receivers as it may: ask it again, or another."))
+    }
+    defer { leave(place) }
     if let host = receiver.host, let endpoint = Endpoint(bulk) {
       asked(object, TransferPeer(host: host, bulk: endpoint))
     }

@@ -83,8 +83,15 @@ import Testing
     }
     #expect(cases.map(\.mayFail) == [false, true])
     var lost = run(cases[1], s3: 0, wire: nil)
+    lost.faultSeconds = 0.5
     lost.loaders[0].error = MobulaError(.notFound, "gone")
     #expect(cases[1].problem(with: lost, size: 10) == nil)
+    // The loaders took a second.
+    for seconds in [nil, 1.5] {
+      lost.faultSeconds = seconds
+      #expect(cases[1].problem(with: lost, size: 10) != nil)
+    }
+    lost.faultSeconds = 0.5
     lost.loaders[0].error = MobulaError(.deadlineExceeded, "slow")
     #expect(cases[1].problem(with: lost, size: 10) != nil)
   }

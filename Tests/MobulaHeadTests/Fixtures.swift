@@ -21,7 +21,8 @@ func digest(_ seed: UInt32 = 0) -> ObjectDigest {
 }
 
 func sealed(
-  _ object: ObjectID, held: Bool = false, contains: [ObjectID] = [], digest: ObjectDigest = digest()
+  _ object: ObjectID, held: Bool = false, contains: [ObjectID] = [], digest: ObjectDigest = digest(),
+  geometry: ChunkGeometry = geometry
 ) -> HostChange {
   .sealed(SealedReplica(object: object, geometry: geometry, digest: digest, contains: contains, isHeld: held))
 }

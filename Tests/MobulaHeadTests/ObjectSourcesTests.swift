@@ -114,11 +114,11 @@ import Testing
     #expect(directory.locate(question(2, b, model)) == [answer(2, a)])
   }
 
-  @Test func oneHostFetchesWhatSeveralClaim() throws {
+  @Test func severalHostsReadWhatTheyClaim() throws {
     var directory = ObjectDirectoryStateMachine()
     let name = "s3://models/one#e1"
-    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .yours(model))
-    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(2)) == .exists(model))
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .fill(model))
+    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(2)) == .fill(model))
     #expect(throws: MobulaError.self) {
       var again = directory
       _ = again.changed(a, [.partial(model, geometry)])
@@ -128,27 +128,51 @@ import Testing
     #expect(directory.locate(question(2, c, model)) == [])
     #expect(directory.changed(a, [.partial(model, geometry)]) == [answer(1, a, nil), answer(2, a, nil)])
     #expect(sources(directory.changed(b, [.partial(model, geometry)])) == [:])
-    // The claimer is lost; who asks again may claim it, and goes on with what it has.
+    // One of the two is lost: the other reads on.
     #expect(directory.hostsLost([a]) == [])
-    #expect(directory.locate(question(3, b, model, excluded: [a])) == [.refuse(3, model, .unclaimed(name: name))])
-    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(3)) == .yours(model))
+    #expect(directory.locate(question(3, c, model, excluded: [a])) == [answer(3, b, nil)])
     #expect(directory.changed(b, [sealed(model)]) == [])
+    #expect(try directory.claim(name, geometry: geometry, by: c, fresh: object(3)) == .exists(model))
     // Nobody holds it, but it has a name.
     #expect(try directory.unnamed(name) == [.drop(model, hosts: [b])])
   }
 
-  @Test func aClaimWhoseAnswerWasLostIsAnsweredAgain() throws {
+  @Test func whatNobodyReadsAnyMoreIsClaimedAgain() throws {
     var directory = ObjectDirectoryStateMachine()
     let name = "s3://models/one#e1"
-    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .yours(model))
-    #expect(directory.registered(a, HostInventory()) == [])
-    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(2)) == .yours(model))
-    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(3)) == .exists(model))
-    #expect(directory.changed(a, [.partial(model, geometry)]) == [])
-    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(4)) == .exists(model))
-    #expect(directory.changed(a, [sealed(model)]) == [])
-    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(5)) == .exists(model))
-    #expect(directory.names == [name: model])
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .fill(model))
+    _ = directory.changed(a, [.partial(model, geometry)])
+    _ = directory.changed(b, [.partial(model, geometry)])
+    #expect(directory.partsFailed(a, model) == [])
+    #expect(directory.locate(question(3, b, model, excluded: [a])) == [.refuse(3, model, .unclaimed(name: name))])
+    #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(3)) == .fill(model))
+  }
+
+  /// Two parts of one chunk each.
+  @Test func eachPartIsReadByOneHost() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let geometry = try ChunkGeometry(objectSize: 3 << 20, chunkSize: 2 << 20)
+    let name = "s3://models/one#e1"
+    func take(_ id: UInt64, _ host: HostID, finished: Range<Int>? = nil, at seconds: Double = 0) -> [DirectoryAction] {
+      directory.takePart(
+        PartQuestion(id: RequestID(id), host: host, object: model), finished: finished, geometry: geometry,
+        now: .seconds(seconds))
+    }
+    for host in [a, b, c] {
+      #expect(try directory.claim(name, geometry: geometry, by: host, fresh: model) == .fill(model))
+    }
+    #expect(take(1, a) == [.part(1, 0..<1)])
+    #expect(take(2, b) == [.part(2, 1..<2)])
+    #expect(take(3, c) == [])
+    #expect(take(4, b, finished: 1..<2, at: 1) == [])
+    // What a host leaves undone is for who waits longest.
+    #expect(directory.partsFailed(a, model) == [.part(3, 0..<1)])
+    // What a lost host has read is read again.
+    #expect(directory.hostsLost([b]) == [.part(4, nil)])
+    #expect(take(5, c, finished: 0..<1, at: 2) == [.part(5, 1..<2)])
+    #expect(take(6, a, at: 2) == [])
+    #expect(directory.changed(c, [sealed(model, geometry: geometry)]) == [.part(6, nil)])
+    #expect(take(7, a) == [.part(7, nil)])
   }
 
   @Test func aFailedClaimLeavesNothingBehind() throws {

@@ -15,6 +15,7 @@ struct TestApp: MobulaApp {
     case "losses": try await losses(cluster)
     case "outage": try await outage(cluster)
     case "broadcasts": try await broadcasts(cluster)
+    case "directory": try await directory(cluster)
     default: throw Failure("SCENARIO is not one of those that the test app has")
     }
     print("done")

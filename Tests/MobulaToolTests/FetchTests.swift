@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Glibc
 import MobulaBench
 import MobulaCore
 import MobulaS3
@@ -94,6 +95,126 @@ struct FetchTests {
     try await withCluster(environment: without) { cluster in
       let missing = try await cluster.mobula("fetch", "s3://models/whisper/")
       #expect(missing.status == .status(1) && missing.errors.contains("AWS_SECRET_ACCESS_KEY"), "\(missing)")
+    }
+  }
+
+  private struct Fetched: Decodable {
+    struct Source: Decodable {
+      var source: String
+      var bytes: Int
+    }
+    var name: String
+    var size: Int
+    var sources: [Source]?
+    var reason: String?
+
+    func bytes(from source: String) -> Int { sources?.first { $0.source == source }?.bytes ?? 0 }
+    /// Besides S3's bytes an object has a header.
+    var isWhole: Bool { size <= sources!.reduce(0) { $0 + $1.bytes } }
+  }
+
+  private func explained(_ finished: Finished) throws -> Fetched {
+    try #require(finished.status.isSuccess, "\(finished)")
+    return try #require(try JSONDecoder().decode([Fetched].self, from: Data(finished.output.utf8)).first)
+  }
+
+  private func withModel(
+    of size: Int, _ body: (SeaweedServer, [UInt8], [String: String]) async throws -> Void
+  ) async throws {
+    let s3 = try await SeaweedServer.start()
+    do {
+      let client = s3.client()
+      try await client.createBucket("models")
+      let model = SyntheticModel(size: size, seed: 3)
+      let bytes = model.bytes(in: 0..<size)
+      try await client.put(bucket: "models", key: "m/model.bin", bytes: bytes)
+      try await client.put(bucket: "models", key: "m/model.bin.txt", bytes: Array("text".utf8))
+      try await client.put(bucket: "models", key: "m/sub/empty", bytes: [0])
+      await client.shutdown()
+      let environment = ["AWS_ENDPOINT_URL": s3.endpoint.description, "AWS_REGION": "us-east-1"]
+        .merging(s3.credentials.environment) { $1 }
+      try await body(s3, bytes, environment)
+    } catch {
+      await s3.stop()
+      throw error
+    }
+    await s3.stop()
+  }
+
+  private let url = "s3://models/m/model.bin"
+
+  /// Limited, so that they are at it at the same time.
+  @Test(.timeLimit(.minutes(2))) func hostsReadItTogether() async throws {
+    try await withModel(of: 40_000_000) { s3, bytes, environment in
+      let limit = ["--receive-limit", "10MB/s"]
+      try await withCluster(others: 2, limit, joining: limit, environment: environment) { cluster in
+        let before = try await s3.bytesSent(bucket: "models")
+        async let first = cluster.mobula("fetch", url, "--explain", "--json")
+        async let second = cluster.mobula("fetch", url, "--explain", "--json", host: 1)
+        async let third = cluster.mobula("fetch", url, "--explain", "--json", host: 2)
+        let fetched = try await [first, second, third].map(explained)
+        #expect(try await s3.bytesSent(bucket: "models") - before == bytes.count)
+        for (index, one) in fetched.enumerated() {
+          #expect(one.name == url && one.size == bytes.count && one.isWhole && one.reason == nil, "\(one)")
+          #expect(one.bytes(from: "s3") > 0 && one.bytes(from: "h\((index + 1) % 3)") > 0, "\(one)")
+        }
+        for host in 0..<3 {
+          let copy = cluster.folder.path + "/copy\(host)"
+          #expect(try await cluster.mobula("get", url, "-o", copy, host: host).status.isSuccess)
+          #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bytes))
+        }
+        let text = try await cluster.mobula("fetch", url, "--explain")
+        #expect(text.output.contains("from S3: the parts that this host was to read"), "\(text)")
+        #expect(try await s3.bytesSent(bucket: "models") - before == bytes.count)
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(2))) func whatALostHostWasToReadOthersRead() async throws {
+    try await withModel(of: 40_000_000) { s3, bytes, environment in
+      let limit = ["--receive-limit", "10MB/s"]
+      try await withCluster(others: 2, limit, joining: limit, environment: environment) { cluster in
+        async let first = cluster.mobula("fetch", url, "--explain", "--json", within: .seconds(100))
+        async let second = cluster.mobula("fetch", url, "--explain", "--json", host: 1, within: .seconds(100))
+        async let third = cluster.mobula("fetch", url, host: 2, within: .seconds(100))
+        // Until it has read something.
+        while try await s3.bytesSent(bucket: "models") < 6_000_000 { try await Task.sleep(for: .milliseconds(50)) }
+        for process in RunningProcess.all() where process.variable("MOBULA_DIRECTORY") == cluster.directory(2) {
+          kill(process.pid, SIGKILL)
+        }
+        let fetched = try await [first, second].map(explained)
+        for one in fetched { #expect(one.isWhole, "\(one)") }
+        _ = try await third
+        for host in 0..<2 {
+          let copy = cluster.folder.path + "/copy\(host)"
+          #expect(try await cluster.mobula("get", url, "-o", copy, host: host).status.isSuccess)
+          #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bytes))
+        }
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(2))) func s3IsReadWhereItIsFasterThanTheHosts() async throws {
+    try await withModel(of: 60_000_000) { s3, bytes, environment in
+      try await withCluster(others: 1, ["--send-limit", "2MB/s"], environment: environment) { cluster in
+        #expect(try await cluster.mobula("fetch", url).status.isSuccess)
+        let one = try explained(try await cluster.mobula("fetch", url, "--explain", "--json", host: 1))
+        #expect(one.isWhole && one.bytes(from: "h0") > 0 && one.bytes(from: "s3") > 30_000_000, "\(one)")
+        #expect(one.reason?.contains("hosts brought") == true)
+        let copy = cluster.folder.path + "/copy"
+        #expect(try await cluster.mobula("get", url, "-o", copy, host: 1).status.isSuccess)
+        #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bytes))
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(2))) func aDirectoryIsMappedWhole() async throws {
+    try await withModel(of: 3_000_001) { s3, bytes, environment in
+      try await withCluster(environment: environment) { cluster in
+        let own = ["SCENARIO": "directory"].merging(cluster.environment(0)) { $1 }
+        let finished = try await run(Products.testApp, [], environment: own)
+        #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      }
     }
   }
 }

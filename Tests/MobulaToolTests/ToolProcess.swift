@@ -99,9 +99,9 @@ struct TestCluster: Sendable {
     throw MobulaError(.unavailable, "No port is free.")
   }
 
-  /// Starts the head's host, and `others` more that join it.
+  /// Starts the head's host with `arguments`, and `others` more that join it, with `joining`.
   static func start(
-    others: Int = 0, _ arguments: [String] = [], environment: [String: String] = [:]
+    others: Int = 0, _ arguments: [String] = [], joining: [String] = [], environment: [String: String] = [:]
   ) async throws -> TestCluster {
     let folder = try TemporaryFolder()
     let port = try freePort()
@@ -119,7 +119,7 @@ struct TestCluster: Sendable {
             "start", "--address", cluster.head, "--token-file", cluster.directory(0) + "/token", "--name",
             "h\(index + 1)",
             "--capacity", "256MB",
-          ], environment: environment.merging(cluster.environment(index + 1)) { $1 })
+          ] + joining, environment: environment.merging(cluster.environment(index + 1)) { $1 })
         try #require(joined.status.isSuccess, "\(joined.errors)")
       }
       return cluster
@@ -148,10 +148,10 @@ struct TestCluster: Sendable {
 
 /// A cluster for the length of `body`.
 func withCluster(
-  others: Int = 0, _ arguments: [String] = [], environment: [String: String] = [:],
+  others: Int = 0, _ arguments: [String] = [], joining: [String] = [], environment: [String: String] = [:],
   _ body: (TestCluster) async throws -> Void
 ) async throws {
-  let cluster = try await TestCluster.start(others: others, arguments, environment: environment)
+  let cluster = try await TestCluster.start(others: others, arguments, joining: joining, environment: environment)
   do {
     try await body(cluster)
   } catch {

@@ -7,7 +7,8 @@ import Testing
   private let a = HostID(high: 0, low: 1), b = HostID(high: 0, low: 2), c = HostID(high: 0, low: 3)
   private let own = HostID(high: 0, low: 9)
 
-  private func machine(chunks: Int = 4, _ change: (inout ExchangeLimits) -> Void = { _ in }) throws
+  private func machine(chunks: Int = 4, filled: Bool = false, _ change: (inout ExchangeLimits) -> Void = { _ in })
+    throws
     -> ExchangeStateMachine
   {
     var limits = ExchangeLimits()
@@ -15,8 +16,8 @@ import Testing
     limits.bytesInFlight = 0
     change(&limits)
     return ExchangeStateMachine(
-      geometry: try ChunkGeometry(objectSize: chunks * 65_536 - 1, chunkSize: 65_536), own: own, limits: limits, seed: 1
-    )
+      geometry: try ChunkGeometry(objectSize: chunks * 65_536 - 1, chunkSize: 65_536), own: own, limits: limits,
+      isFilled: filled, seed: 1)
   }
 
   private func open(_ machine: inout ExchangeStateMachine, _ lanes: Int..., wantsNews: Bool = false) throws {
@@ -175,6 +176,69 @@ import Testing
     #expect(machine.tick(now: .seconds(20)) == [.close(1), .fail(lost)])
   }
 
+  @Test func aBusySourceIsAskedAgainLater() throws {
+    var machine = try machine()
+    _ = machine.started([a], now: .zero)
+    #expect(machine.ended(1, MobulaError(.full, "It serves enough."), now: .zero) == [.findSources])
+    #expect(machine.knownHosts == [a] && machine.failedHosts.isEmpty)
+    #expect(machine.refused(MobulaError(.unavailable, "There is no other."), now: .zero) == [])
+    #expect(machine.tick(now: .milliseconds(950)) == [])
+    #expect(machine.tick(now: .milliseconds(1000)).contains(.open(2, a)))
+  }
+
+  @Test func whatIsFilledIsAskedOfNobody() throws {
+    var machine = try machine(filled: true)
+    // There need be no other host.
+    #expect(machine.started([], now: .zero) == [.findSources])
+    #expect(machine.refused(MobulaError(.unavailable, "There is no host."), now: .zero) == [])
+    #expect(machine.reserve(1..<3) == [1..<3])
+    #expect(machine.reserve(0..<4) == [0..<1, 3..<4])
+    _ = machine.unreserve(3..<4, now: .zero)
+    _ = machine.found([a], now: .seconds(1))
+    try open(&machine, 1, wantsNews: true)
+    // What is filled already is told to whom it may concern; what is being filled is not asked for.
+    #expect(machine.filled(1, now: .seconds(1)) == [])
+    #expect(try machine.offered(1, [0..<4], now: .seconds(1)) == [.acknowledge(1, 1), .request(1, 3)])
+    #expect(machine.filled(2, now: .seconds(1)) == [.acknowledge(1, 2)])
+    // What could not be filled is asked for.
+    #expect(machine.unreserve(0..<1, now: .seconds(1)) == [.request(1, 0)])
+    _ = try receive(&machine, 1, 3, at: .seconds(1))
+    #expect(try receive(&machine, 1, 0, at: .seconds(1)).suffix(2) == [.close(1), .complete])
+  }
+
+  @Test func theLastFilledChunkIsTheEnd() throws {
+    var machine = try machine(filled: true)
+    _ = machine.started([], now: .zero)
+    #expect(machine.reserveLast(3) == [1..<4])
+    #expect(machine.reserveLast(3) == [0..<1])
+    for chunk in 0..<3 { #expect(machine.filled(chunk, now: .zero) == []) }
+    #expect(machine.filled(3, now: .zero) == [.complete])
+  }
+
+  @Test func whenFillingFailsTheHostsMustHaveIt() throws {
+    let refusal = MobulaError(.unavailable, "There is no host.")
+    for isRefused in [true, false] {
+      var machine = try machine(filled: true)
+      _ = machine.started([], now: .zero)
+      if isRefused { _ = machine.refused(refusal, now: .zero) }
+      let actions = machine.fillEnded(MobulaError(.denied, "S3 denies it."), now: .seconds(3))
+      if isRefused {
+        guard case .fail(let error)? = actions.last else {
+          Issue.record("\(actions)")
+          return
+        }
+        #expect(error.message == "There is no host. The last source failed so: S3 denies it.")
+      } else {
+        // The head has yet to say.
+        #expect(actions == [])
+        guard case .fail? = machine.refused(refusal, now: .seconds(3)).last else {
+          Issue.record("it goes on without a source")
+          return
+        }
+      }
+    }
+  }
+
   @Test func whatNoSourceSaysIsRefused() throws {
     var machine = try machine()
     _ = machine.started([a], now: .zero)
@@ -205,13 +269,15 @@ import Testing
     try open(&machine, 1)
     _ = try machine.offered(1, [0..<1000], now: .zero)
     _ = machine.tick(now: .zero)
+    // The first to arrive begins the measurement.
+    _ = try receive(&machine, 1, at: .zero)
     let actions = try receive(&machine, 1, at: .milliseconds(500))
     #expect(actions.suffix(3) == [.open(2, a), .open(3, a), .open(4, a)])
     for lane in 2...4 {
       try open(&machine, lane)
       _ = try machine.offered(lane, [0..<1000], now: .milliseconds(500))
     }
-    _ = machine.tick(now: .milliseconds(500))
+    _ = try receive(&machine, 1, at: .milliseconds(500))
     return machine
   }
 
@@ -280,15 +346,23 @@ import Testing
 @Suite struct LaneTunerTests {
   private func tuner(maximum: Int = 4) -> LaneTuner {
     var tuner = LaneTuner(maximum: maximum, enough: 10_000)
-    tuner.changed(.zero)
+    begin(&tuner, at: .zero)
     return tuner
+  }
+
+  /// The first bytes begin the measurement.
+  private func begin(_ tuner: inout LaneTuner, at now: Duration) {
+    tuner.paused()
+    let idle = tuner.arrived(0, now - .seconds(10), lanes: 1)
+    let first = tuner.arrived(1_000_000, now, lanes: 1)
+    #expect(idle == .keep && first == .keep)
   }
 
   @Test func allAreTriedAndKeptWhereTheyBringMore() {
     var tuner = tuner()
     #expect(tuner.arrived(500, .milliseconds(400), lanes: 1) == .keep)
     #expect(tuner.arrived(500, .milliseconds(500), lanes: 1) == .add(3))
-    tuner.changed(.milliseconds(600))
+    begin(&tuner, at: .milliseconds(600))
     #expect(tuner.arrived(1200, .milliseconds(1100), lanes: 4) == .keep)
     // For good, whatever comes.
     #expect(tuner.arrived(1, .milliseconds(1700), lanes: 4) == .keep)
@@ -297,9 +371,9 @@ import Testing
   @Test func oneIsEnoughWhereMoreAreNotFaster() {
     var tuner = tuner()
     #expect(tuner.arrived(1000, .milliseconds(500), lanes: 1) == .add(3))
-    tuner.changed(.milliseconds(500))
+    begin(&tuner, at: .milliseconds(500))
     #expect(tuner.arrived(1050, .seconds(1), lanes: 4) == .remove(3))
-    tuner.changed(.seconds(1))
+    begin(&tuner, at: .seconds(1))
     #expect(tuner.arrived(5000, .seconds(2), lanes: 1) == .keep)
   }
 
@@ -307,7 +381,7 @@ import Testing
     var tuner = tuner()
     #expect(tuner.arrived(20_000, .milliseconds(2), lanes: 1) == .keep)
     #expect(tuner.arrived(1, .milliseconds(3), lanes: 1) == .add(3))
-    tuner.changed(.milliseconds(4))
+    begin(&tuner, at: .milliseconds(4))
     #expect(tuner.arrived(10_000, .milliseconds(7), lanes: 4) == .remove(3))
   }
 
@@ -320,6 +394,7 @@ import Testing
   @Test func nothingIsJudgedThatDoesNotArrive() {
     var tuner = tuner()
     #expect(tuner.arrived(0, .seconds(1), lanes: 1) == .keep)
-    #expect(tuner.arrived(1000, .milliseconds(1500), lanes: 1) == .add(3))
+    #expect(tuner.arrived(1000, .milliseconds(1500), lanes: 1) == .keep)
+    #expect(tuner.arrived(1000, .milliseconds(2000), lanes: 1) == .add(3))
   }
 }

@@ -64,14 +64,50 @@ import Testing
     #expect(host.server.connectionCount == 0)
   }
 
-  @Test func connectionsBeyondTheLimitAreClosed() async throws {
+  /// A source that is busy has not failed.
+  @Test func whoIsOneTooManyComesAgain() async throws {
     let original = try makeReplica(chunks: 1)
     let host = try TestHost(serving: [original], maximumConnections: 1)
     let first = try host.connect()
-    // Cut off just before or just after its end of the connection stands.
-    let code = await errorCode { try await host.fetch(into: original.empty()) }
-    #expect(code == .connectionClosed || code == .unavailable)
+    try first.send(.open(original.object, bulk: ""))
+    _ = try first.receiveMessage(patience)
+    let second = try host.connect()
+    try second.send(.open(original.object, bulk: ""))
+    guard case .refused(.full, _) = try second.receiveMessage(patience) else {
+      Issue.record("the second is served")
+      return
+    }
+    second.close()
+    let copy = try original.empty()
+    let fetching = Task { try await host.fetch(into: copy) }
+    try await Task.sleep(for: .milliseconds(200))
+    #expect(copy.chunkMap.verifiedCount == 0)
     first.close()
+    _ = try await fetching.value
+    #expect(copy.digest == original.digest)
+    await host.close()
+  }
+
+  /// Of a source's places, one receiver's second connection gets none in the second half.
+  @Test func spareConnectionsLeaveRoom() async throws {
+    let original = try makeReplica(chunks: 1)
+    let host = try TestHost(serving: [original], maximumConnections: 4)
+    let receiver = HostID.random()
+    var sockets: [TransferSocket] = []
+    for isServed in [true, true, false] {
+      let socket = try TransferSocket.connect(to: host.server.endpoint, peer: "the server", by: .now + .seconds(10)) {
+        _ in
+      }
+      _ = try socket.authenticateAsClient(token: TestHost.token, hello: TestHost.hello(receiver), patience)
+      try socket.send(.open(original.object, bulk: ""))
+      let answer = try socket.receiveMessage(patience)
+      if case .opened = answer { #expect(isServed) } else { #expect(!isServed, "\(answer)") }
+      sockets.append(socket)
+    }
+    let copy = try original.empty()
+    _ = try await host.fetch(into: copy)
+    #expect(copy.digest == original.digest)
+    for socket in sockets { socket.close() }
     await host.close()
   }
 

@@ -115,8 +115,10 @@ import Testing
   @Test(.timeLimit(.minutes(1))) func whoAsksAfterTheEndIsToldAtOnce() {
     let flow = TrafficControl().flow(.get)
     flow.close()
-    #expect(flow.wait(1000, upTo: .seconds(90)) == .closed)
-    #expect(flow.wait(1000, upTo: .seconds(90)) == .closed)
+    let began = ContinuousClock.now
+    for _ in 0..<2 { #expect(flow.wait(1000, upTo: .seconds(20)) == .closed) }
+    // Not the 20 s that it might have waited; the machine may be busy.
+    #expect(ContinuousClock.now - began < .seconds(15))
   }
 
   @Test func theFramesSayThePriority() throws {

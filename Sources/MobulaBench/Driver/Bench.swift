@@ -32,7 +32,7 @@ public final class Bench: Sendable {
   private let cases: [PlannedCase]
   private let runs: Mutex<[Int: [BenchRun]]> = Mutex([:])
   /// What the simulation says of the cases that were asked for.
-  private let predictions: Mutex<[PlannedCase: Double?]> = Mutex([:])
+  private let predictions: Mutex<[Prediction: Double?]> = Mutex([:])
   /// What the driver says it failed of.
   private let failure = Mutex<MobulaError?>(nil)
   /// What runs showed that can't be.
@@ -78,7 +78,7 @@ public final class Bench: Sendable {
 
   /// Runs some of the cases on a cluster of so many hosts.
   ///
-  /// - Returns: the line rate between two of the hosts; `nil` where nothing is shaped.
+  /// - Returns: the line rate between two of the hosts; `nil` on loopback.
   private func run(_ cases: Range<Int>, hosts: Int, runs: Int) async throws -> LineRate? {
     let certificates = options.tls ? try Self.makeCertificates() : nil
     defer { if let certificates { removeTree(certificates.path) } }
@@ -168,7 +168,8 @@ public final class Bench: Sendable {
       if rate.bytesPerSecond > best.bytesPerSecond { best = rate }
     }
     let iperf3 = try await LineRateProbe.measureWithIperf3(from: sender, to: receiver, connections: 4)
-    let streams = iperf3.map { "\(fixed($0.bytesPerSecond / 1e6, digits: 0)) MB/s" } ?? "not installed"
+    let streams =
+      iperf3.map { "\(fixed($0.bytesPerSecond / 1e6, digits: 0)) MB/s" } ?? "nothing (it is not installed, or fails)"
     say("iperf3 with 4 streams: \(streams)")
     return best
   }
@@ -231,13 +232,19 @@ public final class Bench: Sendable {
     if let problem = problems.withLock({ $0.first }) { throw MobulaError(.mismatch, problem) }
   }
 
+  private struct Prediction: Hashable {
+    var item: PlannedCase
+    var bytesPerSecond: Double
+  }
+
   /// Of shaped interfaces only: the others' limit is the processor.
   private func prediction(of item: PlannedCase, _ lineRate: LineRate) -> Double? {
     guard lineRate.nic != nil else { return nil }
+    let key = Prediction(item: item, bytesPerSecond: lineRate.bytesPerSecond)
     return predictions.withLock { known in
-      if let seconds = known[item] { return seconds }
+      if let seconds = known[key] { return seconds }
       let seconds = item.predictedSeconds(size: options.size.bytes, bytesPerSecond: lineRate.bytesPerSecond)
-      known[item] = .some(seconds)
+      known[key] = .some(seconds)
       return seconds
     }
   }
@@ -251,7 +258,8 @@ public final class Bench: Sendable {
 
   private func finished(_ run: FinishedRun, lineRate: LineRate?) {
     guard cases.indices.contains(run.index) else { return }
-    let one = BenchRun(loaders: run.loaders, s3Bytes: run.fromS3, wireBytes: run.received)
+    let one = BenchRun(
+      loaders: run.loaders, s3Bytes: run.fromS3, wireBytes: run.received, faultSeconds: run.faultSeconds)
     if let problem = cases[run.index].problem(with: one, size: options.size.bytes) {
       problems.withLock { $0.append(problem) }
     }

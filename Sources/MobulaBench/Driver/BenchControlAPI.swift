@@ -25,6 +25,8 @@ struct FinishedRun: Codable, Sendable {
   var loaders: [BenchLoader]
   var fromS3: Int?
   var received: Int?
+  /// When the fault had happened, from the common start; `nil` when it had not when all had ended.
+  var faultSeconds: Double?
 }
 
 /// Why the driver is about to end.

@@ -40,6 +40,14 @@ public enum BenchDriver {
   }
 }
 
+/// What may end while a case is measured.
+private enum Occurrence: Sendable {
+  case loaded(Int, LoadTimes)
+  /// The fault, so many seconds after the common start.
+  case happened(Double)
+  case nothing
+}
+
 private actor DriverRun {
   private let orders: DriverOrders
   private let cluster: Cluster
@@ -135,7 +143,7 @@ private actor DriverRun {
     }
     let before = try await control.call(BenchControlAPI.counters, Empty())
     let start = monotonicSeconds() + 0.15
-    let times = try await withThrowingTaskGroup(of: (Int, LoadTimes)?.self) { group in
+    let (times, faultSeconds) = try await withThrowingTaskGroup(of: Occurrence.self) { group in
       let measured = item.measured
       if let fault = item.fault, let reference, let witness = measured.first {
         let (control, size, actor) = (control, orders.model.size, actors[witness])
@@ -144,14 +152,14 @@ private actor DriverRun {
             try await Task.sleep(for: .milliseconds(5))
           }
           _ = try await control.call(BenchControlAPI.fault, fault)
-          return nil
+          return .happened(monotonicSeconds() - start)
         }
         for index in actors.indices where !measured.contains(index) {
           let actor = actors[index]
           // Whether it succeeds doesn't count.
           group.addTask {
             _ = try? await actor.load(reference, from: .relay, at: start)
-            return nil
+            return .nothing
           }
         }
       }
@@ -162,25 +170,31 @@ private actor DriverRun {
           switch item.kind {
           case .replication(let policy):
             do {
-              return (index, try await actor.load(reference!, from: policy, at: start))
+              return .loaded(index, try await actor.load(reference!, from: policy, at: start))
             } catch let error as MobulaError where item.mayFail {
-              return (
-                index, LoadTimes(seconds: monotonicSeconds() - start, touched: 0, bytesCopied: 0, error: error)
-              )
+              let seconds = monotonicSeconds() - start
+              return .loaded(index, LoadTimes(seconds: seconds, touched: 0, bytesCopied: 0, error: error))
             }
-          case .s3Direct: return (index, try await actor.download(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
-          case .s3Planned: return (index, try await actor.fetch(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          case .s3Direct:
+            return .loaded(index, try await actor.download(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
+          case .s3Planned:
+            return .loaded(index, try await actor.fetch(orders.url, s3Endpoint: orders.s3Endpoint, at: start))
           }
         }
       }
       var times: [Int: LoadTimes] = [:]
-      for try await case let (index, time)? in group {
-        times[index] = time
+      var faultSeconds: Double?
+      for try await occurrence in group {
+        switch occurrence {
+        case .loaded(let index, let time): times[index] = time
+        case .happened(let seconds): faultSeconds = seconds
+        case .nothing: break
+        }
         // One that is slow need not end at all.
         if times.count == measured.count { break }
       }
       group.cancelAll()
-      return times
+      return (times, faultSeconds)
     }
     let after = try await control.call(BenchControlAPI.counters, Empty())
     let due = item.fromS3(size: orders.model.size)
@@ -202,7 +216,7 @@ private actor DriverRun {
         return BenchLoader(
           host: place.hostName, pod: place.podName, seconds: time.seconds, touched: time.touched,
           bytesCopied: time.bytesCopied, error: time.error)
-      }, fromS3: fromS3, received: difference(after.received, before.received))
+      }, fromS3: fromS3, received: difference(after.received, before.received), faultSeconds: faultSeconds)
   }
 
   private func difference(_ after: Int?, _ before: Int?) -> Int? {

@@ -1,6 +1,6 @@
 public import MobulaCore
 
-/// What one TCP connection carries between two hosts.
+/// What TCP carries between two hosts: over one connection, or over the best number of them where nothing is shaped.
 public struct LineRate: Hashable, Sendable, CustomStringConvertible {
   /// Payload.
   public let bytesPerSecond: Double

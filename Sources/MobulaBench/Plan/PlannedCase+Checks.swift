@@ -28,12 +28,17 @@ extension PlannedCase {
   /// What a run shows that can't be if the bytes went the way that the case says; `nil` when all is right.
   func problem(with run: BenchRun, size: Int) -> String? {
     for loader in run.loaders {
-      if let error = loader.error, error.code == .deadlineExceeded {
-        return "\(id): host \(loader.host) was left to its deadline where it could have been told: \(error.message)"
+      if let error = loader.error, error.code != .notFound {
+        return "\(id): host \(loader.host) was not told that the model is gone, but \"\(error.message)\"."
       }
     }
-    // A fault may cost bytes, and the host that it befalls has none.
-    if fault != nil { return nil }
+    if fault != nil {
+      guard let seconds = run.faultSeconds, seconds < run.slowest else {
+        return "\(id): the hosts had the model before anything befell one of them: take a larger --size."
+      }
+      // A fault may cost bytes, and the host that it befalls has none.
+      return nil
+    }
     if let bytes = run.s3Bytes, bytes != fromS3(size: size) {
       return "\(id): \(bytes) bytes left S3 and not \(fromS3(size: size))."
     }

@@ -25,7 +25,7 @@ extension ObjectDirectoryStateMachine {
           records[object] = nil
         } else if seen.insert(object).inserted {
           // What is read of the record afterwards is read again: a second copy would make each change copy it all.
-          actions += serve(object)
+          actions += serve(object) + serveReaders(object)
           if let watchers = records[object]?.watchers, !watchers.isEmpty,
             records[object]?.planner.complete.isEmpty == false
           {
@@ -51,6 +51,7 @@ extension ObjectDirectoryStateMachine {
       requests[request] = nil
       actions.append(.refuse(request, object, endedJobs.contains(object.job) ? .jobEnded : .deleted))
     }
+    for reader in record.readers where parts.removeValue(forKey: reader) != nil { actions.append(.part(reader, nil)) }
     for watcher in record.watchers { waits[watcher]?.objects.removeAll { $0 == object } }
     for content in record.contents { records[content]?.containers.remove(object) }
     return actions

@@ -36,11 +36,8 @@ extension ObjectDirectoryStateMachine {
     return bury(object, record) + settle(record.contents)
   }
 
-  /// A host wants to fetch what `name` stands for (one version of one S3 object): the
-  /// first that asks does, the others locate what it fetches.
-  ///
-  /// A host that asks again before it has reported anything of it is told again that it
-  /// does: it may not have had the first answer.
+  /// A host wants to fetch what `name` stands for (one version of one S3 object): it reads it together with all others
+  /// that want it, as long as no host has all of it.
   ///
   /// - Parameter fresh: the identifier that the object gets if nobody has asked before.
   /// - Throws: `MobulaError` (`mismatch`) when there are replicas of another size under that name.
@@ -55,27 +52,29 @@ extension ObjectDirectoryStateMachine {
         "\(name) has \(geometry.objectSize) bytes, but the object fetched under that name \(record.geometry?.objectSize ?? 0); remove it with `mobula rm \(object)`."
       )
     }
-    let hasBegun =
-      record.planner.filler != host || record.planner.partial.contains(host) || !record.planner.complete.isEmpty
-    if record.planner.hasRoot, hasBegun { return .exists(object) }
-    // Nobody has asked before, or its first claimer left it undone, or every host has evicted it.
+    guard record.planner.complete.isEmpty else { return .exists(object) }
+    // Nobody has asked before, or others read it, or left it undone, or every host has evicted it.
+    var fill = record.fill ?? FillPlanner(geometry)
+    guard fill.join(host) else { return .exists(object) }
     names[name] = object
     record.names.insert(name)
     record.claimedName = name
     record.geometry = geometry
-    record.planner.fill(by: host)
+    record.fill = fill
+    record.planner.setFills(host, true)
     records[object] = record
-    return .yours(object)
+    return .fill(object)
   }
 
   /// A claim that nobody fulfils and nobody waits for leaves no name behind. One that was fulfilled stays,
   /// though every host have evicted the object: it can come again.
   mutating func forgetClaim(of object: ObjectID) {
     guard let record = records[object], let name = record.claimedName, record.digest == nil, record.planner.isEmpty,
-      record.planner.filler == nil, record.holders.isEmpty, record.waiting.isEmpty
+      record.planner.fillers.isEmpty, record.holders.isEmpty, record.waiting.isEmpty
     else { return }
     names[name] = nil
     records[object]?.names.remove(name)
     records[object]?.claimedName = nil
+    records[object]?.fill = nil
   }
 }

@@ -12,10 +12,14 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var names: [String: ObjectID] = [:]
   var requests: [RequestID: LocateQuestion] = [:]
   var waits: [RequestID: ObjectWait] = [:]
+  /// Hosts that wait for a part of an object to read from outside.
+  var parts: [RequestID: PartQuestion] = [:]
   var endedJobs = EndedJobs()
   var tombstones: Tombstones
   /// Where hosts are, for those that say so.
   var zones: [HostID: String] = [:]
+  /// The last instant that anybody told.
+  var clock = Duration.zero
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
   private(set) var isSettling = false
 
@@ -42,8 +46,12 @@ package struct ObjectDirectoryStateMachine: Sendable {
       // Also where it only has a source: that answer was lost with the connection. What it
       // fetches from outside goes on meanwhile.
       let isKnown = record.planner.isReady(host) || record.planner.given[host] != nil
-      if isKnown, !replicas.contains(object), record.planner.filler != host { changes.append(.gone(object)) }
+      if isKnown, !replicas.contains(object), !record.planner.fillers.contains(host) { changes.append(.gone(object)) }
       if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
+    }
+    // An answer may have been lost with the connection: what it reads is given again, and it says so if it has it.
+    for object in records.filter({ $0.value.fill?.hosts.contains(host) == true }).keys {
+      records[object]?.fill?.readAnew(host)
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
     for (name, object) in inventory.names where isSettling && names[name] == nil && !tombstones.contains(object) {
@@ -60,6 +68,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       forget(request)
       actions.append(.refuse(request.id, request.object, .receiverLost))
     }
+    actions += forgetParts { hosts.contains($0.host) }
     let objects = records.keys.sorted()
     for object in objects {
       for host in hosts { records[object]?.removeReplica(of: host) }
@@ -71,10 +80,12 @@ package struct ObjectDirectoryStateMachine: Sendable {
 
   /// A host's process was started again, and is about to register: nobody waits for what it asked before.
   mutating func hostRestarted(_ host: HostID) -> [DirectoryAction] {
-    requests.values.filter { $0.host == host }.sorted { $0.id < $1.id }.map { request in
+    let refused: [DirectoryAction] = requests.values.filter { $0.host == host }.sorted { $0.id < $1.id }.map {
+      request in
       forget(request)
       return .refuse(request.id, request.object, .receiverLost)
     }
+    return refused + forgetParts { $0.host == host }
   }
 
   /// A receiver takes an object from nobody any more, whether it is complete or not.
@@ -154,6 +165,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     record.geometry = report.geometry
     record.digest = report.digest
     record.planner.completed(host)
+    record.fill = nil
     record.lastHost = nil
     if report.isHeld { record.holders.insert(host) }
     if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }

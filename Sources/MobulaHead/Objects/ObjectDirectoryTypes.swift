@@ -80,10 +80,17 @@ package enum LocateAnswer: Hashable, Sendable {
 }
 
 enum ClaimAnswer: Hashable, Sendable {
-  /// The asking host is the one that fetches it.
-  case yours(ObjectID)
-  /// The object is there or on its way: locate it.
+  /// The asking host reads it from outside, alone or with others: ask for parts.
+  case fill(ObjectID)
+  /// The object is there, or enough hosts read it: locate it.
   case exists(ObjectID)
+}
+
+/// A host asks which part of an object to read from outside next.
+package struct PartQuestion: Hashable, Sendable {
+  var id: RequestID
+  var host: HostID
+  var object: ObjectID
 }
 
 package enum DirectoryAction: Hashable, Sendable {
@@ -93,6 +100,8 @@ package enum DirectoryAction: Hashable, Sendable {
   case drop(ObjectID, hosts: [HostID])
   /// The host's replica has other bytes than the first one: it is not used, and shall be freed.
   case reportCorrupt(HostID, ObjectID)
+  /// Read these chunks from outside; nothing any more for `nil`.
+  case part(RequestID, Range<Int>?)
   /// Enough of the objects that somebody waits for are complete.
   case ready(RequestID, [ObjectID])
 }

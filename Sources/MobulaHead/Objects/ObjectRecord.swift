@@ -20,10 +20,14 @@ struct ObjectRecord: Sendable {
   var lastHost: HostID?
   /// Who waits for it, in the order of asking.
   var waiting: [RequestID] = []
+  /// Which host reads what of it from outside, until one has all of it.
+  var fill: FillPlanner?
+  /// Who waits for a part to read, in the order of asking.
+  var readers: [RequestID] = []
   /// Who waits for it among others.
   var watchers: Set<RequestID> = []
 
-  /// Whether there is one host that has every chunk, or gets them from outside.
+  /// Whether there is one host that has every chunk, or some that get them from outside.
   var hasRoot: Bool { planner.hasRoot }
 
   /// Whether anybody ever had chunks of it.
@@ -32,7 +36,7 @@ struct ObjectRecord: Sendable {
   /// Whether there is nothing to remember.
   var isBlank: Bool {
     !hasExisted && holders.isEmpty && names.isEmpty && containers.isEmpty && waiting.isEmpty
-      && watchers.isEmpty && planner.given.isEmpty
+      && readers.isEmpty && watchers.isEmpty && planner.given.isEmpty
   }
 
   /// Whether a replica of these bytes can't be one of this object. Once no replica is left, any may be.
@@ -45,7 +49,8 @@ struct ObjectRecord: Sendable {
   mutating func removeReplica(of host: HostID) {
     let wasLast = planner.complete == [host]
     planner.removeReplica(of: host)
-    if planner.filler == host { planner.fill(by: nil) }
+    planner.setFills(host, false)
+    fill?.lost(host)
     if wasLast { lastHost = host }
   }
 }

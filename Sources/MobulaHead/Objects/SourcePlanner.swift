@@ -25,8 +25,8 @@ struct SourcePlanner: Sendable {
   private(set) var complete: [HostID] = []
   /// Hosts with some chunks, able to serve them.
   private(set) var partial: Set<HostID> = []
-  /// The host that fills its replica from outside the cluster, from S3.
-  private(set) var filler: HostID?
+  /// Hosts that fill their replicas from outside the cluster, from S3, each with a part of it: together they have all.
+  private(set) var fillers: Set<HostID> = []
   /// The sources of each receiver that is not complete.
   private(set) var given: [HostID: Set<HostID>] = [:]
   /// For each source, how many receivers it was given to.
@@ -40,8 +40,8 @@ struct SourcePlanner: Sendable {
   private var generator = SeededGenerator(seed: 0)
 
   var isEmpty: Bool { ready.isEmpty }
-  /// Whether there is one host that has every chunk, or gets them from outside.
-  var hasRoot: Bool { !complete.isEmpty || filler != nil }
+  /// Whether there is one host that has every chunk, or some that get them from outside.
+  var hasRoot: Bool { !complete.isEmpty || !fillers.isEmpty }
   /// Every host with a replica, whole or not, in the order of their identifiers.
   var replicas: [HostID] { ready.sorted() }
 
@@ -50,7 +50,7 @@ struct SourcePlanner: Sendable {
   mutating func completed(_ host: HostID) {
     partial.remove(host)
     forget(host)
-    if filler == host { filler = nil }
+    fillers.remove(host)
     if !complete.contains(host) { complete.append(host) }
     add(host)
   }
@@ -81,9 +81,9 @@ struct SourcePlanner: Sendable {
     for source in given.removeValue(forKey: receiver) ?? [] { change(source, by: -1) }
   }
 
-  mutating func fill(by host: HostID?) {
-    filler = host
-    if let host { forget(host) }
+  /// `host` fills its replica from outside, too; or doesn't any more.
+  mutating func setFills(_ host: HostID, _ fills: Bool) {
+    if fills { fillers.insert(host) } else { fillers.remove(host) }
   }
 
   /// Hosts that `receiver` shall take chunks from besides those that it knows; none when it has to wait.
@@ -98,8 +98,8 @@ struct SourcePlanner: Sendable {
     isNear: (HostID) -> Bool = { _ in false }
   ) -> [HostID] {
     var chosen: [HostID] = []
-    if plan == .origin || receiver == filler {
-      chosen = (complete + (filler.map { [$0] } ?? [])).filter { isSource($0, for: receiver, excluded) }
+    if plan == .origin {
+      chosen = (complete + fillers.sorted()).filter { isSource($0, for: receiver, excluded) }
       chosen = Array(chosen.prefix(1))
     } else if ready.count <= Self.sample {
       let free = ready.filter { hasRoom($0) && isSource($0, for: receiver, excluded) }
@@ -107,7 +107,7 @@ struct SourcePlanner: Sendable {
     } else {
       var sampled: Set<HostID> = []
       // Where every chunk is, or comes from, there is most to be had.
-      if let root = complete.first ?? filler { sampled.insert(root) }
+      if let root = complete.first ?? fillers.min() { sampled.insert(root) }
       for _ in 0..<Self.sample { sampled.insert(ready.randomElement(using: &generator)!) }
       let free = sampled.filter { hasRoom($0) && isSource($0, for: receiver, excluded) }.sorted()
       chosen = mixed(leastBusy(free, free.count), count, for: receiver, isNear)
@@ -119,7 +119,7 @@ struct SourcePlanner: Sendable {
   /// Whether any host is left that could be a source, busy or not.
   func hasSource(for receiver: HostID, excluding excluded: Set<HostID>) -> Bool {
     ready.contains { isSource($0, for: receiver, excluded) }
-      || filler.map { $0 != receiver && !excluded.contains($0) } ?? false
+      || fillers.contains { $0 != receiver && !excluded.contains($0) }
   }
 
   private func isSource(_ host: HostID, for receiver: HostID, _ excluded: Set<HostID>) -> Bool {

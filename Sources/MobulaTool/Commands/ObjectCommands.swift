@@ -2,6 +2,7 @@ import ArgumentParser
 import Mobula
 import MobulaBench
 import MobulaCore
+import MobulaHost
 
 struct PutCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -147,22 +148,56 @@ struct FetchCommand: AsyncParsableCommand {
     commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",
     discussion: """
       The host downloads, with the credentials of its own environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-      AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL). What the cluster has already is not downloaded again.
+      AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL). Hosts that want the same read it together, each a part, and
+      give each other what they have read. What the cluster has already is not downloaded again.
 
       Examples:
         mobula fetch s3://models/whisper/
+        mobula fetch s3://models/whisper/model.bin --explain
         mobula fetch s3://models/whisper/model.bin --s3-endpoint http://10.0.0.9:8333
       """)
 
   @Argument(help: "s3://BUCKET/PREFIX") var url: String
   @Option(help: "Another S3 than the one in the host's environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @Flag(help: "Say from where the bytes came, and why.") var explain = false
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
   private struct Fetched: Encodable {
+    struct Source: Encodable {
+      /// `s3`, or a host's name.
+      var source: String
+      var bytes: Int
+    }
     var name: String
     var object: String
     var size: Int
+    /// With `--explain`.
+    var sources: [Source]?
+    /// Why bytes were read from S3 that other hosts had.
+    var reason: String?
+
+    var lines: [String] {
+      guard let sources else { return [] }
+      if sources.isEmpty { return ["  it was made on this host, or came long ago"] }
+      return sources.map { source in
+        let share = size > 0 ? source.bytes * 100 / size : 100
+        let whence = source.source == "s3" ? "S3" : "host \(source.source)"
+        let why =
+          source.source != "s3"
+          ? "which had it first" : reason.map { "also as \($0)" } ?? "the parts that this host was to read"
+        return "  \(ByteCount(source.bytes)) (\(share)%) from \(whence): \(why)"
+      }
+    }
+  }
+
+  private func origins(of object: ObjectID, _ names: [HostID: String], on cluster: Cluster) async throws -> (
+    [Fetched.Source], String?
+  ) {
+    guard let origins = try await cluster.origins(of: object) else { return ([], nil) }
+    let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0] ?? $0.short, bytes: $1) }
+    let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
+    return (s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }, origins.reason)
   }
 
   func run() async throws {
@@ -174,6 +209,10 @@ struct FetchCommand: AsyncParsableCommand {
       let total = entries.reduce(0) { $0 + $1.size.bytes }
       let progress = Progress(url, total: nil)
       defer { progress.finish(succeeded: false) }
+      let names =
+        explain
+        ? Dictionary(try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
+        : [:]
       var done = 0
       var fetched: [Fetched] = []
       for entry in entries {
@@ -183,12 +222,14 @@ struct FetchCommand: AsyncParsableCommand {
           progress.update(before + min(verified.bytes, entry.size.bytes), of: total)
         }
         done += entry.size.bytes
-        fetched.append(Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes))
+        var one = Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes)
+        if explain { (one.sources, one.reason) = try await origins(of: reference.id, names, on: cluster) }
+        fetched.append(one)
       }
       progress.update(done, of: total)
       progress.finish()
       if json.json { return try printJSON(fetched) }
-      for entry in fetched { print("\(entry.object)  \(entry.name)") }
+      for entry in fetched { print((["\(entry.object)  \(entry.name)"] + entry.lines).joined(separator: "\n")) }
     }
   }
 }

@@ -9,8 +9,12 @@ public enum HeadAPI {
   public static let holdsChanged = RPCMethod<HoldChanges, Empty>("head.holdsChanged")
   public static let locate = RPCMethod<LocateRequest, LocateReply>("head.locate")
   public static let transferEnded = RPCMethod<TransferEnded, Empty>("head.transferEnded")
-  /// Of several hosts that want the same thing from S3, one becomes its maker.
+  /// Gives what is in S3 its object. Hosts that want it read it together, each a part at a time.
   public static let claim = RPCMethod<ClaimRequest, ClaimReply>("head.claim")
+  /// Answers with what to read next, as soon as there is something, or nothing any more.
+  public static let takePart = RPCMethod<PartRequest, PartReply>("head.takePart")
+  /// The receiver can't read the object from S3 any more; what it has read it has.
+  public static let partsFailed = RPCMethod<TransferEnded, Empty>("head.partsFailed")
 
   public static let setName = RPCMethod<NameRequest, Empty>("head.setName")
   /// Takes a name away; the object goes if nothing else holds it.
@@ -84,13 +88,36 @@ public struct ClaimRequest: Codable, Sendable {
 
 public struct ClaimReply: Codable, Sendable {
   public var object: ObjectID
-  /// Whether the asking host is to fetch it; otherwise it is there, or on its way to another host.
-  public var isMaker: Bool
+  /// Whether the asking host is to read parts of it; otherwise it is there, or enough others do.
+  public var fills: Bool
 
-  public init(object: ObjectID, isMaker: Bool) {
+  public init(object: ObjectID, fills: Bool) {
     self.object = object
-    self.isMaker = isMaker
+    self.fills = fills
   }
+}
+
+public struct PartRequest: Codable, Sendable {
+  public var host: HostID
+  public var object: ObjectID
+  /// A head that was restarted does not know it.
+  public var geometry: ChunkGeometry
+  /// Chunks that it was given before, and has now.
+  public var finished: Range<Int>?
+
+  public init(host: HostID, object: ObjectID, geometry: ChunkGeometry, finished: Range<Int>?) {
+    self.host = host
+    self.object = object
+    self.geometry = geometry
+    self.finished = finished
+  }
+}
+
+public struct PartReply: Codable, Sendable {
+  /// Chunks to read; `nil` when nothing is left to be read by this host.
+  public var chunks: Range<Int>?
+
+  public init(chunks: Range<Int>?) { self.chunks = chunks }
 }
 
 public struct NameRequest: Codable, Sendable {

@@ -1,5 +1,5 @@
 /// `value` with exactly `digits` (at most 6) digits after the point, without Foundation's formatters.
-func fixed(_ value: Double, digits: Int) -> String {
+package func fixed(_ value: Double, digits: Int) -> String {
   var scale = 1
   for _ in 0..<digits { scale *= 10 }
   guard value.isFinite, abs(value) < 1e12 else { return "\(value)" }

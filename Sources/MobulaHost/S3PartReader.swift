@@ -1,0 +1,127 @@
+import MobulaCore
+import MobulaS3
+import MobulaTransfer
+import MobulaWire
+import Synchronization
+
+/// Reads from S3 what this host is to read of one object: the parts that the head gives it, and more where S3 is faster
+/// than the hosts that have the rest.
+final class S3PartReader: Sendable {
+  /// Parts that are read at the same time.
+  private static let readers = 2
+  /// How often S3 and hosts are compared.
+  private static let interval = Duration.milliseconds(250)
+
+  private struct State {
+    var choice = SourceChoice()
+    /// Parts that are being read.
+    var reading = 0
+  }
+
+  private let host: HostID
+  private let head: PeerLink
+  private let client: S3Client
+  private let url: S3URL
+  private let info: S3ObjectInfo
+  private let header: [UInt8]
+  private let traffic: TrafficControl
+  private let ledger: FetchLedger
+  private let takesParts: Bool
+  private let state = Mutex(State())
+
+  /// - Parameters:
+  ///   - header: the object's first bytes, before those of S3.
+  ///   - traffic: what this host receives.
+  ///   - takesParts: whether the head gives this host parts to read; otherwise others have everything.
+  init(
+    host: HostID, head: PeerLink, client: S3Client, url: S3URL, info: S3ObjectInfo, header: [UInt8],
+    traffic: TrafficControl, ledger: FetchLedger, takesParts: Bool
+  ) {
+    self.host = host
+    self.head = head
+    self.client = client
+    self.url = url
+    self.info = info
+    self.header = header
+    self.traffic = traffic
+    self.ledger = ledger
+    self.takesParts = takesParts
+  }
+
+  /// Reads until the calling task is cancelled: as long as S3 answers, the object can't be lost.
+  ///
+  /// - Throws: `MobulaError` when S3 can't be read; the other hosts get what this one was to read.
+  func fill(_ exchange: ObjectExchange) async throws {
+    do {
+      try await withThrowingTaskGroup { group in
+        if takesParts {
+          for _ in 0..<Self.readers { group.addTask { try await self.readParts(exchange) } }
+        }
+        group.addTask { try await self.readWhatIsSlow(exchange) }
+        try await group.waitForAll()
+      }
+    } catch {
+      if !(error is CancellationError) {
+        let failed = TransferEnded(receiver: host, object: exchange.object)
+        _ = try? await head.call(HeadAPI.partsFailed, failed)
+      }
+      throw error
+    }
+  }
+
+  /// Reads one part after another, until the head has none any more.
+  private func readParts(_ exchange: ObjectExchange) async throws {
+    var finished: Range<Int>?
+    while true {
+      let request = PartRequest(
+        host: host, object: exchange.object, geometry: exchange.geometry, finished: finished)
+      let reply = try await head.call(HeadAPI.takePart, request, deadline: .seconds(3600))
+      guard let chunks = reply.chunks else { return }
+      // From the head, and yet from outside.
+      guard chunks.lowerBound >= 0, chunks.upperBound <= exchange.geometry.count else {
+        throw MobulaError(
+          .protocolViolation, "The head gave chunks \(chunks) that \(url) does not have: run one version.")
+      }
+      try await read(exchange.reserve(chunks))
+      finished = chunks
+    }
+  }
+
+  private func readWhatIsSlow(_ exchange: ObjectExchange) async throws {
+    let start = ContinuousClock.now
+    while true {
+      try await Task.sleep(for: Self.interval)
+      let (bytesPerSecond, missing) = exchange.progress
+      let chunkSize = exchange.geometry.chunkSize
+      let reason = state.withLock { state in
+        // What S3 brings at the same time would be missing in what hosts bring.
+        state.reading > 0
+          ? state.choice.isReading()
+          : state.choice.tick(
+            hosts: bytesPerSecond, missing: missing * chunkSize, now: ContinuousClock.now - start)
+      }
+      guard let reason else { continue }
+      let reserved = exchange.reserveLast(max(1, SourceChoice.part / chunkSize))
+      guard !reserved.runs.isEmpty else { continue }
+      ledger.explain(exchange.object, reason)
+      try await read(reserved)
+    }
+  }
+
+  private func read(_ reserved: ReservedChunks) async throws {
+    // Nobody else reads it before it is given up.
+    defer { reserved.release() }
+    guard !reserved.runs.isEmpty else { return }
+    let began = ContinuousClock.now
+    let count = state.withLock { state in
+      state.reading += 1
+      return state.reading
+    }
+    defer { state.withLock { $0.reading -= 1 } }
+    try await client.download(
+      bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
+      partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) })
+    let seconds = (ContinuousClock.now - began) / .seconds(1)
+    state.withLock { $0.choice.read(bytes: reserved.bytes, seconds: seconds, beside: count - 1) }
+  }
+}
