@@ -113,12 +113,12 @@ import Testing
   @Test(.enabled("needs SeaweedFS", benchesRun))
   func everyKeyOfTheSchemaIsThere() async throws {
     let json = try await Self.onLoopback.figures.value.json
-    #expect(json.keys == ["version", "emulation", "size", "lineRate", "cases"])
+    #expect(json.keys == ["version", "emulation", "size", "nic", "tls", "lineRate", "cases"])
     #expect(json["version"] == .number(1) && json["lineRate"] == .null)
     for item in try #require(json["cases"]).elements {
-      #expect(item.keys == ["id", "sources", "loaders", "slowest", "limit", "ratio", "s3Bytes", "wireBytes"])
+      #expect(item.keys == ["id", "sources", "loaders", "slowest", "limit", "ratio", "predicted", "s3Bytes", "wireBytes"])
       for loader in try #require(item["loaders"]).elements {
-        #expect(loader.keys == ["host", "pod", "seconds", "touched", "bytesCopied"])
+        #expect(loader.keys == ["host", "pod", "seconds", "touched", "bytesCopied", "error"])
       }
     }
   }
