@@ -1,22 +1,27 @@
 internal import Glibc
 internal import MobulaCore
 
-/// Finds the `weed` program in the project's Python environment.
+/// Finds the `weed` program, and other servers, in the project's Python environment.
 enum SeaweedBinary {
-  /// The program's path, searched for in this order: the environment given, the one that
-  /// `MOBULA_PYTHON_ENVIRONMENT` names, `.venv` here or in a folder above, up to the package's root.
+  /// The program's path; see `find`.
   ///
   /// - Throws: `MobulaError` (`notFound`) that says how to install it.
   static func locate(
     pythonEnvironment: String?, _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> String {
+    if let path = find("weed", pythonEnvironment: pythonEnvironment, environment) { return path }
     let named = pythonEnvironment ?? environment["MOBULA_PYTHON_ENVIRONMENT"]
-    for folder in named.map({ [$0] }) ?? defaultFolders() {
-      let path = "\(folder)/bin/weed"
-      if access(path, X_OK) == 0 { return path }
-    }
     throw MobulaError(
       .notFound, "SeaweedFS is not installed\(named.map { " in \($0)" } ?? ""): run `make environment`.")
+  }
+
+  /// The path of a program, searched for in this order: the environment given, the one that
+  /// `MOBULA_PYTHON_ENVIRONMENT` names, `.venv` here or in a folder above, up to the package's root.
+  static func find(
+    _ program: String, pythonEnvironment: String? = nil, _ environment: [String: String] = currentEnvironment()
+  ) -> String? {
+    let named = pythonEnvironment ?? environment["MOBULA_PYTHON_ENVIRONMENT"]
+    return (named.map { [$0] } ?? defaultFolders()).map { "\($0)/bin/\(program)" }.first { access($0, X_OK) == 0 }
   }
 
   private static func defaultFolders() -> [String] {

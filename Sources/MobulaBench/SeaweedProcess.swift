@@ -15,7 +15,8 @@ final class SeaweedProcess: Sendable {
   private let sockets: [String]
 
   init(
-    program: String, address: String, ports: SeaweedPorts, accessKey: String, secretKey: String
+    program: String, address: String, ports: SeaweedPorts, accessKey: String, secretKey: String,
+    iam: SeaweedIAM? = nil
   ) throws(MobulaError) {
     // Inside of namespaces it lives in what goes with them, and even its sockets do: its folder is its `/tmp`.
     var scratch: String?
@@ -34,6 +35,11 @@ final class SeaweedProcess: Sendable {
         {"identities":[{"name":"mobula","credentials":[{"accessKey":"\(accessKey)","secretKey":"\(secretKey)"}],\
         "actions":["Admin","Read","Write","List","Tagging"]}]}
         """, to: "s3.json")
+      var options: [String] = []
+      if let iam {
+        _ = try folder.write(try iam.json(), to: "iam.json")
+        options.append("-s3.iam.config=\(own)/iam.json")
+      }
       let log = try folder.openLog()
       // A session of its own: Ctrl-C ends it through `stop` or the guard, after those who use it.
       server = try ChildProcess.spawn(
@@ -44,7 +50,7 @@ final class SeaweedProcess: Sendable {
           "-master.volumeSizeLimitMB=1024", "-volume.port=\(ports.volume)", "-volume.max=200", "-filer",
           "-filer.port=\(ports.filer)", "-s3", "-s3.port=\(ports.s3)", "-s3.port.iceberg=0", "-s3.port.lance=0",
           "-s3.config=\(own)/s3.json", "-metricsIp=\(address)", "-metricsPort=\(ports.metrics)",
-        ],
+        ] + options,
         // Nothing else of ours: it would take AWS_ACCESS_KEY_ID for one more identity.
         environment: ["PATH": "/usr/bin:/bin", "HOME": own, "GOMEMLIMIT": "400MiB", Self.mark: folder.path],
         output: .descriptor(log.rawValue), errors: .descriptor(log.rawValue), newSession: true)

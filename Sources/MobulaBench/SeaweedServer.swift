@@ -16,17 +16,19 @@ public final class SeaweedServer: Sendable {
   /// - Parameters:
   ///   - address: the IPv4 address that it binds; 127.0.0.1 by default. This process must reach it too.
   ///   - pythonEnvironment: where it is installed; see `SeaweedBinary.locate`.
+  ///   - iam: roles that its STS, on the same port, gives out; no STS by default.
   ///   - deadline: 30 s by default; it takes 3 to 10 s.
   /// - Throws: `MobulaError`: `notFound` when it is not installed, `unavailable` with the end of its log when it
   ///   does not start, `deadlineExceeded`.
   public static func start(
-    address: String = "127.0.0.1", pythonEnvironment: String? = nil, deadline: Duration = .seconds(30)
+    address: String = "127.0.0.1", pythonEnvironment: String? = nil, iam: SeaweedIAM? = nil,
+    deadline: Duration = .seconds(30)
   ) async throws -> SeaweedServer {
     let program = try SeaweedBinary.locate(pythonEnvironment: pythonEnvironment)
     let end = ContinuousClock.now + deadline
     // It exits at once when a port was taken meanwhile; others are tried then.
     for attempt in 1...3 {
-      let server = try SeaweedServer(program: program, address: address, ports: try .free())
+      let server = try SeaweedServer(program: program, address: address, ports: try .free(), iam: iam)
       do {
         try await server.waitUntilReady(until: end)
         return server
@@ -43,7 +45,9 @@ public final class SeaweedServer: Sendable {
     (try? SeaweedBinary.locate(pythonEnvironment: pythonEnvironment)) != nil
   }
 
-  private init(program: String, address: String, ports: SeaweedPorts) throws(MobulaError) {
+  private init(
+    program: String, address: String, ports: SeaweedPorts, iam: SeaweedIAM?
+  ) throws(MobulaError) {
     var generator = SystemRandomNumberGenerator()
     func secret() -> String { hexadecimal((0..<16).map { _ in UInt8.random(in: .min ... .max, using: &generator) }) }
     let (accessKey, secretKey) = (secret(), secret())
@@ -51,7 +55,7 @@ public final class SeaweedServer: Sendable {
     endpoint = S3Endpoint(host: address, port: ports.s3)
     metrics = "http://\(address):\(ports.metrics)/metrics"
     running = try SeaweedProcess(
-      program: program, address: address, ports: ports, accessKey: accessKey, secretKey: secretKey)
+      program: program, address: address, ports: ports, accessKey: accessKey, secretKey: secretKey, iam: iam)
   }
 
   /// A client with the server's credentials.
