@@ -53,7 +53,7 @@ let package = Package(
     library("MobulaWire", ["MobulaCore", nioCore, nioPosix, nioTLS, nioSSL, crypto, log]),
     library("MobulaStore", ["MobulaCore", "CMobula"]),
     library("MobulaTransfer", ["MobulaCore", "MobulaWire", "CMobula"]),
-    library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, http, crypto]),
+    library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, nioSSL, http, crypto]),
     library("MobulaHead", ["MobulaCore", "MobulaWire", log]),
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
@@ -68,9 +68,8 @@ let package = Package(
     .executableTarget(
       name: "MobulaTool",
       dependencies: [
-        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaStore", "MobulaWire", "MobulaCore",
-        "MobulaTestKit", arguments, log,
-        signals,
+        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaStore", "MobulaWire",
+        "MobulaCore", "MobulaTestKit", arguments, log, signals,
       ],
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
@@ -82,7 +81,7 @@ let package = Package(
     tests(
       "MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks", "MobulaStoreProcess"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
-    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore"]),
+    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore", crypto]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore"]),

@@ -14,6 +14,8 @@ final class S3Fetcher: Sendable {
   private let notes: ObjectNotes
   private let traffic: TrafficControl
   private let log: Logger
+  /// One for all clients, so that credentials are got and renewed once a host.
+  private let credentials = S3CredentialsChain()
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[String: S3Client]>([:])
 
@@ -37,9 +39,9 @@ final class S3Fetcher: Sendable {
     for client in open { await client.shutdown() }
   }
 
-  private func client(_ endpoint: String?) throws -> S3Client {
+  private func client(_ endpoint: String?) async throws -> S3Client {
     if let client = clients.withLock({ $0[endpoint ?? ""] }) { return client }
-    let client = try S3Client.fromEnvironment(endpoint: endpoint)
+    let client = try await S3Client.fromEnvironment(endpoint: endpoint, credentials: credentials)
     let (kept, spare) = clients.withLock { clients -> (S3Client, S3Client?) in
       if let other = clients[endpoint ?? ""] { return (other, client) }
       clients[endpoint ?? ""] = client
@@ -63,7 +65,7 @@ final class S3Fetcher: Sendable {
   /// Returns while the bytes are still arriving: a pin waits for them.
   func fetch(_ request: FetchRequest) async throws -> FetchReply {
     let url = try S3URL(request.url)
-    let client = try client(request.endpoint)
+    let client = try await client(request.endpoint)
     let info = try await client.head(bucket: url.bucket, key: url.key)
     let (layout, header) = ValueLayout.blob(size: info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
@@ -83,7 +85,7 @@ final class S3Fetcher: Sendable {
   /// - Returns: false when S3 has another version of it by now.
   func fetchAgain(_ object: ObjectID, _ origin: ObjectNotes.Origin) async throws -> Bool {
     let url = try S3URL(origin.request.url)
-    let client = try client(origin.request.endpoint)
+    let client = try await client(origin.request.endpoint)
     let info = try await client.head(bucket: url.bucket, key: url.key)
     guard origin.version == "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)" else { return false }
     let (layout, header) = ValueLayout.blob(size: info.size)

@@ -1,5 +1,5 @@
 internal import AsyncHTTPClient
-public import MobulaCore
+internal import MobulaCore
 
 /// An object as HEAD shows it.
 public struct S3ObjectInfo: Hashable, Sendable {
@@ -20,7 +20,7 @@ public struct S3ObjectInfo: Hashable, Sendable {
   }
 }
 
-/// Speaks to one S3 service with one set of credentials.
+/// Speaks to one S3 service with the credentials of one provider.
 ///
 /// What fails for the moment (connections, 5xx, 429) is tried again as
 /// `S3Configuration.retry` says; every request has a deadline. All methods throw
@@ -30,7 +30,9 @@ public final class S3Client: Sendable {
   public let configuration: S3Configuration
   let transport: S3Transport
 
-  public init(configuration: S3Configuration, credentials: S3Credentials) {
+  /// - Parameter credentials: asked before every request; an `S3Credentials` for fixed ones, else an
+  ///   `S3CredentialsChain` or another provider.
+  public init(configuration: S3Configuration, credentials: any S3CredentialsProvider) {
     self.configuration = configuration
     transport = S3Transport(configuration: configuration, credentials: credentials)
   }
@@ -41,9 +43,15 @@ public final class S3Client: Sendable {
     Task { try? await http.shutdown() }
   }
 
-  /// Configuration and credentials from the environment; see their `fromEnvironment`.
-  public static func fromEnvironment(endpoint: String? = nil) throws(MobulaError) -> S3Client {
-    S3Client(configuration: try .fromEnvironment(endpoint: endpoint), credentials: try .fromEnvironment())
+  /// Configuration and credentials from where the AWS SDKs find them: see `S3CredentialsChain`.
+  ///
+  /// - Parameter credentials: a chain that several clients share; one of its own by default.
+  /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint, a profile or a file that can't be used. Credentials
+  ///   are looked for with the first request.
+  public static func fromEnvironment(
+    endpoint: String? = nil, credentials: S3CredentialsChain = S3CredentialsChain()
+  ) async throws -> S3Client {
+    S3Client(configuration: try await credentials.configuration(endpoint: endpoint), credentials: credentials)
   }
 
   /// Closes all connections; requests made later fail. Without it they are closed when the client goes.
@@ -55,21 +63,27 @@ public final class S3Client: Sendable {
   public func head(bucket: String, key: String) async throws -> S3ObjectInfo {
     try await retrying {
       do {
-        let answer = try await self.transport.send(S3Request(method: .head, bucket: bucket, key: key))
-        guard let size = answer.size, let etag = answer.etag else {
-          throw self.malformed("its answer to HEAD has no Content-Length or no ETag", bucket: bucket, key: key)
-        }
-        return S3ObjectInfo(
-          size: size, etag: etag, lastModified: answer.header("last-modified"),
-          versionID: answer.header("x-amz-version-id"))
+        return try await self.headOnce(bucket: bucket, key: key)
       } catch let error as S3Error where 400...499 ~= error.httpStatus {
         // A HEAD's error has no text; the same question as a GET of one byte
         // tells a missing bucket from a missing key, or a wrong secret.
         _ = try await self.transport.send(
           S3Request(method: .get, bucket: bucket, key: key, headers: [("range", "bytes=0-0")]))
-        throw error
+        // It may have shown that the session token had expired, and brought new credentials.
+        guard [400, 401, 403].contains(error.httpStatus) else { throw error }
+        return try await self.headOnce(bucket: bucket, key: key)
       }
     }
+  }
+
+  private func headOnce(bucket: String, key: String) async throws -> S3ObjectInfo {
+    let answer = try await transport.send(S3Request(method: .head, bucket: bucket, key: key))
+    guard let size = answer.size, let etag = answer.etag else {
+      throw malformed("its answer to HEAD has no Content-Length or no ETag", bucket: bucket, key: key)
+    }
+    return S3ObjectInfo(
+      size: size, etag: etag, lastModified: answer.header("last-modified"),
+      versionID: answer.header("x-amz-version-id"))
   }
 
   /// All objects whose key begins with `prefix`, in the service's order, fetched `pageSize` (1 to 1000) a request.

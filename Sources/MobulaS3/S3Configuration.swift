@@ -31,11 +31,20 @@ public struct S3Configuration: Sendable {
   public static func fromEnvironment(
     endpoint: String? = nil, _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> S3Configuration {
+    try fromEnvironment(endpoint: endpoint, environment, shared: SharedConfig())
+  }
+
+  /// As above; what the environment does not say is taken from the profile of AWS's shared files.
+  static func fromEnvironment(
+    endpoint: String?, _ environment: [String: String], shared: SharedConfig
+  ) throws(MobulaError) -> S3Configuration {
     func first(_ names: String...) -> String? {
       names.lazy.compactMap { environment[$0] }.first { !$0.isEmpty }
     }
-    var configuration = S3Configuration(region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? "us-east-1")
-    if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") {
+    let (region, profile) = (try shared.region(), try shared.endpoint(of: "s3", environment))
+    var configuration = S3Configuration(
+      region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? region ?? "us-east-1")
+    if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") ?? profile {
       configuration.endpoint = try S3Endpoint(text)
     }
     return configuration

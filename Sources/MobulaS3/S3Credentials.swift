@@ -1,16 +1,20 @@
+public import FoundationEssentials
 public import MobulaCore
 
 /// Who asks. Its description never shows the secrets.
-public struct S3Credentials: Sendable, CustomStringConvertible, CustomReflectable {
+public struct S3Credentials: Sendable, Equatable, CustomStringConvertible, CustomReflectable {
   public let accessKey: String
   let secretKey: String
   let sessionToken: String?
+  /// When temporary credentials end; `nil` for those that don't, or don't say.
+  public let expiration: Date?
 
-  /// `sessionToken` comes with temporary credentials only.
-  public init(accessKey: String, secretKey: String, sessionToken: String? = nil) {
+  /// `sessionToken` and `expiration` come with temporary credentials only.
+  public init(accessKey: String, secretKey: String, sessionToken: String? = nil, expiration: Date? = nil) {
     self.accessKey = accessKey
     self.secretKey = secretKey
     self.sessionToken = sessionToken
+    self.expiration = expiration
   }
 
   /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is set, `AWS_SESSION_TOKEN`.
@@ -38,6 +42,9 @@ public struct S3Credentials: Sendable, CustomStringConvertible, CustomReflectabl
     variables["AWS_SESSION_TOKEN"] = sessionToken
     return variables
   }
+
+  /// Whether they have a session token, and so an end.
+  public var isTemporary: Bool { sessionToken != nil }
 
   public var description: String { "S3 credentials of \(accessKey)" }
 

@@ -11,10 +11,10 @@ struct S3Transport: Sendable {
   static let maximumDocument = 16 * 1_048_576
 
   let configuration: S3Configuration
-  let credentials: S3Credentials
+  let credentials: any S3CredentialsProvider
   let http: HTTPClient
 
-  init(configuration: S3Configuration, credentials: S3Credentials) {
+  init(configuration: S3Configuration, credentials: any S3CredentialsProvider) {
     self.configuration = configuration
     self.credentials = credentials
     var settings = HTTPClient.Configuration(
@@ -27,8 +27,21 @@ struct S3Transport: Sendable {
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
   }
 
-  /// - Throws: `S3Error`, `CancellationError`, or what a payload's producer threw.
+  /// Sends with credentials that are valid now; once more with new ones where the service says that they are not.
+  ///
+  /// - Throws: `S3Error`, `CancellationError`, what the provider of credentials or a payload's producer threw.
   func send(_ request: S3Request) async throws -> S3Body {
+    let used = try await credentials.credentials()
+    do {
+      return try await send(request, with: used)
+    } catch let error as S3Error where error.refusesToken(of: used) && credentials.drop(used) {
+      let fresh = try await credentials.credentials()
+      guard fresh != used else { throw error }
+      return try await send(request, with: fresh)
+    }
+  }
+
+  private func send(_ request: S3Request, with credentials: S3Credentials) async throws -> S3Body {
     let allowed = configuration.deadline(payload: request.payloadBytes)
     let deadline = ContinuousClock.now + allowed
     let response: HTTPClientResponse

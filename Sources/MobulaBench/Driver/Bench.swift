@@ -111,7 +111,7 @@ public final class Bench: Sendable {
     let s3: S3Place
     if let endpoint = options.s3Endpoint {
       seaweed = nil
-      s3 = S3Place(endpoint: endpoint, credentials: try S3Credentials.fromEnvironment())
+      s3 = S3Place(endpoint: endpoint, credentials: try await S3CredentialsChain().credentials())
     } else {
       say("starting SeaweedFS")
       let server = try await SeaweedServer.start(address: emulation.serverAddress)

@@ -115,7 +115,7 @@ struct S3Model {
 
   func download() async throws -> Blob {
     let location = try S3URL(url)
-    let client = try S3Client.fromEnvironment(endpoint: endpoint)
+    let client = try await S3Client.fromEnvironment(endpoint: endpoint)
     do {
       let memory = try await client.downloadIntoMemory(bucket: location.bucket, key: location.key)
       await client.shutdown()

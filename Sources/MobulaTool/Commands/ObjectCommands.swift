@@ -147,9 +147,9 @@ struct FetchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",
     discussion: """
-      The host downloads, with the credentials of its own environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-      AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL). Hosts that want the same read it together, each a part, and
-      give each other what they have read. What the cluster has already is not downloaded again.
+      The host downloads, with the credentials of its own environment, files, container or instance, which
+      `mobula credentials` shows there. Hosts that want the same read it together, each a part, and give each other what
+      they have read. What the cluster has already is not downloaded again.
 
       Examples:
         mobula fetch s3://models/whisper/
