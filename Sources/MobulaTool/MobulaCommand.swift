@@ -18,6 +18,7 @@ struct MobulaCommand: AsyncParsableCommand {
         mobula get model.safetensors -o copy           on any host of the cluster
         mobula broadcast model.safetensors             to every host, before anybody there asks for it
         mobula fetch s3://models/whisper/              from S3 into the cluster, each byte once
+        mobula credentials                             whose credentials S3 would see, and until when
         mobula store                                   what this host's store holds, and for whom
         mobula certificates create --directory tls --cluster lab
                                                        for `mobula start --tls tls` on every host
@@ -28,7 +29,8 @@ struct MobulaCommand: AsyncParsableCommand {
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self,
-      ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self, FetchCommand.self, BroadcastCommand.self,
+      ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self, FetchCommand.self,
+      CredentialsCommand.self, BroadcastCommand.self,
       BenchCommand.self, MicrobenchmarkCommand.self, SimulateCommand.self,
       SuperviseCommand.self, HeadCommand.self,
       HostCommand.self, PodCommand.self,
