@@ -1,0 +1,100 @@
+import Glibc
+import MobulaCore
+import Synchronization
+import Testing
+
+/// A small HTTP server that stands in for one that can't be had here: it answers what a test says, to whole requests.
+final class StandInServer: Sendable {
+  struct Request: Sendable {
+    var method: String
+    /// With its query.
+    var path: String
+    /// Names in lower case.
+    var headers: [String: String]
+    var body: String
+  }
+
+  let port: Int
+  private let listener: SharedDescriptor
+  private let seen = Mutex<[Request]>([])
+
+  init(_ answer: @escaping @Sendable (Request) -> [UInt8]) throws {
+    (listener, port) = try boundSocket()
+    let raw = listener.rawValue
+    try systemCall("listen") { listen(raw, 64) }
+    detachThread(named: "stand-in") { [self] in
+      while true {
+        let connection = accept(raw, nil, nil)
+        guard connection >= 0 else { return }
+        _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
+        detachThread(named: "stand-in") { self.serve(OwnedDescriptor(owning: connection), answer) }
+      }
+    }
+  }
+
+  func stop() { shutdown(listener.rawValue, Int32(SHUT_RDWR)) }
+
+  var url: String { "http://127.0.0.1:\(port)" }
+
+  /// All requests so far.
+  var requests: [Request] { seen.withLock { $0 } }
+
+  private func serve(_ connection: consuming OwnedDescriptor, _ answer: (Request) -> [UInt8]) {
+    var head: [UInt8] = []
+    var byte: UInt8 = 0
+    while !head.suffix(4).elementsEqual("\r\n\r\n".utf8) {
+      guard read(connection.rawValue, &byte, 1) == 1 else { return }
+      head.append(byte)
+    }
+    let lines = String(decoding: head, as: UTF8.self).split(separator: "\r\n")
+    let words = lines[0].split(separator: " ")
+    var headers: [String: String] = [:]
+    for line in lines.dropFirst() {
+      let pair = line.split(separator: ":", maxSplits: 1)
+      headers[pair[0].lowercased()] = pair.count == 2 ? String(pair[1].drop { $0 == " " }) : ""
+    }
+    var body: [UInt8] = []
+    for _ in 0..<(headers["content-length"].flatMap { Int($0) } ?? 0) {
+      guard read(connection.rawValue, &byte, 1) == 1 else { return }
+      body.append(byte)
+    }
+    let request = Request(
+      method: String(words[0]), path: String(words[1]), headers: headers, body: String(decoding: body, as: UTF8.self))
+    seen.withLock { $0.append(request) }
+    var rest = answer(request)[...]
+    while !rest.isEmpty {
+      let sent = rest.withUnsafeBytes { send(connection.rawValue, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+      guard sent > 0 else { return }
+      rest = rest.dropFirst(sent)
+    }
+    shutdown(connection.rawValue, Int32(SHUT_WR))
+    while read(connection.rawValue, &byte, 1) > 0 {}
+  }
+}
+
+/// The expectation that `body` fails with this code and a message with `part` in it.
+func expectMobulaError(
+  _ code: MobulaError.Code, _ part: String, sourceLocation: SourceLocation = #_sourceLocation,
+  _ body: () async throws -> Void
+) async {
+  do {
+    try await body()
+    Issue.record("no error", sourceLocation: sourceLocation)
+  } catch {
+    let error = error as? MobulaError
+    #expect(error?.code == code, "\(error.map { "\($0)" } ?? "another kind of error")", sourceLocation: sourceLocation)
+    #expect(error?.message.contains(part) == true, "\(error?.message ?? "")", sourceLocation: sourceLocation)
+  }
+}
+
+/// Counts calls, from 0.
+final class Counter: Sendable {
+  private let count = Mutex(0)
+
+  func next() -> Int {
+    count.withLock { count in
+      defer { count += 1 }
+      return count
+    }
+  }
+}
