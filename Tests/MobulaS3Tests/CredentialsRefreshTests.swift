@@ -118,6 +118,68 @@ import Testing
     #expect(machine.failed(1, at: at(2)) == .late)
   }
 
+  /// Whatever happens in whatever order: one refresh at a time, one answer to each who waits, and nobody is given
+  /// what has expired or was dropped.
+  @Test(arguments: 0..<200 as Range<UInt64>)
+  func anyOrderOfEvents(seed: UInt64) {
+    var chance = SeededGenerator(seed: seed)
+    var machine = CredentialsRefreshStateMachine()
+    var waiting: Set<Int> = []
+    var refresh: Int?
+    var dropped: Set<String> = []
+    var (clock, made) = (0.0, 0)
+    func check(_ given: S3Credentials) {
+      #expect(!dropped.contains(given.accessKey))
+      #expect(given.expiration.map { at(clock) < $0 } ?? true)
+    }
+    func answered(_ outcome: CredentialsRefreshStateMachine.Outcome) {
+      switch outcome {
+      case .give(let credentials, let waiters):
+        check(credentials)
+        #expect(Set(waiters) == waiting && waiters.count == waiting.count)
+      case .fail(let waiters): #expect(Set(waiters) == waiting && waiters.count == waiting.count)
+      case .late: Issue.record("the refresh was under way")
+      }
+      waiting = []
+      refresh = nil
+    }
+    for waiter in 1...300 {
+      clock += Double.random(in: 0..<200, using: &chance)
+      switch Int.random(in: 0..<8, using: &chance) {
+      case 0:
+        guard let number = refresh else { break }
+        made += 1
+        answered(machine.loaded(credentials("c\(made)", until: clock + 3600), by: number, chance: 0.5, at: at(clock)))
+      case 1:
+        if let number = refresh { answered(machine.failed(number, at: at(clock))) }
+      case 2:
+        if let leaving = waiting.min() {
+          let left = machine.leave(leaving)
+          #expect(left)
+          waiting.remove(leaving)
+        }
+      case 3 where waiter.isMultiple(of: 5):
+        guard case .use(let used) = machine.ask(waiter, at: at(clock)) else { return }
+        machine.drop(used)
+        dropped.insert(used.accessKey)
+      default:
+        switch machine.ask(waiter, at: at(clock)) {
+        case .use(let credentials): check(credentials)
+        case .useAndRefresh(let credentials, let number):
+          check(credentials)
+          #expect(refresh == nil)
+          refresh = number
+        case .refreshAndWait(let number):
+          #expect(refresh == nil)
+          (refresh, waiting) = (number, [waiter])
+        case .wait:
+          #expect(refresh != nil)
+          waiting.insert(waiter)
+        }
+      }
+    }
+  }
+
   // The shell.
 
   @Test func hundredAskersAreOneRefresh() async throws {

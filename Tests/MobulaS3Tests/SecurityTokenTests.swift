@@ -221,7 +221,7 @@ struct SecurityTokenTests {
       let wrong = S3Credentials(accessKey: good.accessKey, secretKey: good.secretKey, sessionToken: token)
       await #expect {
         _ = try await fixture.client(wrong).get(bucket: "models", key: "m")
-      } throws: { ($0 as? MobulaError)?.code == .denied }
+      } throws: { mobulaError($0)?.code == .denied }
     }
   }
 
@@ -241,7 +241,7 @@ struct SecurityTokenTests {
     try await Task.sleep(for: .seconds(SecurityTokenFixture.shortLife + 2))
     await #expect {
       _ = try await fixture.client(old).get(bucket: "models", key: "m")
-    } throws: { ($0 as? MobulaError)?.code == .denied }
+    } throws: { mobulaError($0)?.code == .denied }
     #expect(try await client.head(bucket: "models", key: "m").size == 7)
     #expect(try await client.get(bucket: "models", key: "m").bytes(upTo: 100) == Array("weights".utf8))
     #expect(loads.next() == 2)

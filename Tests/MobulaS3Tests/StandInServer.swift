@@ -3,6 +3,8 @@ import MobulaCore
 import Synchronization
 import Testing
 
+@testable import MobulaS3
+
 /// A small HTTP server that stands in for one that can't be had here: it answers what a test says, to whole requests.
 final class StandInServer: Sendable {
   struct Request: Sendable {
@@ -81,11 +83,14 @@ func expectMobulaError(
     try await body()
     Issue.record("no error", sourceLocation: sourceLocation)
   } catch {
-    let error = error as? MobulaError
+    let error = mobulaError(error)
     #expect(error?.code == code, "\(error.map { "\($0)" } ?? "another kind of error")", sourceLocation: sourceLocation)
     #expect(error?.message.contains(part) == true, "\(error?.message ?? "")", sourceLocation: sourceLocation)
   }
 }
+
+/// An error of the client's in the form that all of them have.
+func mobulaError(_ error: any Error) -> MobulaError? { error as? MobulaError ?? (error as? S3Error)?.mobulaError }
 
 /// Counts calls, from 0.
 final class Counter: Sendable {

@@ -71,7 +71,7 @@ import Testing
           "MOBULA_VAULT_ADDR": server.url, "MOBULA_VAULT_AUTH_ROLE": "mobula", "MOBULA_VAULT_AWS_ROLE": role,
           "VAULT_NAMESPACE": "ns", "MOBULA_VAULT_JWT_FILE": "/jwt",
         ])))
-    return try VaultClient(
+    return VaultClient(
       configuration, CredentialsSurroundings([:], readFile: { $0 == "/jwt" ? Array(jwt.utf8) : nil }),
       sts: STSClient(), now: { [world] in world.settings.withLock { $0.now } })
   }

@@ -86,7 +86,8 @@ import Testing
   func aHostRenewsItsRole() async throws {
     let life = 5
     let role = SeaweedIAM.Role(
-      name: "Reader", actions: ["s3:GetObject", "s3:ListBucket"], resources: ["arn:aws:s3:::models", "arn:aws:s3:::models/*"])
+      name: "Reader", actions: ["s3:GetObject", "s3:ListBucket"],
+      resources: ["arn:aws:s3:::models", "arn:aws:s3:::models/*"])
     let server = try await SeaweedServer.start(iam: SeaweedIAM(roles: [role], tokenDuration: .seconds(life)))
     let folder = try TemporaryFolder()
     defer { folder.remove() }

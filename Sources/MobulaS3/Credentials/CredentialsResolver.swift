@@ -90,8 +90,12 @@ final class CredentialsResolver: Sendable {
 
   private func vault(_ configuration: VaultConfiguration) async throws -> VaultClient {
     if let kept = state.withLock({ $0.vault }), kept.configuration == configuration { return kept.client }
-    let client = try VaultClient(
-      configuration, surroundings, sts: try sts(try await surroundings.sharedConfig()))
+    var http = PlainHTTPClient.shared
+    if let path = configuration.trustedRoots {
+      http = try PlainHTTPClient(trusting: try await surroundings.readFile(path) ?? [], of: path)
+    }
+    let client = VaultClient(
+      configuration, surroundings, sts: try sts(try await surroundings.sharedConfig()), http: http)
     state.withLock { $0.vault = (configuration, client) }
     return client
   }

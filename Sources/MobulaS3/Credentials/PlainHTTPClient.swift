@@ -38,30 +38,32 @@ enum PlainHTTPFailure: Error, Equatable {
 /// server, an answer of bounded size, and a deadline.
 final class PlainHTTPClient: Sendable {
   /// For servers whose certificates the system trusts.
-  static let shared = try! PlainHTTPClient()
+  static let shared = PlainHTTPClient(tls: nil)
 
   /// The most that an answer may have: 1 MiB.
   static let maximumAnswer = 1_048_576
 
   private let http: HTTPClient
 
-  /// - Parameter trustedRoots: a PEM file of certificates to trust instead of the system's.
-  /// - Throws: `MobulaError` (`invalidArgument`) when the file can't be used.
-  init(trustedRoots: String? = nil) throws(MobulaError) {
+  /// - Parameters:
+  ///   - roots: certificates to trust instead of the system's, as PEM.
+  ///   - path: the file that they are from, for the error.
+  /// - Throws: `MobulaError` (`invalidArgument`) when there are none.
+  convenience init(trusting roots: [UInt8], of path: String) throws(MobulaError) {
+    guard let certificates = try? NIOSSLCertificate.fromPEMBytes(roots), !certificates.isEmpty else {
+      throw MobulaError(.invalidArgument, "\(path) has no certificates that can be read: name a PEM file of them.")
+    }
+    var tls = TLSConfiguration.makeClientConfiguration()
+    tls.trustRoots = .certificates(certificates)
+    self.init(tls: tls)
+  }
+
+  private init(tls: TLSConfiguration?) {
     var settings = HTTPClient.Configuration(
       redirectConfiguration: .disallow, timeout: .init(connect: .seconds(5), read: .seconds(10)))
     settings.httpVersion = .http1Only
     settings.connectionPool.retryConnectionEstablishment = false
-    if let trustedRoots {
-      do {
-        var tls = TLSConfiguration.makeClientConfiguration()
-        tls.trustRoots = .certificates(try NIOSSLCertificate.fromPEMFile(trustedRoots))
-        settings.tlsConfiguration = tls
-      } catch {
-        throw MobulaError(
-          .invalidArgument, "\(trustedRoots) has no certificates that can be read: name a PEM file of them.")
-      }
-    }
+    settings.tlsConfiguration = tls
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
   }
 

@@ -14,19 +14,18 @@ actor VaultClient {
   private var login: (token: String, until: Date)?
   private var leased: (lease: VaultLease, credentials: S3Credentials)?
 
-  /// - Parameter sts: where identity tokens are exchanged.
-  /// - Throws: `MobulaError` (`invalidArgument`) for certificates that can't be used.
+  /// - Parameters:
+  ///   - sts: where identity tokens are exchanged.
+  ///   - http: for the certificates that the configuration trusts.
   init(
     _ configuration: VaultConfiguration, _ surroundings: CredentialsSurroundings, sts: STSClient,
-    now: @escaping @Sendable () -> Date = { Date() }
-  ) throws(MobulaError) {
+    http: PlainHTTPClient = .shared, now: @escaping @Sendable () -> Date = { Date() }
+  ) {
     self.configuration = configuration
     self.surroundings = surroundings
     self.sts = sts
+    self.http = http
     self.now = now
-    http =
-      try configuration.trustedRoots.map { roots throws(MobulaError) in try PlainHTTPClient(trustedRoots: roots) }
-      ?? surroundings.http
   }
 
   /// New credentials, or the old ones for longer.
