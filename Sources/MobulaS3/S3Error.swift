@@ -32,13 +32,6 @@ struct S3Error: Error, Sendable, Hashable {
       bucket: bucket, key: key)
   }
 
-  /// Whether the service refused the session token, so that new temporary credentials may help. SeaweedFS says
-  /// `InvalidAccessKeyId` of one that has expired.
-  func refusesToken(of credentials: S3Credentials) -> Bool {
-    ["ExpiredToken", "InvalidToken", "ExpiredTokenException"].contains(code)
-      || code == "InvalidAccessKeyId" && credentials.isTemporary
-  }
-
   /// Whether the same request may succeed a moment later.
   var isRetryable: Bool {
     switch code {

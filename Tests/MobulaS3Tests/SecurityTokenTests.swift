@@ -143,7 +143,7 @@ struct SecurityTokenTests {
   }
 
   @Test func webIdentity() async throws {
-    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn, sessionName: "tests")
+    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn, sessionName: "tests", duration: .seconds(900))
     let assumed = try await fixture.sts.assumeRole(role, webIdentityToken: try fixture.issuer.token())
     try await expectReader(assumed.credentials)
     // Another issuer's key, another audience, and one that is over.
@@ -215,7 +215,7 @@ struct SecurityTokenTests {
   }
 
   @Test func wrongSessionTokens() async throws {
-    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn)
+    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn, duration: .seconds(900))
     let good = try await fixture.sts.assumeRole(role, credentials: fixture.server.credentials).credentials
     for token in [nil, "wrong", good.sessionToken.map { String($0.dropLast(4)) + "AAAA" }] {
       let wrong = S3Credentials(accessKey: good.accessKey, secretKey: good.secretKey, sessionToken: token)
@@ -244,7 +244,7 @@ struct SecurityTokenTests {
     } throws: { mobulaError($0)?.code == .denied }
     #expect(try await client.head(bucket: "models", key: "m").size == 7)
     #expect(try await client.get(bucket: "models", key: "m").bytes(upTo: 100) == Array("weights".utf8))
-    #expect(loads.next() == 2)
+    #expect(loads.next() >= 2)
   }
 
   /// Renewed before they end: requests meet no refusal for longer than one life.
@@ -270,7 +270,7 @@ struct SecurityTokenTests {
 
   /// The service says that the token is wrong, and the provider has another.
   @Test func aRefusedTokenIsReplaced() async throws {
-    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn)
+    let role = STSClient.Role(arn: SecurityTokenFixture.reader.arn, duration: .seconds(900))
     let good = try await fixture.sts.assumeRole(role, credentials: fixture.server.credentials).credentials
     let loads = Counter()
     let cache = CachedCredentials {
