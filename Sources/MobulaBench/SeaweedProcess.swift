@@ -1,18 +1,28 @@
 internal import Glibc
 internal import MobulaCore
+internal import Synchronization
 
 /// The server's process, its folder, and the guard that ends both when this process goes.
 final class SeaweedProcess: Sendable {
   /// Names the folder in the server's environment.
   private static let mark = "MOBULA_SEAWEED_FOLDER"
 
+  private struct Running {
+    var server: ChildProcess
+    var watchdog: ChildProcess
+    /// The end of a socket pair that only this process holds: the guard acts when it is closed, at the
+    /// latest with this process.
+    var lifeline: SharedDescriptor
+  }
+
   let folder: SeaweedFolder
-  let server: ChildProcess
-  let watchdog: ChildProcess
-  /// The end of a socket pair that only this process holds: the guard acts when it is closed, at the
-  /// latest with this process.
-  private let lifeline: SharedDescriptor
+  private let command: [String]
+  private let home: String
   private let sockets: [String]
+  private let running: Mutex<Running>
+
+  var server: ChildProcess { running.withLock { $0.server } }
+  var watchdog: ChildProcess { running.withLock { $0.watchdog } }
 
   init(
     program: String, address: String, ports: SeaweedPorts, accessKey: String, secretKey: String,
@@ -35,44 +45,69 @@ final class SeaweedProcess: Sendable {
         {"identities":[{"name":"mobula","credentials":[{"accessKey":"\(accessKey)","secretKey":"\(secretKey)"}],\
         "actions":["Admin","Read","Write","List","Tagging"]}]}
         """, to: "s3.json")
-      var options: [String] = []
       if let iam {
         _ = try folder.write(try iam.json(), to: "iam.json")
-        options.append("-s3.iam.config=\(own)/iam.json")
       }
-      let log = try folder.openLog()
-      // A session of its own: Ctrl-C ends it through `stop` or the guard, after those who use it.
-      server = try ChildProcess.spawn(
-        command[0],
-        command.dropFirst() + [
-          "-logtostderr=true", "server", "-dir=\(own)/data", "-ip=\(address)", "-ip.bind=\(address)",
-          "-master.telemetry=false", "-master.port=\(ports.master)", "-master.electionTimeout=1s",
-          "-master.volumeSizeLimitMB=1024", "-volume.port=\(ports.volume)", "-volume.max=200", "-filer",
-          "-filer.port=\(ports.filer)", "-s3", "-s3.port=\(ports.s3)", "-s3.port.iceberg=0", "-s3.port.lance=0",
-          "-s3.config=\(own)/s3.json", "-metricsIp=\(address)", "-metricsPort=\(ports.metrics)",
-        ] + options,
-        // Nothing else of ours: it would take AWS_ACCESS_KEY_ID for one more identity.
-        environment: ["PATH": "/usr/bin:/bin", "HOME": own, "GOMEMLIMIT": "400MiB", Self.mark: folder.path],
-        output: .descriptor(log.rawValue), errors: .descriptor(log.rawValue), newSession: true)
+      command += [
+        "-logtostderr=true", "server", "-dir=\(own)/data", "-ip=\(address)", "-ip.bind=\(address)",
+        "-master.telemetry=false", "-master.port=\(ports.master)", "-master.electionTimeout=1s",
+        "-master.volumeSizeLimitMB=1024", "-volume.port=\(ports.volume)", "-volume.max=200", "-filer",
+        "-filer.port=\(ports.filer)", "-s3", "-s3.port=\(ports.s3)", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-s3.config=\(own)/s3.json", "-metricsIp=\(address)", "-metricsPort=\(ports.metrics)",
+      ]
+      if iam != nil { command.append("-s3.iam.config=\(own)/iam.json") }
+      self.folder = folder
+      self.command = command
+      home = own
+      sockets = ports.sockets
+      running = Mutex(try Self.start(command, home: own, folder: folder, sockets: ports.sockets))
     } catch {
       folder.remove()
       throw error
     }
-    self.folder = folder
-    sockets = ports.sockets
+  }
+
+  /// Starts the server and its guard.
+  private static func start(
+    _ command: [String], home: String, folder: SeaweedFolder, sockets: [String]
+  ) throws(MobulaError) -> Running {
+    let log = try folder.openLog()
+    // A session of its own: Ctrl-C ends it through `stop` or the guard, after those who use it.
+    let server = try ChildProcess.spawn(
+      command[0], Array(command.dropFirst()),
+      // Nothing else of ours: it would take AWS_ACCESS_KEY_ID for one more identity.
+      environment: ["PATH": "/usr/bin:/bin", "HOME": home, "GOMEMLIMIT": "400MiB", Self.mark: folder.path],
+      output: .descriptor(log.rawValue), errors: .descriptor(log.rawValue), newSession: true)
     do {
       var ends: [Int32] = [0, 0]
       try systemCall("A socket pair can't be made") {
         socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends)
       }
       let reading = OwnedDescriptor(owning: ends[0])
-      lifeline = SharedDescriptor(OwnedDescriptor(owning: ends[1]))
-      watchdog = try Self.startGuard(server.pid, folder: folder.path, sockets: sockets, lifeline: reading)
+      let lifeline = SharedDescriptor(OwnedDescriptor(owning: ends[1]))
+      let watchdog = try Self.startGuard(server.pid, folder: folder.path, sockets: sockets, lifeline: reading)
+      return Running(server: server, watchdog: watchdog, lifeline: lifeline)
     } catch {
       server.signal(SIGKILL)
-      folder.remove()
       throw error
     }
+  }
+
+  /// Kills the server, whose data and ports stay: for `startAgain`.
+  func kill() async {
+    // First the guard, which would remove the folder; and it must not act on a process id that is free again.
+    watchdog.signal(SIGKILL)
+    _ = await watchdog.waitForExit()
+    // It takes SIGTERM for a wish and 15 s over it.
+    server.signal(SIGKILL)
+    _ = await server.waitForExit()
+    for socket in sockets { unlink(socket) }
+  }
+
+  /// Starts it with the data and the ports that it had.
+  func startAgain() throws(MobulaError) {
+    let started = try Self.start(command, home: home, folder: folder, sockets: sockets)
+    running.withLock { $0 = started }
   }
 
   /// How the server ended; `nil` while it runs.
@@ -81,14 +116,8 @@ final class SeaweedProcess: Sendable {
   func endOfLog() -> String { folder.endOfLog() }
 
   func stop() async {
-    // First the guard: it must not act on a process id that is free again.
-    watchdog.signal(SIGKILL)
-    _ = await watchdog.waitForExit()
-    // It takes SIGTERM for a wish and 15 s over it.
-    server.signal(SIGKILL)
-    _ = await server.waitForExit()
+    await kill()
     folder.remove()
-    for socket in sockets { unlink(socket) }
   }
 
   private static func startGuard(

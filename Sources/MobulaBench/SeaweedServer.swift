@@ -69,6 +69,13 @@ public final class SeaweedServer: Sendable {
     return SeaweedMetrics.bytesSent(bucket: bucket, in: text)
   }
 
+  /// Kills the server, whose data stay, and starts it again on the same ports; what it stores is there again
+  /// some seconds later.
+  public func restart() async throws {
+    await running.kill()
+    try running.startAgain()
+  }
+
   /// Waits until the server has ended, by `stop` or otherwise.
   func waitForExit() async -> ChildProcess.Exit { await running.server.waitForExit() }
 
@@ -90,10 +97,10 @@ public final class SeaweedServer: Sendable {
       do {
         do {
           try await client.createBucket(bucket)
-        } catch let error as MobulaError where error.code == .alreadyExists {}
+        } catch let error as S3Error where error.mobulaError.code == .alreadyExists {}
         try await client.put(bucket: bucket, key: "ready", bytes: [1])
         return await client.shutdown()
-      } catch let error as MobulaError {
+      } catch let error as S3Error {
         last = error
         try await Task.sleep(for: .milliseconds(100))
       }

@@ -29,3 +29,23 @@ func crc32c(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt32, by method: 
   guard let base = bytes.baseAddress else { return crc }
   return mobula_crc32c_by(method.rawValue, crc, base, bytes.count)
 }
+
+/// CRC-32/ISO-HDLC, the one of zlib and Ethernet, continuing from `crc`.
+public func crc32(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt32 = 0) -> UInt32 {
+  crc32(bytes, continuing: crc, by: .folding)
+}
+
+/// CRC-64/NVME, continuing from `crc`.
+public func crc64NVME(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt64 = 0) -> UInt64 {
+  crc64NVME(bytes, continuing: crc, by: .folding)
+}
+
+func crc32(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt32, by method: ChecksumMethod) -> UInt32 {
+  guard let base = bytes.baseAddress else { return crc }
+  return mobula_crc32_by(method.rawValue, crc, base, bytes.count)
+}
+
+func crc64NVME(_ bytes: UnsafeRawBufferPointer, continuing crc: UInt64, by method: ChecksumMethod) -> UInt64 {
+  guard let base = bytes.baseAddress else { return crc }
+  return mobula_crc64nvme_by(method.rawValue, crc, base, bytes.count)
+}

@@ -23,7 +23,10 @@ extension HeadState {
   ) throws(MobulaError) {
     try check(request.host, on: connection)
     let question = PartQuestion(id: id, host: request.host, object: request.object)
-    apply(directory.takePart(question, finished: request.finished, geometry: request.geometry, now: now))
+    apply(
+      directory.takePart(
+        question, finished: request.finished, wantsMore: request.wantsMore,
+        geometry: request.geometry, now: now))
     lookForSlowParts(now)
   }
 

@@ -53,7 +53,8 @@ final class S3Fetcher: Sendable {
 
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
-    var objects = try await client(request.endpoint).objects(at: url)
+    let client = try await client(request.endpoint)
+    var objects = try await S3Error.asMobulaError { try await client.objects(at: url) }
     // An object's own name means that object, and not those whose names go on.
     if let exact = objects.first(where: { $0.key == url.key }) { objects = [exact] }
     return ListS3Reply(
@@ -66,7 +67,7 @@ final class S3Fetcher: Sendable {
   func fetch(_ request: FetchRequest) async throws -> FetchReply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    let info = try await client.head(bucket: url.bucket, key: url.key)
+    let info = try await S3Error.asMobulaError { try await client.head(bucket: url.bucket, key: url.key) }
     let (layout, header) = ValueLayout.blob(size: info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
     // Whose S3 it is belongs to the version's name: two servers may have the same bucket.
@@ -86,7 +87,7 @@ final class S3Fetcher: Sendable {
   func fetchAgain(_ object: ObjectID, _ origin: ObjectNotes.Origin) async throws -> Bool {
     let url = try S3URL(origin.request.url)
     let client = try await client(origin.request.endpoint)
-    let info = try await client.head(bucket: url.bucket, key: url.key)
+    let info = try await S3Error.asMobulaError { try await client.head(bucket: url.bucket, key: url.key) }
     guard origin.version == "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)" else { return false }
     let (layout, header) = ValueLayout.blob(size: info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)

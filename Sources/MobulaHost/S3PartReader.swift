@@ -7,8 +7,9 @@ import Synchronization
 /// Reads from S3 what this host is to read of one object: the parts that the head gives it, and more where S3 is faster
 /// than the hosts that have the rest.
 final class S3PartReader: Sendable {
-  /// Parts that are read at the same time.
-  private static let readers = 2
+  /// Parts that are read at the same time, at most; and while there are other hosts to exchange with, whose
+  /// acknowledgements would queue behind S3's packets.
+  private static let (readers, readersBesideHosts) = (8, 2)
   /// How often S3 and hosts are compared.
   private static let interval = Duration.milliseconds(250)
 
@@ -41,7 +42,8 @@ final class S3PartReader: Sendable {
     self.head = head
     self.client = client
     self.url = url
-    self.info = info
+    // Without S3's checksum, which is of all bytes: no host reads all of them.
+    self.info = S3ObjectInfo(size: info.size, etag: info.etag)
     self.header = header
     self.traffic = traffic
     self.ledger = ledger
@@ -55,7 +57,7 @@ final class S3PartReader: Sendable {
     do {
       try await withThrowingTaskGroup { group in
         if takesParts {
-          for _ in 0..<Self.readers { group.addTask { try await self.readParts(exchange) } }
+          for number in 0..<Self.readers { group.addTask { try await self.readParts(exchange, number) } }
         }
         group.addTask { try await self.readWhatIsSlow(exchange) }
         try await group.waitForAll()
@@ -70,13 +72,21 @@ final class S3PartReader: Sendable {
   }
 
   /// Reads one part after another, until the head has none any more.
-  private func readParts(_ exchange: ObjectExchange) async throws {
+  private func readParts(_ exchange: ObjectExchange, _ number: Int) async throws {
     var finished: Range<Int>?
     while true {
+      // Before it holds a part that another host could read.
+      let isSpare = number >= Self.readersBesideHosts
+      while isSpare, finished == nil, exchange.hasHosts { try await Task.sleep(for: .milliseconds(50)) }
+      let wantsMore = !(isSpare && exchange.hasHosts)
       let request = PartRequest(
-        host: host, object: exchange.object, geometry: exchange.geometry, finished: finished)
+        host: host, object: exchange.object, geometry: exchange.geometry, finished: finished, wantsMore: wantsMore)
       let reply = try await head.call(HeadAPI.takePart, request, deadline: .seconds(3600))
-      guard let chunks = reply.chunks else { return }
+      finished = nil
+      guard let chunks = reply.chunks else {
+        if wantsMore { return }
+        continue
+      }
       // From the head, and yet from outside.
       guard chunks.lowerBound >= 0, chunks.upperBound <= exchange.geometry.count else {
         throw MobulaError(
@@ -118,9 +128,11 @@ final class S3PartReader: Sendable {
       return state.reading
     }
     defer { state.withLock { $0.reading -= 1 } }
-    try await client.download(
-      bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
-      partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) })
+    _ = try await S3Error.asMobulaError {
+      try await client.download(
+        bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
+        partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) })
+    }
     let seconds = (ContinuousClock.now - began) / .seconds(1)
     state.withLock { $0.choice.read(bytes: reserved.bytes, seconds: seconds, beside: count - 1) }
   }

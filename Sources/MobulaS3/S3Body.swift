@@ -9,8 +9,16 @@ public struct S3Body: Sendable {
   let body: HTTPClientResponse.Body
   let deadline: ContinuousClock.Instant
   let failure: @Sendable (any Error) -> any Error
+  /// What the payload's checksum should be; `nil` for a range, and where S3 does not say.
+  var checksum: S3Checksum?
 
   func header(_ name: String) -> String? { headers.first(name: name) }
+
+  var errorHead: S3Error.Head {
+    S3Error.Head(
+      status: status, requestID: header("x-amz-request-id"), hostID: header("x-amz-id-2"),
+      region: header("x-amz-bucket-region"), retryAfter: header("retry-after"), date: header("date"))
+  }
 
   /// Bytes of the payload, where the answer says so; for a range, the range's.
   public var size: Int? { header("content-length").flatMap { Int($0) } }
@@ -21,22 +29,16 @@ public struct S3Body: Sendable {
   /// Calls `consume` with each piece in order, as it arrives; a piece's memory is valid during the call only.
   ///
   /// The payload is over when this returns: a connection that breaks before is an error.
-  /// - Throws: `MobulaError`: `unavailable` when it broke off, `deadlineExceeded`; `CancellationError`; or what
-  ///   `consume` threw.
+  /// - Throws: `S3Error`: `interrupted` when it broke off, `timedOut`; `CancellationError`; or what `consume` threw.
   public func forEachPiece(_ consume: (UnsafeRawBufferPointer) throws -> Void) async throws {
-    do {
-      try await readPieces(consume)
-    } catch let error as S3Error {
-      throw error.mobulaError
-    }
+    try await readPieces(consume)
   }
 
-  /// As `forEachPiece`, with `S3Error` for those who retry.
-  ///
   /// - Parameter pace: waited for before each piece; the deadline does not count that time.
   func readPieces(pace: S3Pace? = nil, _ consume: (UnsafeRawBufferPointer) throws -> Void) async throws {
     var deadline = deadline
     var pieces = body.makeAsyncIterator()
+    var running = checksum.map { S3RunningChecksum($0.algorithm) }
     while true {
       let piece: ByteBuffer?
       do {
@@ -52,21 +54,19 @@ public struct S3Body: Sendable {
         try await pace(piece.readableBytes)
         deadline += ContinuousClock.now - now
       }
-      try piece.withUnsafeReadableBytes(consume)
+      try piece.withUnsafeReadableBytes { bytes in
+        running?.update(bytes)
+        try consume(bytes)
+      }
     }
     try Task.checkCancellation()
+    if let checksum, running?.bytes != checksum.bytes { throw failure(S3ChecksumIsWrong(checksum: checksum)) }
   }
 
   /// The whole payload.
   ///
-  /// - Throws: as `forEachPiece`, and `unavailable` when there is more than `limit` bytes.
-  public func bytes(upTo limit: Int) async throws -> [UInt8] {
-    do {
-      return try await collect(upTo: limit)
-    } catch let error as S3Error {
-      throw error.mobulaError
-    }
-  }
+  /// - Throws: as `forEachPiece`, and `interrupted` when there is more than `limit` bytes.
+  public func bytes(upTo limit: Int) async throws -> [UInt8] { try await collect(upTo: limit) }
 
   func collect(upTo limit: Int) async throws -> [UInt8] {
     var result: [UInt8] = []
@@ -76,6 +76,10 @@ public struct S3Body: Sendable {
     }
     return result
   }
+}
+
+struct S3ChecksumIsWrong: Error {
+  let checksum: S3Checksum
 }
 
 private struct S3BodyTooLong: Error, CustomStringConvertible {

@@ -11,8 +11,13 @@ public struct S3ObjectInfo: Hashable, Sendable {
   public let lastModified: String?
   /// Where the bucket keeps versions.
   public let versionID: String?
+  /// Of those that S3 keeps, the one that is quickest to compute.
+  public let checksum: S3Checksum?
 
-  public init(size: Int, etag: String, lastModified: String? = nil, versionID: String? = nil) {
+  public init(
+    size: Int, etag: String, lastModified: String? = nil, versionID: String? = nil, checksum: S3Checksum? = nil
+  ) {
+    self.checksum = checksum
     self.size = size
     self.etag = etag
     self.lastModified = lastModified
@@ -24,8 +29,8 @@ public struct S3ObjectInfo: Hashable, Sendable {
 ///
 /// What fails for the moment (connections, 5xx, 429) is tried again as
 /// `S3Configuration.retry` says; every request has a deadline. All methods throw
-/// `MobulaError`: `notFound`, `denied`, `mismatch` (the object changed),
-/// `unavailable`, `deadlineExceeded`; and `CancellationError`.
+/// `S3Error` for what the service or the way to it refused, `MobulaError`
+/// (`invalidArgument`) for what can't be asked at all, and `CancellationError`.
 public final class S3Client: Sendable {
   public let configuration: S3Configuration
   let transport: S3Transport
@@ -61,29 +66,26 @@ public final class S3Client: Sendable {
 
   /// Size and ETag of an object.
   public func head(bucket: String, key: String) async throws -> S3ObjectInfo {
-    try await retrying {
+    let request = S3Request(
+      method: .head, bucket: bucket, key: key, headers: [("x-amz-checksum-mode", "ENABLED")])
+    let answer = try await retrying {
       do {
-        return try await self.headOnce(bucket: bucket, key: key)
-      } catch let error as S3Error where 400...499 ~= error.httpStatus {
+        return try await self.transport.send(request)
+      } catch let error as S3Error where 300...499 ~= error.httpStatus {
         // A HEAD's error has no text; the same question as a GET of one byte
         // tells a missing bucket from a missing key, or a wrong secret.
         _ = try await self.transport.send(
           S3Request(method: .get, bucket: bucket, key: key, headers: [("range", "bytes=0-0")]))
-        // It may have shown that the session token had expired, and brought new credentials.
-        guard [400, 401, 403].contains(error.httpStatus) else { throw error }
-        return try await self.headOnce(bucket: bucket, key: key)
+        // It may have taught the right time or region, too.
+        return try await self.transport.send(request)
       }
     }
-  }
-
-  private func headOnce(bucket: String, key: String) async throws -> S3ObjectInfo {
-    let answer = try await transport.send(S3Request(method: .head, bucket: bucket, key: key))
     guard let size = answer.size, let etag = answer.etag else {
       throw malformed("its answer to HEAD has no Content-Length or no ETag", bucket: bucket, key: key)
     }
     return S3ObjectInfo(
       size: size, etag: etag, lastModified: answer.header("last-modified"),
-      versionID: answer.header("x-amz-version-id"))
+      versionID: answer.header("x-amz-version-id"), checksum: S3Checksum { answer.header($0) })
   }
 
   /// All objects whose key begins with `prefix`, in the service's order, fetched `pageSize` (1 to 1000) a request.
@@ -102,7 +104,7 @@ public final class S3Client: Sendable {
         return page
       }
       guard page.continuation == nil || page.continuation != continuation else {
-        throw malformed("its listing does not end", bucket: bucket, key: nil).mobulaError
+        throw malformed("its listing does not end", bucket: bucket, key: nil)
       }
       result += page.objects
       continuation = page.continuation
@@ -113,38 +115,52 @@ public final class S3Client: Sendable {
   /// The objects to fetch for `s3://bucket/prefix`: those under it, without the
   /// markers of folders (keys that end in `/`).
   ///
-  /// - Throws: also `notFound` when there are none.
+  /// - Throws: also `S3Error` with the code `emptyPrefix` when there are none.
   public func objects(at url: S3URL) async throws -> [S3ListedObject] {
     let objects = try await list(bucket: url.bucket, prefix: url.key).filter { !$0.key.hasSuffix("/") }
     guard !objects.isEmpty else {
-      throw MobulaError(
-        .notFound, "There is nothing under \(url) at \(configuration.baseEndpoint): check the prefix.")
+      throw S3Error(
+        code: S3Error.emptyPrefix, endpoint: configuration.baseEndpoint, bucket: url.bucket, key: url.key)
     }
     return objects
   }
 
   /// An object or a range of it; with `ifMatch`, only while its ETag is that one.
   ///
-  /// - Throws: also `mismatch` when the ETag is another.
+  /// The bytes of a whole object are compared with the checksum that S3 keeps of them, where there is one, while
+  /// they are read: reading them ends in an `S3Error` with the code `wrongChecksum` when they are not its.
+  /// - Throws: also `S3Error` with status 412 when the ETag is another.
   public func get(
     bucket: String, key: String, range: Range<Int>? = nil, ifMatch etag: String? = nil
   ) async throws -> S3Body {
     try await retrying { try await self.transport.send(.get(bucket: bucket, key: key, range: range, ifMatch: etag)) }
   }
 
-  /// Makes or replaces an object.
-  public func put(bucket: String, key: String, bytes: [UInt8]) async throws {
-    try await done(S3Request(method: .put, bucket: bucket, key: key, payload: .bytes(bytes)))
+  /// The bytes of an object or of a range of it, at most `limit`; what broke off, or has another checksum than S3
+  /// says, is fetched again.
+  public func bytes(bucket: String, key: String, range: Range<Int>? = nil, upTo limit: Int) async throws -> [UInt8] {
+    var isSecond = false
+    while true {
+      do {
+        return try await retrying {
+          try await self.transport.send(.get(bucket: bucket, key: key, range: range, ifMatch: nil)).collect(upTo: limit)
+        }
+      } catch let error as S3Error where error.code == S3Error.wrongChecksum && !isSecond {
+        isSecond = true
+      }
+    }
   }
 
-  /// Makes or replaces an object of `size` bytes (5 GB at most, as S3 has it) that need not be in memory.
+  /// Makes or replaces an object.
   ///
-  /// - Parameter producer: returns the bytes of a range, at most 1 MiB; ranges come in order, from 0 again for
-  ///   another attempt.
-  public func put(
-    bucket: String, key: String, size: Int, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
-  ) async throws {
-    try await done(S3Request(method: .put, bucket: bucket, key: key, payload: .pieces(size: size, producer)))
+  /// - Returns: its ETag, with its quotes, where the answer names it.
+  @discardableResult
+  public func put(bucket: String, key: String, bytes: [UInt8]) async throws -> String? {
+    var request = S3Request(method: .put, bucket: bucket, key: key, payload: .bytes(bytes))
+    if configuration.uploadChecksums {
+      request.headers.append(("x-amz-checksum-crc32c", base64(bytes.withUnsafeBytes { crc32c($0) })))
+    }
+    return try await answered(request).etag
   }
 
   public func createBucket(_ bucket: String) async throws {
@@ -164,26 +180,33 @@ public final class S3Client: Sendable {
     try await done(S3Request(method: .delete, bucket: bucket, key: key))
   }
 
-  private func done(_ request: S3Request) async throws {
-    try await retrying { _ = try await self.transport.send(request).collect(upTo: S3Transport.maximumDocument) }
+  func done(_ request: S3Request) async throws { _ = try await answered(request) }
+
+  /// The answer, of which the payload was read and does not matter.
+  func answered(_ request: S3Request) async throws -> S3Body {
+    try await retrying {
+      let answer = try await self.transport.send(request)
+      _ = try await answer.collect(upTo: S3Transport.maximumDocument)
+      return answer
+    }
   }
 
-  private func malformed(_ message: String, bucket: String, key: String?) -> S3Error {
+  func malformed(_ message: String, bucket: String, key: String?) -> S3Error {
     S3Error(
       code: S3Error.interrupted, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
   }
 
   /// Makes attempts until one succeeds, fails for good, or was the last.
-  private func retrying<Value>(_ attempt: () async throws -> Value) async throws -> Value {
+  func retrying<Value>(_ attempt: () async throws -> Value) async throws -> Value {
     var generator = SystemRandomNumberGenerator()
     var number = 1
     while true {
       do {
         return try await attempt()
       } catch let error as S3Error {
-        guard error.isRetryable, let pause = configuration.retry.pause(after: number, using: &generator) else {
-          throw error.mobulaError
-        }
+        guard error.isRetryable,
+          let pause = configuration.retry.pause(after: number, retryAfter: error.retryAfter, using: &generator)
+        else { throw error }
         try await Task.sleep(for: pause)
         number += 1
       }
@@ -197,6 +220,8 @@ extension S3Request {
     if let range {
       request.headers.append(("range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"))
       request.expectedBytes = range.count
+    } else {
+      request.headers.append(("x-amz-checksum-mode", "ENABLED"))
     }
     if let etag { request.headers.append(("if-match", etag)) }
     return request

@@ -1,9 +1,22 @@
 public import MobulaCore
 
+/// Where a request names its bucket.
+public enum S3Addressing: String, Sendable, Hashable, CaseIterable {
+  /// In the host name at AWS, where the bucket's name can be part of one; in the path everywhere else.
+  case automatic
+  /// `https://HOST/BUCKET/KEY`
+  case path
+  /// `https://BUCKET.HOST/KEY`; in the path where the bucket's name can't be part of a host name, or the host is an
+  /// address.
+  case virtualHosted
+}
+
 /// Where S3 is and how patiently it is asked.
 public struct S3Configuration: Sendable {
-  /// `nil` for AWS itself in `region`. With an endpoint, buckets are named in the path, else in the host name.
+  /// `nil` for AWS itself in `region`.
   public var endpoint: S3Endpoint?
+  /// Where buckets are named; `automatic` by default.
+  public var addressing = S3Addressing.automatic
   /// The region that requests are signed for; `us-east-1` by default.
   public var region: String
   /// How often a request that failed for the moment is made again, and after what pause.
@@ -16,6 +29,16 @@ public struct S3Configuration: Sendable {
   public var requestTimeout = Duration.seconds(30)
   /// A payload of n bytes adds n / `minimumRate` seconds to the deadline; 1 MB (a second) by default.
   public var minimumRate = ByteCount.megabytes(1)
+  /// Whether uploads carry a CRC32C, which S3 checks and keeps, and over plain http a signature of every MiB; true by
+  /// default. For services that know neither, `false`.
+  public var uploadChecksums = true
+  /// From this size on, what is not in memory is uploaded in parts; 64 MiB by default, and 5 GB at most, as S3 takes
+  /// no more by one PUT.
+  public var multipartThreshold = ByteCount(64 * 1_048_576)
+  /// Bytes of a part, 16 MiB by default; more where it would take more than 10,000 parts. S3 wants at least 5 MiB.
+  public var uploadPartSize = ByteCount(16 * 1_048_576)
+  /// From this size on, copies within the service go in parts; 5 GB by default, as S3 copies no more at once.
+  public var maximumCopySize = ByteCount(5 * 1_073_741_824)
   /// Connections held open to the endpoint; 16 by default.
   public var maximumConnections = 16
 
@@ -57,15 +80,32 @@ public struct S3Configuration: Sendable {
 
   /// The endpoint as messages name it, and where buckets are named in the path.
   public var baseEndpoint: S3Endpoint {
-    endpoint ?? S3Endpoint(scheme: .https, host: "s3.\(region).amazonaws.com")
+    // China is a partition of AWS with a domain of its own.
+    endpoint
+      ?? S3Endpoint(
+        scheme: .https, host: "s3.\(region).amazonaws.com\(region.hasPrefix("cn-") ? ".cn" : "")")
   }
 
   /// Where a bucket answers, and whether its name goes into the path.
   func address(of bucket: String) -> (endpoint: S3Endpoint, inPath: Bool) {
-    // A name with a dot matches no wildcard certificate, and one with other
-    // characters is no host name.
-    let isHostName = bucket.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }
-    if endpoint != nil || !isHostName { return (baseEndpoint, true) }
-    return (S3Endpoint(scheme: .https, host: "\(bucket).\(baseEndpoint.host)"), false)
+    let base = baseEndpoint
+    guard namesInHost(bucket) else { return (base, true) }
+    return (S3Endpoint(scheme: base.scheme, host: "\(bucket).\(base.host)", port: base.port), false)
+  }
+
+  private func namesInHost(_ bucket: String) -> Bool {
+    let isLabel = !bucket.isEmpty && bucket.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }
+    switch addressing {
+    case .path: return false
+    // A name with a dot matches no wildcard certificate, and one with other characters is no host name.
+    case .automatic: return endpoint == nil && isLabel
+    case .virtualHosted:
+      let host = baseEndpoint.host
+      let isAddress = host.contains(":") || host.allSatisfy { $0.isNumber || $0 == "." }
+      return !isAddress
+        && bucket.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
+          !label.isEmpty && label.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }
+        }
+    }
   }
 }

@@ -1,54 +1,132 @@
-internal import MobulaCore
+public import MobulaCore
 
 /// What S3 answered when it refused, or why it did not answer.
 ///
-/// Internal on purpose: callers get its `mobulaError`, which travels over the
-/// wire with its code.
-struct S3Error: Error, Sendable, Hashable {
-  /// S3's own code, such as `NoSuchKey`, or one of the three below.
-  var code: String
-  var message = ""
+/// `mobulaError` says the same in one sentence with the remedy, in the form in which errors travel between processes.
+public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
+  /// S3's own code, such as `NoSuchKey`; the status where the answer names none; or one of the constants below,
+  /// where S3 itself did not say what was wrong.
+  public var code: String
+  /// S3's own message, or the reason of the constants below; may be empty.
+  public var message = ""
   /// 0 when there was no answer.
-  var httpStatus = 0
-  var requestID: String?
+  public var httpStatus = 0
+  /// What S3's operators find the request by.
+  public var requestID: String?
+  /// `x-amz-id-2`, which AWS wants to know together with the request's id.
+  public var hostID: String?
   /// The bucket's region, where the answer names it.
-  var region: String?
-  var endpoint: S3Endpoint
-  var bucket: String
-  var key: String?
+  public var region: String?
+  /// How long S3 wants to be left alone, where the answer says so.
+  public var retryAfter: Duration?
+  public var endpoint: S3Endpoint
+  public var bucket: String
+  public var key: String?
+  /// S3's clock, in seconds since 1970, where the answer shows it.
+  var serverTime: Int?
 
-  static let unreachable = "Unreachable"
-  static let interrupted = "Interrupted"
-  static let timedOut = "TimedOut"
+  /// No connection came about.
+  public static let unreachable = "Unreachable"
+  /// The connection ended early, or the answer was none that S3 gives.
+  public static let interrupted = "Interrupted"
+  /// A deadline passed.
+  public static let timedOut = "TimedOut"
+  /// The bytes that came are not those that the checksum is of.
+  public static let wrongChecksum = "WrongChecksum"
+  /// No object's key begins so.
+  public static let emptyPrefix = "EmptyPrefix"
 
-  /// Reads an answer's XML body; without one, its status stands for the code.
-  static func answer(
-    status: Int, body: [UInt8], requestID: String?, region: String?, endpoint: S3Endpoint, bucket: String, key: String?
-  ) -> S3Error {
-    let tree = body.isEmpty ? nil : XMLTree.parse(body).flatMap { $0.name == "Error" ? $0 : nil }
-    return S3Error(
-      code: tree?["Code"] ?? "\(status)", message: tree?["Message"] ?? "", httpStatus: status,
-      requestID: tree?["RequestId"] ?? requestID, region: tree?["Region"] ?? region, endpoint: endpoint,
-      bucket: bucket, key: key)
+  public init(
+    code: String, message: String = "", httpStatus: Int = 0, requestID: String? = nil, hostID: String? = nil,
+    region: String? = nil, retryAfter: Duration? = nil, endpoint: S3Endpoint, bucket: String, key: String? = nil
+  ) {
+    self.code = code
+    self.message = message
+    self.httpStatus = httpStatus
+    self.requestID = requestID
+    self.hostID = hostID
+    self.region = region
+    self.retryAfter = retryAfter
+    self.endpoint = endpoint
+    self.bucket = bucket
+    self.key = key
   }
 
+  /// One sentence: what was wrong, where, and the remedy.
+  public var description: String { mobulaError.message }
+
   /// Whether the same request may succeed a moment later.
-  var isRetryable: Bool {
+  public var isRetryable: Bool {
     switch code {
-    case Self.unreachable, Self.interrupted, Self.timedOut, "RequestTimeout", "SlowDown", "InternalError": true
-    default: httpStatus == 429 || httpStatus == 408 || (500...599 ~= httpStatus && httpStatus != 501)
+    case Self.unreachable, Self.interrupted, Self.timedOut, "RequestTimeout", "InternalError": true
+    default: isThrottling || httpStatus == 408 || (500...599 ~= httpStatus && httpStatus != 501)
+    }
+  }
+
+  /// Whether S3 asks for fewer requests.
+  public var isThrottling: Bool {
+    switch code {
+    case "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests",
+      "TooManyRequestsException":
+      true
+    default: httpStatus == 429 || httpStatus == 503
+    }
+  }
+
+  /// Runs `body`, and throws the `mobulaError` of an `S3Error`: for those whose errors travel.
+  public static func asMobulaError<Result>(_ body: () async throws -> Result) async throws -> Result {
+    do {
+      return try await body()
+    } catch let error as S3Error {
+      throw error.mobulaError
     }
   }
 }
 
 extension S3Error {
-  /// The error in one sentence that says what to do.
-  var mobulaError: MobulaError {
+  /// What of an answer's head belongs into an error.
+  struct Head {
+    var status: Int
+    var requestID: String?
+    var hostID: String?
+    var region: String?
+    /// `Retry-After` and `Date` as they stand.
+    var retryAfter: String?
+    var date: String?
+  }
+
+  /// Reads an answer's XML body; without one, its status stands for the code.
+  static func answer(_ head: Head, body: [UInt8], endpoint: S3Endpoint, bucket: String, key: String?) -> S3Error {
+    let tree = body.isEmpty ? nil : XMLTree.parse(body).flatMap { $0.name == "Error" ? $0 : nil }
+    var error = S3Error(
+      code: tree?["Code"] ?? "\(head.status)", message: tree?["Message"] ?? "", httpStatus: head.status,
+      requestID: tree?["RequestId"] ?? head.requestID, hostID: tree?["HostId"] ?? head.hostID,
+      region: tree?["Region"] ?? head.region, endpoint: endpoint, bucket: bucket, key: key)
+    error.serverTime = head.date.flatMap { HTTPDate.secondsSince1970($0) }
+    error.retryAfter = head.retryAfter.flatMap { retryAfter($0, serverTime: error.serverTime) }
+    return error
+  }
+
+  /// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date, which is compared with the server's own clock.
+  static func retryAfter(_ text: String, serverTime: Int?) -> Duration? {
+    if let seconds = Int(text) { return 0...1_000_000 ~= seconds ? .seconds(seconds) : nil }
+    guard let date = HTTPDate.secondsSince1970(text) else { return nil }
+    let now = serverTime ?? SigV4Timestamp.secondsSince1970()
+    return .seconds(min(max(0, date - now), 1_000_000))
+  }
+
+  /// The error in one sentence that says what to do, with a code for those who decide by it.
+  public var mobulaError: MobulaError {
     let place = key.map { "s3://\(bucket)/\($0)" } ?? "s3://\(bucket)"
     switch (code, httpStatus) {
     case ("NoSuchBucket", _):
       return MobulaError(
         .notFound, "The bucket \(bucket) does not exist at \(endpoint): create it, or check the name.")
+    case (Self.emptyPrefix, _):
+      return MobulaError(.notFound, "There is nothing under \(place) at \(endpoint): check the prefix.")
+    case ("NoSuchUpload", _):
+      return MobulaError(
+        .notFound, "The upload of \(place) to \(endpoint) was ended by somebody else: begin it again.")
     case ("NoSuchKey", _), (_, 404):
       return MobulaError(
         .notFound, "There is no object \(place) at \(endpoint): check the key, or list the bucket.")
@@ -64,15 +142,20 @@ extension S3Error {
         .denied, "S3 at \(endpoint) does not accept the session token (\(code)): get new temporary credentials.")
     case ("RequestTimeTooSkewed", _):
       return MobulaError(.denied, "S3 at \(endpoint) refuses requests as this host's clock is wrong: set it.")
+    case ("AuthorizationHeaderMalformed", _), (_, 301), (_, 307):
+      let hint = region.map { "set AWS_REGION=\($0), or" } ?? "set AWS_REGION to its region, or"
+      return MobulaError(
+        .invalidArgument,
+        "The bucket \(bucket) is not in the region asked at \(endpoint): \(hint) give the endpoint that serves it.")
     case (_, 401), (_, 403):
       return MobulaError(
         .denied, "S3 at \(endpoint) denies access to \(place) (\(code)): check the credentials and what they may do.")
     case (_, 412):
       return MobulaError(
         .mismatch, "\(place) changed while it was downloaded: begin again to get the new version.")
-    case (_, 301), (_, 307), ("AuthorizationHeaderMalformed", _):
-      let hint = region.map { "set AWS_REGION=\($0)" } ?? "set AWS_REGION to the bucket's region"
-      return MobulaError(.invalidArgument, "The bucket \(bucket) is not in the region asked: \(hint).")
+    case (Self.wrongChecksum, _), ("BadDigest", _), ("XAmzContentChecksumMismatch", _):
+      return MobulaError(
+        .corrupted, "The bytes of \(place) at \(endpoint) and their checksum don't fit (\(message)): try again.")
     case (Self.unreachable, _):
       return MobulaError(
         .unavailable, "S3 at \(endpoint) can't be reached (\(message)): check the endpoint and that the server runs.")

@@ -1,4 +1,5 @@
 internal import AsyncHTTPClient
+internal import MobulaCore
 internal import NIOCore
 internal import NIOHTTP1
 
@@ -8,14 +9,14 @@ struct S3Request: Sendable {
     case get = "GET"
     case head = "HEAD"
     case put = "PUT"
+    case post = "POST"
     case delete = "DELETE"
   }
 
   enum Payload: Sendable {
     case none
     case bytes([UInt8])
-    /// Read range by range, so that it need not be in memory; the producer may be asked again.
-    case pieces(size: Int, @Sendable (Range<Int>) async throws -> [UInt8])
+    case pieces(S3Pieces)
   }
 
   var method: Method
@@ -25,7 +26,7 @@ struct S3Request: Sendable {
   var query: [(String, String)] = []
   var headers: [(String, String)] = []
   var payload = Payload.none
-  /// Bytes of payload that the answer will have, for the deadline.
+  /// Bytes of payload that the answer will have, or that S3 moves by itself, for the deadline.
   var expectedBytes = 0
 
   /// Bytes sent and received, for the deadline.
@@ -33,71 +34,75 @@ struct S3Request: Sendable {
     switch payload {
     case .none: expectedBytes
     case .bytes(let bytes): bytes.count + expectedBytes
-    case .pieces(let size, _): size + expectedBytes
+    case .pieces(let pieces): pieces.size + expectedBytes
     }
   }
 
-  /// Where the request goes, and its headers with the signature among them.
-  func signed(
-    with credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp
-  ) -> (url: String, headers: [(String, String)]) {
+  struct Signed {
+    var url: String
+    /// With the signature among them.
+    var headers: [(String, String)]
+    /// How a payload in pieces is to be sent.
+    var framing = S3Framing.none
+  }
+
+  /// Where the request goes: endpoint, and path as it is written.
+  func address(_ configuration: S3Configuration) -> (endpoint: S3Endpoint, path: String) {
     let (endpoint, inPath) = configuration.address(of: bucket)
     var path = inPath ? "/\(percentEncoded(bucket))" : ""
     if let key { path += "/" + percentEncoded(key, keepingSlashes: true) }
-    if path.isEmpty { path = "/" }
-    let hash =
-      switch payload {
-      case .none: SigV4Signer.emptyPayload
-      case .bytes(let bytes): SigV4Signer.payloadHash(bytes)
-      case .pieces: SigV4Signer.unsignedPayload
-      }
+    return (endpoint, path.isEmpty ? "/" : path)
+  }
+
+  func signed(with credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp) -> Signed {
+    let (endpoint, path) = address(configuration)
     var headers = headers
+    let hash: String
+    switch payload {
+    case .none: hash = SigV4Signer.emptyPayload
+    case .bytes(let bytes): hash = SigV4Signer.payloadHash(bytes)
+    case .pieces(let pieces) where configuration.uploadChecksums:
+      hash = endpoint.scheme == .https ? SigV4Signer.unsignedTrailer : SigV4Signer.signedTrailer
+      headers.append(("content-encoding", "aws-chunked"))
+      headers.append(("x-amz-decoded-content-length", "\(pieces.size)"))
+      headers.append(("x-amz-trailer", S3Framing.trailer))
+    case .pieces: hash = SigV4Signer.unsignedPayload
+    }
     headers.append(("host", endpoint.authority))
     headers.append(("x-amz-date", time.description))
     headers.append(("x-amz-content-sha256", hash))
     if let token = credentials.sessionToken { headers.append(("x-amz-security-token", token)) }
-    let authorization = SigV4Signer(credentials: credentials, region: configuration.region).authorization(
+    let signature = SigV4Signer(credentials: credentials, region: configuration.region).signature(
       method: method.rawValue, path: path, query: query, headers: headers, payloadHash: hash, at: time)
 
     let suffix = query.isEmpty ? "" : "?" + SigV4Signer.canonicalQuery(query)
-    return (
-      "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)",
-      headers + [("authorization", authorization)]
-    )
+    var signed = Signed(
+      url: "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)",
+      headers: headers + [("authorization", signature.authorization)])
+    switch hash {
+    case SigV4Signer.signedTrailer: signed.framing = .signed(signature.chunks)
+    case SigV4Signer.unsignedTrailer: signed.framing = .unsigned
+    default: break
+    }
+    return signed
   }
 
-  /// The request in the HTTP client's form, signed for now.
-  func httpRequest(credentials: S3Credentials, configuration: S3Configuration) -> HTTPClientRequest {
-    let (url, headers) = signed(with: credentials, configuration: configuration, at: .now())
-    var request = HTTPClientRequest(url: url)
+  /// The request in the HTTP client's form.
+  func httpRequest(
+    credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp
+  ) -> HTTPClientRequest {
+    let signed = signed(with: credentials, configuration: configuration, at: time)
+    var request = HTTPClientRequest(url: signed.url)
     request.method = HTTPMethod(rawValue: method.rawValue)
-    request.headers = HTTPHeaders(headers)
+    request.headers = HTTPHeaders(signed.headers)
     switch payload {
     case .none: break
     case .bytes(let bytes): request.body = .bytes(ByteBuffer(bytes: bytes))
-    case .pieces(let size, let producer):
-      request.body = .stream(PieceSequence(size: size, producer: producer), length: .known(Int64(size)))
+    case .pieces(let pieces):
+      request.body = .stream(
+        S3PieceSequence(pieces: pieces, framing: signed.framing),
+        length: .known(Int64(signed.framing.encodedLength(pieces.size))))
     }
     return request
   }
-}
-
-/// A payload as the HTTP client pulls it: 1 MiB at a time, when the socket has room.
-private struct PieceSequence: AsyncSequence, Sendable {
-  let size: Int
-  let producer: @Sendable (Range<Int>) async throws -> [UInt8]
-
-  struct Iterator: AsyncIteratorProtocol {
-    let sequence: PieceSequence
-    var position = 0
-
-    mutating func next() async throws -> ByteBuffer? {
-      guard position < sequence.size else { return nil }
-      let range = position..<Swift.min(sequence.size, position + 1_048_576)
-      position = range.upperBound
-      return ByteBuffer(bytes: try await sequence.producer(range))
-    }
-  }
-
-  func makeAsyncIterator() -> Iterator { Iterator(sequence: self) }
 }

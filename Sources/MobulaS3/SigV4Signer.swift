@@ -13,22 +13,38 @@ struct SigV4Signer: Sendable {
   static let emptyPayload = hexadecimal(SHA256.hash(data: []))
   /// Stands for a payload that is streamed and therefore not hashed first.
   static let unsignedPayload = "UNSIGNED-PAYLOAD"
+  /// As that, in chunks and with a checksum behind it; safe over TLS only.
+  static let unsignedTrailer = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+  /// Stands for a payload of which each chunk is signed, and so is the checksum behind it.
+  static let signedTrailer = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 
   static func payloadHash(_ bytes: [UInt8]) -> String { hexadecimal(SHA256.hash(data: bytes)) }
 
-  /// The value of the `Authorization` header.
-  ///
+  /// A request's signature, and what the chunks after it are signed with.
+  struct Signature {
+    /// 64 hexadecimal digits.
+    let text: String
+    let signedHeaders: String
+    let credential: String
+    let chunks: SigV4ChunkSigner
+
+    /// The value of the `Authorization` header.
+    var authorization: String {
+      "AWS4-HMAC-SHA256 Credential=\(credential), SignedHeaders=\(signedHeaders), Signature=\(text)"
+    }
+  }
+
   /// - Parameters:
   ///   - path: as it stands in the request line, already encoded: S3 neither encodes twice nor normalizes.
   ///   - query: names and values as they are, not encoded.
   ///   - headers: every header to sign, `host` and `x-amz-date` among them.
-  func authorization(
+  func signature(
     method: String, path: String, query: [(String, String)], headers: [(String, String)], payloadHash: String,
     at time: SigV4Timestamp
-  ) -> String {
+  ) -> Signature {
     let (canonical, signedHeaders) = canonicalRequest(
       method: method, path: path, query: query, headers: headers, payloadHash: payloadHash)
-    let scope = "\(time.date)/\(region)/\(service)/aws4_request"
+    let scope = scope(at: time)
     let toSign = """
       AWS4-HMAC-SHA256
       \(time.description)
@@ -36,11 +52,43 @@ struct SigV4Signer: Sendable {
       \(hexadecimal(SHA256.hash(data: Array(canonical.utf8))))
       """
     var key = Array("AWS4\(credentials.secretKey)".utf8)
-    for step in [time.date, region, service, "aws4_request"] { key = Self.authenticationCode(step, key: key) }
-    let signature = hexadecimal(Self.authenticationCode(toSign, key: key))
-    return
-      "AWS4-HMAC-SHA256 Credential=\(credentials.accessKey)/\(scope), SignedHeaders=\(signedHeaders), Signature=\(signature)"
+    for step in [time.date, region, service, "aws4_request"] { key = sigV4Code(step, key: key) }
+    let text = hexadecimal(sigV4Code(toSign, key: key))
+    return Signature(
+      text: text, signedHeaders: signedHeaders, credential: "\(credentials.accessKey)/\(scope)",
+      chunks: SigV4ChunkSigner(key: key, scope: scope, time: time, previous: text))
   }
+
+  /// The value of the `Authorization` header; parameters as `signature` has them.
+  func authorization(
+    method: String, path: String, query: [(String, String)], headers: [(String, String)], payloadHash: String,
+    at time: SigV4Timestamp
+  ) -> String {
+    signature(method: method, path: path, query: query, headers: headers, payloadHash: payloadHash, at: time)
+      .authorization
+  }
+
+  /// The query, encoded, of a request that carries its signature there and is good for `expiry` seconds.
+  ///
+  /// Source: "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API Reference.
+  /// - Parameter payloadHash: S3 takes `UNSIGNED-PAYLOAD` only, other services the payload's.
+  func presignedQuery(
+    method: String, path: String, query: [(String, String)], headers: [(String, String)], expiry: Int,
+    payloadHash: String = SigV4Signer.unsignedPayload, at time: SigV4Timestamp
+  ) -> String {
+    let names = Set(headers.map { $0.0.lowercased() }).sorted().joined(separator: ";")
+    var query =
+      query + [
+        ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-Credential", "\(credentials.accessKey)/\(scope(at: time))"),
+        ("X-Amz-Date", time.description), ("X-Amz-Expires", "\(expiry)"), ("X-Amz-SignedHeaders", names),
+      ]
+    if let token = credentials.sessionToken { query.append(("X-Amz-Security-Token", token)) }
+    let signature = signature(
+      method: method, path: path, query: query, headers: headers, payloadHash: payloadHash, at: time)
+    return "\(Self.canonicalQuery(query))&X-Amz-Signature=\(signature.text)"
+  }
+
+  private func scope(at time: SigV4Timestamp) -> String { "\(time.date)/\(region)/\(service)/aws4_request" }
 
   func canonicalRequest(
     method: String, path: String, query: [(String, String)], headers: [(String, String)], payloadHash: String
@@ -66,8 +114,38 @@ struct SigV4Signer: Sendable {
       .map { pair -> String in pair.0 + "=" + pair.1 }
       .joined(separator: "&")
   }
+}
 
-  private static func authenticationCode(_ text: String, key: [UInt8]) -> [UInt8] {
-    Array(HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: SymmetricKey(data: key)))
+/// Signs the chunks of a streamed payload, each with the signature before it.
+///
+/// Source: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks" and "…:
+/// Including Trailing Headers", Amazon S3 API Reference.
+struct SigV4ChunkSigner: Sendable {
+  fileprivate let key: [UInt8]
+  fileprivate let scope: String
+  fileprivate let time: SigV4Timestamp
+  /// At first the request's.
+  fileprivate(set) var previous: String
+
+  /// The signature of the next chunk; the last has no bytes.
+  mutating func sign(chunk: UnsafeRawBufferPointer) -> String {
+    var hash = SHA256()
+    hash.update(bufferPointer: chunk)
+    return sign("AWS4-HMAC-SHA256-PAYLOAD", [SigV4Signer.emptyPayload, hexadecimal(hash.finalize())])
   }
+
+  /// The signature of the header lines behind the last chunk, each of which ends with a line feed.
+  mutating func sign(trailer: String) -> String {
+    sign("AWS4-HMAC-SHA256-TRAILER", [hexadecimal(SHA256.hash(data: Array(trailer.utf8)))])
+  }
+
+  private mutating func sign(_ kind: String, _ hashes: [String]) -> String {
+    let toSign = ([kind, time.description, scope, previous] + hashes).joined(separator: "\n")
+    previous = hexadecimal(sigV4Code(toSign, key: key))
+    return previous
+  }
+}
+
+private func sigV4Code(_ text: String, key: [UInt8]) -> [UInt8] {
+  Array(HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: SymmetricKey(data: key)))
 }

@@ -17,5 +17,10 @@ struct SigV4Timestamp: Sendable, CustomStringConvertible {
       + "T\(padded(parts.tm_hour))\(padded(parts.tm_min))\(padded(parts.tm_sec))Z"
   }
 
-  static func now() -> SigV4Timestamp { SigV4Timestamp(secondsSince1970: time(nil)) }
+  /// Now, by a clock that is `offset` seconds behind the server's.
+  static func now(offset: Int = 0) -> SigV4Timestamp {
+    SigV4Timestamp(secondsSince1970: secondsSince1970() + offset)
+  }
+
+  static func secondsSince1970() -> Int { time(nil) }
 }

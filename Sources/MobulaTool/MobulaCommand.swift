@@ -16,6 +16,7 @@ struct MobulaCommand: AsyncParsableCommand {
                                                        this machine joins a cluster
         mobula put model.safetensors                   into the store, under the file's name
         mobula get model.safetensors -o copy           on any host of the cluster
+        mobula put model.safetensors s3://models/      from here to S3, and get -o s3://… likewise
         mobula broadcast model.safetensors             to every host, before anybody there asks for it
         mobula fetch s3://models/whisper/              from S3 into the cluster, each byte once
         mobula credentials                             whose credentials S3 would see, and until when

@@ -137,6 +137,9 @@ public final class ObjectExchange: Sendable {
     state.withLock { ($0.machine.throughput ?? 0, $0.machine.chunksMissing) }
   }
 
+  /// Whether other hosts are connected to.
+  public var hasHosts: Bool { state.withLock { !$0.lanes.isEmpty } }
+
   public var object: ObjectID { sink.object }
   public var geometry: ChunkGeometry { sink.geometry }
 

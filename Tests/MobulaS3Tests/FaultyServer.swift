@@ -6,11 +6,34 @@ import Synchronization
 final class FaultyServer: Sendable {
   let port: Int
   private let listener: SharedDescriptor
-  private let counts = Mutex<[String]>([])
+  private let counts = Mutex<[Request]>([])
+
+  struct Request: Sendable {
+    /// From 0.
+    var number: Int
+    var head: String
+    var body: [UInt8]
+
+    func header(_ name: String) -> String? {
+      let line = head.split(separator: "\r\n").first { $0.lowercased().hasPrefix("\(name): ") }
+      return line.map { String($0.dropFirst(name.count + 2)) }
+    }
+  }
+
+  struct Reply: Sendable {
+    /// Sent before the connection is closed.
+    var bytes: [UInt8]
+    /// Closed by a reset, rather than in order.
+    var resets = false
+  }
 
   /// - Parameter answer: from the request's number (from 0) and its head to the bytes that are sent before the
   ///   connection is closed.
-  init(_ answer: @escaping @Sendable (Int, String) -> [UInt8]) throws {
+  convenience init(_ answer: @escaping @Sendable (Int, String) -> [UInt8]) throws {
+    try self.init(replying: { Reply(bytes: answer($0.number, $0.head)) })
+  }
+
+  init(replying answer: @escaping @Sendable (Request) -> Reply) throws {
     (listener, port) = try boundSocket()
     let raw = listener.rawValue
     try systemCall("listen") { listen(raw, 64) }
@@ -27,25 +50,39 @@ final class FaultyServer: Sendable {
   func stop() { shutdown(listener.rawValue, Int32(SHUT_RDWR)) }
 
   /// The heads of all requests so far.
-  var requests: [String] { counts.withLock { $0 } }
+  var requests: [String] { received.map(\.head) }
+  var received: [Request] { counts.withLock { $0 } }
 
-  private func serve(_ connection: consuming OwnedDescriptor, _ answer: (Int, String) -> [UInt8]) {
+  private func serve(_ connection: consuming OwnedDescriptor, _ answer: (Request) -> Reply) {
     var head: [UInt8] = []
     var byte: UInt8 = 0
     while !head.suffix(4).elementsEqual("\r\n\r\n".utf8) {
       guard read(connection.rawValue, &byte, 1) == 1 else { return }
       head.append(byte)
     }
-    let text = String(decoding: head, as: UTF8.self)
-    let number = counts.withLock {
-      $0.append(text)
-      return $0.count - 1
+    var request = Request(number: 0, head: String(decoding: head, as: UTF8.self), body: [])
+    let length = request.header("content-length").flatMap { Int($0) } ?? 0
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while request.body.count < length {
+      let count = read(connection.rawValue, &buffer, min(buffer.count, length - request.body.count))
+      guard count > 0 else { return }
+      request.body += buffer[..<count]
     }
-    var rest = answer(number, text)[...]
+    counts.withLock {
+      request.number = $0.count
+      $0.append(request)
+    }
+    let reply = answer(request)
+    var rest = reply.bytes[...]
     while !rest.isEmpty {
       let sent = rest.withUnsafeBytes { send(connection.rawValue, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
       guard sent > 0 else { return }
       rest = rest.dropFirst(sent)
+    }
+    if reply.resets {
+      var linger = linger(l_onoff: 1, l_linger: 0)
+      setsockopt(connection.rawValue, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout.size(ofValue: linger)))
+      return
     }
     // Lets the client read to the end before the close, which may reset the connection.
     shutdown(connection.rawValue, Int32(SHUT_WR))

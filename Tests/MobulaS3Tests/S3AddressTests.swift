@@ -42,6 +42,23 @@ import Testing
     #expect(aws.address(of: "my.models").endpoint.host == "s3.eu-west-1.amazonaws.com")
     #expect(aws.address(of: "my.models").inPath)
     #expect(S3Configuration(endpoint: S3Endpoint(host: "h")).address(of: "models").inPath)
+    let china = S3Configuration(region: "cn-north-1").address(of: "models").endpoint
+    #expect(china.host == "models.s3.cn-north-1.amazonaws.com.cn")
+  }
+
+  @Test func whereBucketsAreNamedCanBeChosen() {
+    var own = S3Configuration(endpoint: S3Endpoint(host: "s3.example.com", port: 9000))
+    own.addressing = .virtualHosted
+    #expect(own.address(of: "models").endpoint.description == "http://models.s3.example.com:9000")
+    #expect(own.address(of: "my.models").endpoint.host == "my.models.s3.example.com")
+    for bucket in ["My_Models", "a..b", ""] { #expect(own.address(of: bucket).inPath) }
+    for host in ["127.0.0.1", "::1"] {
+      own.endpoint = S3Endpoint(host: host)
+      #expect(own.address(of: "models").inPath)
+    }
+    var aws = S3Configuration(region: "eu-west-1")
+    aws.addressing = .path
+    #expect(aws.address(of: "models").inPath && aws.address(of: "models").endpoint == aws.baseEndpoint)
   }
 
   @Test func credentialsFromTheEnvironment() throws {

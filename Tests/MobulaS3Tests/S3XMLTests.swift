@@ -6,7 +6,7 @@ import Testing
 @Suite struct S3XMLTests {
   func error(_ status: Int, _ body: String, key: String? = "k") -> S3Error {
     .answer(
-      status: status, body: Array(body.utf8), requestID: "R", region: nil, endpoint: S3Endpoint(host: "h", port: 1),
+      S3Error.Head(status: status, requestID: "R"), body: Array(body.utf8), endpoint: S3Endpoint(host: "h", port: 1),
       bucket: "b", key: key)
   }
 

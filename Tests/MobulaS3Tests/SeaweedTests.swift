@@ -24,7 +24,7 @@ struct SeaweedTests {
     await #expect {
       try await body()
     } throws: { error in
-      guard let error = error as? MobulaError else { return false }
+      guard let error = (error as? S3Error)?.mobulaError else { return false }
       return error.code == code && error.message.contains(part)
     }
   }

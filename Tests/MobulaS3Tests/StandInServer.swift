@@ -102,4 +102,7 @@ final class Counter: Sendable {
       return count
     }
   }
+
+  var value: Int { count.withLock { $0 } }
+  func add(_ number: Int) { count.withLock { $0 += number } }
 }

@@ -116,7 +116,8 @@ import Testing
     #expect(json.keys == ["version", "emulation", "size", "nic", "tls", "lineRate", "cases"])
     #expect(json["version"] == .number(1) && json["lineRate"] == .null)
     for item in try #require(json["cases"]).elements {
-      #expect(item.keys == ["id", "sources", "loaders", "slowest", "limit", "ratio", "predicted", "s3Bytes", "wireBytes"])
+      #expect(
+        item.keys == ["id", "sources", "loaders", "slowest", "limit", "ratio", "predicted", "s3Bytes", "wireBytes"])
       for loader in try #require(item["loaders"]).elements {
         #expect(loader.keys == ["host", "pod", "seconds", "touched", "bytesCopied", "error"])
       }

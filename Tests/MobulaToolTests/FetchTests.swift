@@ -19,6 +19,54 @@ struct FetchTests {
     await s3.stop()
   }
 
+  /// Files and objects of the cluster to S3, and what goes wrong there.
+  @Test func putAndGetToS3() async throws {
+    let s3 = try await SeaweedServer.start()
+    do {
+      try await upload(to: s3)
+    } catch {
+      await s3.stop()
+      throw error
+    }
+    await s3.stop()
+  }
+
+  private func upload(to s3: SeaweedServer) async throws {
+    let client = s3.client()
+    try await client.createBucket("models")
+    let environment = ["AWS_ENDPOINT_URL": s3.endpoint.description, "AWS_REGION": "us-east-1"]
+      .merging(s3.credentials.environment) { $1 }
+    // More than the size from which on it goes in parts.
+    let model = SyntheticModel(size: 70_000_001, seed: 3)
+    let bytes = model.bytes(in: 0..<model.size)
+    try await withCluster(environment: environment) { cluster in
+      let file = cluster.folder.path + "/model.bin"
+      try Data(bytes).write(to: URL(filePath: file))
+      let put = try await cluster.mobula("put", file, "s3://models/a/", environment: environment)
+      #expect(put.status.isSuccess && put.output == "70 MB in s3://models/a/model.bin\n", "\(put)")
+      #expect(try await client.bytes(bucket: "models", key: "a/model.bin", upTo: model.size) == bytes)
+      #expect(try await client.head(bucket: "models", key: "a/model.bin").etag.hasSuffix("-5\""))
+
+      let stored = try await cluster.mobula("put", file)
+      #expect(stored.status.isSuccess, "\(stored)")
+      let got = try await cluster.mobula(
+        "get", "model.bin", "-o", "s3://models/b", "--json", environment: environment)
+      #expect(got.status.isSuccess && got.output.contains("s3://models/b"), "\(got)")
+      #expect(try await client.bytes(bucket: "models", key: "b", upTo: model.size) == bytes)
+
+      for (destination, word) in [("s3://", "s3://BUCKET/KEY"), ("/tmp", "s3://")] {
+        let failed = try await cluster.mobula("put", file, destination, environment: environment)
+        #expect(failed.status == .status(1) && failed.errors.contains(word), "\(failed)")
+      }
+      let wrong = environment.merging(["AWS_SECRET_ACCESS_KEY": "wrong"]) { $1 }
+      let denied = try await cluster.mobula("put", file, "s3://models/x", environment: wrong)
+      #expect(denied.status == .status(1) && denied.errors.contains("SignatureDoesNotMatch"), "\(denied)")
+      let without = try await cluster.mobula("put", file, "s3://models/x")
+      #expect(without.status == .status(1) && without.errors.contains("AWS_SECRET_ACCESS_KEY"), "\(without)")
+    }
+    await client.shutdown()
+  }
+
   private func fetchFrom(_ s3: SeaweedServer) async throws {
     let client = s3.client()
     try await client.createBucket("models")

@@ -1,6 +1,6 @@
 #pragma once
 // What Swift cannot reach by itself: calls that glibc hides behind feature
-// macros, control messages, and CRC32C by the CPU's own means. Nothing else.
+// macros, control messages, and checksums by the CPU's own means. Nothing else.
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -57,6 +57,13 @@ enum { mobula_crc32c_table, mobula_crc32c_instruction, mobula_crc32c_folding };
 uint32_t mobula_crc32c_by(int way, uint32_t crc, const void *bytes, size_t length);
 /// `mobula_copy_crc32c` in a given way.
 uint32_t mobula_copy_crc32c_by(int way, uint32_t crc, void *to, const void *from, size_t length);
+
+/// CRC-32/ISO-HDLC and CRC-64/NVME of `length` bytes, continuing from `crc` (0 at the start).
+uint32_t mobula_crc32(uint32_t crc, const void *bytes, size_t length);
+uint64_t mobula_crc64nvme(uint64_t crc, const void *bytes, size_t length);
+/// As those, in a given way (`mobula_crc32c_instruction` is not one of theirs); for tests.
+uint32_t mobula_crc32_by(int way, uint32_t crc, const void *bytes, size_t length);
+uint64_t mobula_crc64nvme_by(int way, uint64_t crc, const void *bytes, size_t length);
 
 /// Makes orphans below this process its children, rather than init's.
 void mobula_adopt_orphans(void);

@@ -271,10 +271,12 @@ public final class Bench: Sendable {
     let client = S3Client(
       configuration: S3Configuration(endpoint: try S3Endpoint(s3.endpoint)), credentials: s3.credentials)
     do {
-      do {
-        try await client.createBucket(Self.bucket)
-      } catch let error as MobulaError where error.code == .alreadyExists {}
-      try await client.put(bucket: Self.bucket, key: Self.key, size: model.size) { model.bytes(in: $0) }
+      try await S3Error.asMobulaError {
+        do {
+          try await client.createBucket(Self.bucket)
+        } catch let error as S3Error where error.mobulaError.code == .alreadyExists {}
+        try await client.put(bucket: Self.bucket, key: Self.key, size: model.size) { model.bytes(in: $0) }
+      }
       await client.shutdown()
     } catch {
       await client.shutdown()

@@ -117,7 +117,9 @@ struct S3Model {
     let location = try S3URL(url)
     let client = try await S3Client.fromEnvironment(endpoint: endpoint)
     do {
-      let memory = try await client.downloadIntoMemory(bucket: location.bucket, key: location.key)
+      let memory = try await S3Error.asMobulaError {
+        try await client.downloadIntoMemory(bucket: location.bucket, key: location.key)
+      }
       await client.shutdown()
       return Blob(bytes: memory.bytes, owner: memory)
     } catch {

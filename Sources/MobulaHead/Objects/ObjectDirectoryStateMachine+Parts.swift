@@ -8,9 +8,10 @@ extension ObjectDirectoryStateMachine {
   ///
   /// - Parameters:
   ///   - finished: chunks that the host was given, and has now.
+  ///   - wantsMore: whether to give it others; it reads on, in any case.
   ///   - geometry: of the object.
   mutating func takePart(
-    _ question: PartQuestion, finished: Range<Int>?, geometry: ChunkGeometry, now: Duration
+    _ question: PartQuestion, finished: Range<Int>?, wantsMore: Bool = true, geometry: ChunkGeometry, now: Duration
   ) -> [DirectoryAction] {
     clock = max(clock, now)
     let object = question.object
@@ -19,6 +20,10 @@ extension ObjectDirectoryStateMachine {
     else { return [.part(question.id, nil)] }
     var fill = record.fill ?? FillPlanner(geometry)
     if let finished { fill.finished(question.host, finished, now: now) }
+    guard wantsMore else {
+      records[object]?.fill = fill
+      return [.part(question.id, nil)]
+    }
     let answer = fill.take(question.host, now: now)
     record.fill = fill
     record.planner.setFills(question.host, answer != .none)

@@ -6,17 +6,33 @@ import MobulaHost
 
 struct PutCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "put", abstract: "Put a file into the store of this host, under a name.",
-    discussion: "Examples:\n  mobula put model.safetensors\n  mobula put weights.bin --name whisper/weights")
+    commandName: "put", abstract: "Put a file into the store of this host, under a name, or into S3.",
+    discussion: """
+      \(S3Target.discussion)
+      Examples:
+        mobula put model.safetensors
+        mobula put weights.bin --name whisper/weights
+        mobula put weights.bin s3://models/whisper/
+        mobula put weights.bin s3://models/w.bin --s3-endpoint http://10.0.0.9:8333
+      """)
 
   @Argument(help: "The file.") var file: String
+  @Argument(help: "s3://BUCKET/KEY, or s3://BUCKET/PREFIX/ for the file's own name below it. Default: the store.")
+  var destination: String?
   @Option(help: "The object's name. Default: the file's.") var name: String?
+  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
     let name = name ?? String(file.split(separator: "/").last ?? "")
     guard !name.isEmpty else { throw MobulaError(.invalidArgument, "The object needs a name: give one with --name.") }
+    if let destination {
+      guard let target = try S3Target(destination, name: name, endpoint: s3Endpoint) else {
+        throw MobulaError(.invalidArgument, "\"\(destination)\" is no S3 address: give it as s3://BUCKET/KEY.")
+      }
+      return try await target.upload(file: file, json: json.json)
+    }
     try await withCluster(directory.options) { cluster in
       let progress = Progress(file, total: nil)
       defer { progress.finish(succeeded: false) }
@@ -33,17 +49,30 @@ struct PutCommand: AsyncParsableCommand {
 
 struct GetCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "get", abstract: "Bring an object to this host and write it to a file.",
-    discussion:
-      "Examples:\n  mobula get model.safetensors -o copy.safetensors\n  mobula get 00000000…f00d -o copy --timeout 60")
+    commandName: "get", abstract: "Bring an object to this host and write it to a file, or to S3.",
+    discussion: """
+      \(S3Target.discussion)
+      Examples:
+        mobula get model.safetensors -o copy.safetensors
+        mobula get 00000000…f00d -o copy --timeout 60
+        mobula get model.safetensors -o s3://models/model.safetensors
+      """)
 
   @Argument(help: "The object's name or id.") var id: String
-  @Option(name: .shortAndLong, help: "The file to write.") var output: String
+  @Option(name: .shortAndLong, help: "The file to write, or s3://BUCKET/KEY.") var output: String
   @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
+  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
+
+  private struct Written: Encodable {
+    var output: String
+    var size: Int
+  }
 
   func run() async throws {
     guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    let target = try S3Target(output, name: String(id.split(separator: "/").last ?? ""), endpoint: s3Endpoint)
     try await withCluster(directory.options) { cluster in
       let reference = try await cluster.object(named: id, as: Blob.self)
       let progress = Progress(id, total: nil)
@@ -59,8 +88,15 @@ struct GetCommand: AsyncParsableCommand {
       defer { watching.cancel() }
       let blob = try await reference.value(within: .seconds(timeout))
       watching.cancel()
+      if let target {
+        progress.finish()
+        return try await target.upload(blob.count, title: output, json: json.json) { range in
+          blob.withUnsafeBytes { Array($0[range]) }
+        }
+      }
       try await cluster.write(blob, to: output)
       progress.finish()
+      if json.json { return try printJSON(Written(output: output, size: blob.count)) }
       print("\(ByteCount(blob.count)) in \(output)")
     }
   }

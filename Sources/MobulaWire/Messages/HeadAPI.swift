@@ -104,8 +104,11 @@ public struct PartRequest: Codable, Sendable {
   public var geometry: ChunkGeometry
   /// Chunks that it was given before, and has now.
   public var finished: Range<Int>?
+  /// Whether it is to be given others.
+  public var wantsMore: Bool
 
-  public init(host: HostID, object: ObjectID, geometry: ChunkGeometry, finished: Range<Int>?) {
+  public init(host: HostID, object: ObjectID, geometry: ChunkGeometry, finished: Range<Int>?, wantsMore: Bool = true) {
+    self.wantsMore = wantsMore
     self.host = host
     self.object = object
     self.geometry = geometry

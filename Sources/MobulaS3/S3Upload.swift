@@ -1,0 +1,288 @@
+internal import MobulaCore
+internal import Synchronization
+
+extension S3Client {
+  /// Makes or replaces an object of `size` bytes that need not be in memory.
+  ///
+  /// From `S3Configuration.multipartThreshold` on it goes in parts, several at a time, as many as S3 takes well. The
+  /// object appears whole or not at all: on failure and on cancellation the parts are given up.
+  ///
+  /// - Parameter producer: returns the bytes of a range, at most 1 MiB. The ranges of a part come in order, from its
+  ///   first again for another attempt; those of different parts at the same time.
+  /// - Returns: the object's ETag, with its quotes, where the answer names it.
+  @discardableResult
+  public func put(
+    bucket: String, key: String, size: Int, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
+  ) async throws -> String? {
+    guard size >= configuration.multipartThreshold.bytes, size > 0 else {
+      if size == 0 { return try await put(bucket: bucket, key: key, bytes: []) }
+      let payload = S3Request.Payload.pieces(S3Pieces(size: size, producer: producer))
+      let answer = try await answered(S3Request(method: .put, bucket: bucket, key: key, payload: payload))
+      return answer.etag
+    }
+    return try await inParts(bucket: bucket, key: key, size: size, leastPart: configuration.uploadPartSize.bytes) {
+      _, pieces in
+      let (range, sent) = (pieces.range, pieces.sent)
+      let part = S3Pieces(
+        size: range.count,
+        producer: { try await producer($0.lowerBound + range.lowerBound..<$0.upperBound + range.lowerBound) },
+        checksum: pieces.checksum, sent: sent)
+      return S3Request(method: .put, bucket: bucket, key: key, payload: .pieces(part))
+    }
+  }
+
+  /// Copies an object within the service: the bytes don't come here.
+  ///
+  /// From 5 GB on (`S3Configuration.maximumCopySize`) it goes in parts. The version that is there when it begins is
+  /// copied, or none.
+  /// - Throws: also `S3Error` with status 412 when the source changed meanwhile.
+  @discardableResult
+  public func copy(from source: S3URL, to target: S3URL) async throws -> String? {
+    let info = try await head(bucket: source.bucket, key: source.key)
+    let headers = [
+      ("x-amz-copy-source", "/\(percentEncoded(source.bucket))/\(percentEncoded(source.key, keepingSlashes: true))"),
+      ("x-amz-copy-source-if-match", info.etag),
+    ]
+    guard info.size > configuration.maximumCopySize.bytes else {
+      let request = S3Request(
+        method: .put, bucket: target.bucket, key: target.key, headers: headers, expectedBytes: info.size)
+      return try await document(request, named: "CopyObjectResult")["ETag"]
+    }
+    let leastPart = min(configuration.maximumCopySize.bytes, 512 * 1_048_576)
+    return try await inParts(bucket: target.bucket, key: target.key, size: info.size, leastPart: leastPart) { _, part in
+      S3Request(
+        method: .put, bucket: target.bucket, key: target.key,
+        headers: headers + [("x-amz-copy-source-range", "bytes=\(part.range.lowerBound)-\(part.range.upperBound - 1)")],
+        expectedBytes: part.range.count)
+    }
+  }
+
+  /// Makes an object of parts, each by the request that `request` returns for it.
+  private func inParts(
+    bucket: String, key: String, size: Int, leastPart: Int,
+    request: @escaping @Sendable (Int, S3Upload.Part) -> S3Request
+  ) async throws -> String? {
+    let layout = S3PartLayout(size: size, leastPart: leastPart)
+    let create = S3Request(
+      method: .post, bucket: bucket, key: key, query: [("uploads", "")],
+      headers: configuration.uploadChecksums
+        ? [("x-amz-checksum-algorithm", "CRC32C"), ("x-amz-checksum-type", "FULL_OBJECT")] : [])
+    guard let id = try await document(create, named: "InitiateMultipartUploadResult")["UploadId"], !id.isEmpty else {
+      throw malformed("its answer to an upload's begin has no UploadId", bucket: bucket, key: key)
+    }
+    var settings = configuration.concurrency(
+      of: nil, partSize: ByteCount(layout.partSize), smallestPart: layout.partSize)
+    settings.maximum = min(settings.maximum, layout.count)
+    let upload = S3Upload(
+      client: self, bucket: bucket, key: key, id: id, layout: layout, gate: S3RequestGate(settings), request: request)
+    do {
+      return try await upload.run(tasks: settings.maximum)
+    } catch {
+      // Also where this task was cancelled: parts that nobody ends are stored, and paid for, for good.
+      await Task { try? await self.done(upload.whole(.delete)) }.value
+      throw error
+    }
+  }
+
+  /// The answer's XML, of which the root has this name; an error that comes with status 200 is one, too.
+  func document(_ request: S3Request, named name: String) async throws -> XMLTree {
+    try await retrying {
+      let answer = try await self.transport.send(request)
+      let bytes = try await answer.collect(upTo: S3Transport.maximumDocument)
+      guard let tree = XMLTree.parse(bytes) else {
+        throw self.malformed("its answer is not XML", bucket: request.bucket, key: request.key)
+      }
+      if tree.name == name { return tree }
+      guard tree.name == "Error" else {
+        throw self.malformed("its answer is no \(name)", bucket: request.bucket, key: request.key)
+      }
+      throw S3Error.answer(
+        answer.errorHead, body: bytes, endpoint: self.configuration.baseEndpoint, bucket: request.bucket,
+        key: request.key)
+    }
+  }
+}
+
+/// How an object is cut into the parts of an upload: all of `partSize` bytes but the last.
+struct S3PartLayout: Sendable, Hashable {
+  /// S3 takes no more.
+  static let maximumCount = 10_000
+
+  let size: Int
+  let partSize: Int
+
+  /// Parts of `leastPart` bytes, or of as many MiB as it takes to need no more than 10,000.
+  init(size: Int, leastPart: Int) {
+    precondition(size > 0)
+    let least = (size + Self.maximumCount - 1) / Self.maximumCount
+    let rounded = (least + 1_048_575) / 1_048_576 * 1_048_576
+    self.size = size
+    partSize = least <= max(1, leastPart) ? max(1, leastPart) : rounded
+  }
+
+  var count: Int { (size + partSize - 1) / partSize }
+
+  /// The bytes of part `number`, from 1.
+  func range(of number: Int) -> Range<Int> { (number - 1) * partSize..<min(size, number * partSize) }
+}
+
+/// A multipart upload that has begun.
+struct S3Upload: Sendable {
+  struct Part: Sendable {
+    let range: Range<Int>
+    let checksum: S3SentChecksum
+    let sent: @Sendable (Int) -> Void
+  }
+
+  private struct Done: Sendable {
+    var etag: String
+    var checksum: UInt32?
+  }
+
+  private final class Progress: Sendable {
+    struct State {
+      /// The next part that nobody has begun.
+      var next = 1
+      var done: [Int: Done] = [:]
+    }
+    let state = Mutex(State())
+  }
+
+  let client: S3Client
+  let bucket: String
+  let key: String
+  let id: String
+  let layout: S3PartLayout
+  let gate: S3RequestGate
+  let request: @Sendable (Int, Part) -> S3Request
+
+  /// Sends all parts, and makes them the object.
+  func run(tasks: Int) async throws -> String? {
+    let progress = Progress()
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<tasks { group.addTask { try await sendParts(progress) } }
+      try await group.waitForAll()
+    }
+    let done = progress.state.withLock { $0.done }
+    return try await complete((1...layout.count).map { done[$0]! })
+  }
+
+  /// A request about the upload as a whole.
+  func whole(_ method: S3Request.Method) -> S3Request {
+    S3Request(method: method, bucket: bucket, key: key, query: [("uploadId", id)])
+  }
+
+  private func sendParts(_ progress: Progress) async throws {
+    var generator = SystemRandomNumberGenerator()
+    while true {
+      let number = progress.state.withLock { state in
+        defer { state.next += 1 }
+        return state.next
+      }
+      guard number <= layout.count else { return }
+      var attempt = 1
+      while true {
+        let turn = try await gate.turn()
+        do {
+          let part = try await send(number)
+          gate.finished(turn, bytes: layout.range(of: number).count)
+          progress.state.withLock { $0.done[number] = part }
+          break
+        } catch {
+          guard let error = error as? S3Error else {
+            gate.failed()
+            throw error
+          }
+          if error.isThrottling { gate.throttled(turn) } else { gate.failed() }
+          guard error.isRetryable,
+            let pause = client.configuration.retry.pause(
+              after: attempt, retryAfter: error.retryAfter, using: &generator)
+          else { throw error }
+          attempt += 1
+          try await Task.sleep(for: pause)
+        }
+      }
+    }
+  }
+
+  private func send(_ number: Int) async throws -> Done {
+    let checksum = S3SentChecksum()
+    var request = request(
+      number, Part(range: layout.range(of: number), checksum: checksum, sent: { gate.received($0) }))
+    request.query += [("partNumber", "\(number)"), ("uploadId", id)]
+    let answer = try await client.transport.send(request)
+    let bytes = try await answer.collect(upTo: S3Transport.maximumDocument)
+    // A part that S3 copies has its ETag in a document, which may be an error.
+    let tree = bytes.isEmpty ? nil : XMLTree.parse(bytes)
+    if tree?.name == "Error" {
+      throw S3Error.answer(
+        answer.errorHead, body: bytes, endpoint: client.configuration.baseEndpoint, bucket: bucket, key: key)
+    }
+    guard let etag = answer.etag ?? tree?["ETag"] else {
+      throw client.malformed("its answer to part \(number) has no ETag", bucket: bucket, key: key)
+    }
+    var done = Done(etag: etag)
+    if let crc = checksum.value {
+      done.checksum = crc
+    } else if let text = tree?["ChecksumCRC32C"],
+      let value = MobulaS3.bytes(base64: text), value.count == 4
+    {
+      done.checksum = value.reduce(0) { $0 << 8 | UInt32($1) }
+    }
+    return done
+  }
+
+  private func complete(_ parts: [Done]) async throws -> String? {
+    var text = "<CompleteMultipartUpload>"
+    for (index, part) in parts.enumerated() {
+      text += "<Part><PartNumber>\(index + 1)</PartNumber><ETag>\(xmlEscaped(part.etag))</ETag>"
+      if client.configuration.uploadChecksums, let checksum = part.checksum {
+        text += "<ChecksumCRC32C>\(base64(checksum))</ChecksumCRC32C>"
+      }
+      text += "</Part>"
+    }
+    text += "</CompleteMultipartUpload>"
+    var request = whole(.post)
+    request.payload = .bytes(Array(text.utf8))
+    // S3 puts the parts together before it answers.
+    request.expectedBytes = layout.size / 16
+    if client.configuration.uploadChecksums, let whole = checksum(of: parts) {
+      request.headers = [("x-amz-checksum-crc32c", base64(whole)), ("x-amz-checksum-type", "FULL_OBJECT")]
+    }
+    do {
+      return try await client.document(request, named: "CompleteMultipartUploadResult")["ETag"]
+    } catch let error as S3Error where error.code == "NoSuchUpload" {
+      // It may have been completed by an attempt of which the answer was lost.
+      let info = try await client.head(bucket: bucket, key: key)
+      let whole = checksum(of: parts).map { bigEndian(UInt64($0), count: 4) }
+      guard info.size == layout.size, info.etag.hasSuffix("-\(layout.count)\""),
+        info.checksum?.algorithm != .crc32c || info.checksum?.parts != nil || info.checksum?.bytes == whole
+      else { throw error }
+      return info.etag
+    }
+  }
+
+  /// The CRC32C of all parts together; `nil` where one's is not known.
+  private func checksum(of parts: [Done]) -> UInt32? {
+    var whole: UInt32 = 0
+    for (index, part) in parts.enumerated() {
+      guard let checksum = part.checksum else { return nil }
+      whole = UInt32(
+        S3ChecksumAlgorithm.crc32c.combine(
+          UInt64(whole), UInt64(checksum), length: layout.range(of: index + 1).count)!)
+    }
+    return whole
+  }
+}
+
+/// `text` as it stands inside of an XML element.
+func xmlEscaped(_ text: String) -> String {
+  text.reduce(into: "") { result, character in
+    switch character {
+    case "&": result += "&amp;"
+    case "<": result += "&lt;"
+    case ">": result += "&gt;"
+    default: result.append(character)
+    }
+  }
+}
