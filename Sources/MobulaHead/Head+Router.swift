@@ -68,7 +68,7 @@ extension Head {
     }
     router.on(HeadAPI.setName) { request, _ in
       try self.attempt { state throws(MobulaError) in
-        state.apply(try state.directory.named(request.name, request.object))
+        state.apply(try state.directory.named(request.name, request.object, replacing: request.replaces))
       }
       return Empty()
     }

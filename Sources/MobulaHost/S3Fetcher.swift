@@ -102,7 +102,7 @@ final class S3Fetcher: Sendable {
     _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply {
     let claim = try await claim(url, version, client: client, info: info, header: header, geometry: geometry)
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object))
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object, replaces: true))
     notes.name("\(url)", claim.object)
     notes.name(version, claim.object)
     return FetchReply(

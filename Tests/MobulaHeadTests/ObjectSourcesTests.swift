@@ -175,6 +175,27 @@ import Testing
     #expect(take(7, a) == [.part(7, nil)])
   }
 
+  @Test func aNewVersionTakesTheName() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let url = "s3://models/one"
+    _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
+    #expect(try directory.named(url, model) == [])
+    _ = directory.changed(a, [sealed(model)])
+    let next = object(2)
+    #expect(try directory.claim(url + "#e2", geometry: geometry, by: a, fresh: next) == .fill(next))
+    #expect(throws: MobulaError.self) {
+      var strict = directory
+      _ = try strict.named(url, next)
+    }
+    // Held, the old one would stay.
+    var held = directory
+    _ = held.changed(b, [.held(model)])
+    #expect(try held.named(url, next, replacing: true) == [])
+    #expect(try directory.named(url, next, replacing: true) == [.drop(model, hosts: [a])])
+    #expect(directory.names == [url: next, url + "#e2": next])
+    #expect(try directory.named(url, next, replacing: true) == [])
+  }
+
   @Test func aFailedClaimLeavesNothingBehind() throws {
     var directory = ObjectDirectoryStateMachine()
     _ = try directory.claim("s3://models/one#e1", geometry: geometry, by: a, fresh: model)

@@ -94,6 +94,17 @@ struct FetchTests {
       #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bytes))
       #expect(try await s3.bytesSent(bucket: "models") == once)
 
+      // A new version takes the URL for its name; nothing holds the old one.
+      let next = s3.client()
+      try await next.put(bucket: "models", key: "whisper/model.bin", bytes: Array(bytes.reversed()))
+      await next.shutdown()
+      #expect(try await cluster.mobula("fetch", "s3://models/whisper/model.bin", host: 1).status.isSuccess)
+      let newer = cluster.folder.path + "/newer"
+      #expect(try await cluster.mobula("get", "s3://models/whisper/model.bin", "-o", newer).status.isSuccess)
+      #expect(try Data(contentsOf: URL(filePath: newer)) == Data(bytes.reversed()))
+      let listed = try await cluster.mobula("ls").output
+      #expect(listed.split(separator: "\n").filter { $0.contains("model.bin") }.count == 1, "\(listed)")
+
       for (url, word) in [
         ("s3://nowhere/model", "nowhere"), ("s3://models/missing", "s3://models/missing"), ("http://x", "s3://"),
       ] {

@@ -3,18 +3,30 @@ package import MobulaCore
 extension ObjectDirectoryStateMachine {
   /// Gives an object a name; it lives until the name is taken away.
   ///
+  /// - Parameter replacing: takes the name from an older version, whose own name goes, too: it stays as long as
+  ///   something else holds it.
   /// - Throws: `MobulaError`: `alreadyExists` when the name is another object's, `notFound` when the object was deleted.
-  package mutating func named(_ name: String, _ object: ObjectID) throws(MobulaError) -> [DirectoryAction] {
-    if let other = names[name], other != object {
+  package mutating func named(
+    _ name: String, _ object: ObjectID, replacing: Bool = false
+  ) throws(MobulaError) -> [DirectoryAction] {
+    let other = names[name].flatMap { $0 == object ? nil : $0 }
+    if let other, !replacing {
       throw MobulaError(
         .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")
     }
     guard !tombstones.contains(object) else {
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
     }
+    if let other {
+      for old in [name, records[other]?.claimedName].compactMap(\.self) {
+        names[old] = nil
+        records[other]?.names.remove(old)
+      }
+      records[other]?.claimedName = nil
+    }
     names[name] = object
     records[object, default: ObjectRecord()].names.insert(name)
-    return settle([object])
+    return settle([object] + (other.map { [$0] } ?? []))
   }
 
   /// Takes a name away; the object goes if nothing else holds it.

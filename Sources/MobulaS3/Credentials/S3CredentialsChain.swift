@@ -11,7 +11,7 @@ public import MobulaCore
 /// 5. The container: `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` (ECS) or `_FULL_URI` (EKS Pod Identity).
 /// 6. The metadata service of an EC2 instance, version 2 only, unless `AWS_EC2_METADATA_DISABLED` is `true`.
 ///
-/// Steps 2 to 6 are in the order of AWS's SDKs for Java 2.x ("Default credentials provider chain"), Go v2 and PHP
+/// Steps 2 to 6 are in the order of AWS's SDKs for Java 2.x ("Default credentials provider chain") and PHP
 /// ("Understanding the default credential provider chain"). The configuration is read again for every renewal.
 ///
 /// STS is asked at `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL`, the profile's `endpoint_url`, or AWS's own in the

@@ -126,8 +126,11 @@ public struct PartReply: Codable, Sendable {
 public struct NameRequest: Codable, Sendable {
   public var name: String
   public var object: ObjectID
+  /// Whether the name is taken from the object that has it, which was an older version.
+  public var replaces: Bool
 
-  public init(name: String, object: ObjectID) {
+  public init(name: String, object: ObjectID, replaces: Bool = false) {
+    self.replaces = replaces
     self.name = name
     self.object = object
   }
