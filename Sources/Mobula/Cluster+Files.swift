@@ -94,8 +94,8 @@ extension Cluster {
     try await head.call(HeadAPI.remove, ResolveRequest(nameOrID))
   }
 
-  /// Brings an object of S3 into the cluster, named by its URL: the bytes of one
-  /// version leave S3 once, for whichever host asks first.
+  /// Brings an object of S3 into the cluster, named by its URL: hosts that want it read it together, so that the bytes
+  /// of one version leave S3 once, and again only where S3 was measured to be much faster than the hosts.
   ///
   /// - Parameters:
   ///   - url: `s3://bucket/key`.

@@ -19,6 +19,9 @@ final class FetchLedger: Sendable {
   /// Bytes were read from S3 although other hosts have them.
   func explain(_ object: ObjectID, _ reason: String) { state.withLock { $0.reasons[object] = reason } }
 
+  /// It did not come.
+  func forget(_ object: ObjectID) { state.withLock { $0.reasons[object] = nil } }
+
   func record(_ object: ObjectID, _ report: TransferReport) {
     state.withLock { state in
       let origins = ObjectOrigins(

@@ -79,9 +79,19 @@ final class ReplicaFetcher: Sendable {
       } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
         // The last of those before us gave it up as we came: begin again.
         continue
+      } catch let error as MobulaError where error.code == .alreadyExists && isUnderWay(object, besides: task) {
+        // Somebody began to read it from S3 meanwhile: wait for that.
+        continue
       }
     }
   }
+
+  private func isUnderWay(_ object: ObjectID, besides task: Task<Fetched, any Error>) -> Bool {
+    fetches.withLock { fetches in fetches[object].map { $0.task != task } ?? false } || store.info(of: object) != nil
+  }
+
+  /// Whether the object is being received, and not from other hosts alone.
+  func isFilling(_ object: ObjectID) -> Bool { fetches.withLock { $0[object]?.exchange }?.isFilled ?? false }
 
   /// The object as it is here, brought back from disk if need be; `nil` when it isn't, or no longer.
   ///
@@ -170,6 +180,7 @@ final class ReplicaFetcher: Sendable {
           return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
           await self.giveUp(writer, object, error)
+          self.ledger.forget(object)
           throw error
         }
       }
@@ -288,8 +299,11 @@ final class ReplicaFetcher: Sendable {
       return Fetched(digest: digest, bytesCopied: report.bytes)
     } catch {
       if let writer { await giveUp(writer, object, error) }
-      let ended = TransferEnded(receiver: own.host, object: object)
-      await cleanUp { _ = try? await self.head.call(HeadAPI.transferEnded, ended) }
+      // Otherwise another exchange of this host's is alive.
+      if (error as? MobulaError)?.code != .alreadyExists {
+        let ended = TransferEnded(receiver: own.host, object: object)
+        await cleanUp { _ = try? await self.head.call(HeadAPI.transferEnded, ended) }
+      }
       if Task.isCancelled {
         throw MobulaError(.cancelled, "Receiving object \(object) was cancelled: nobody waits for it any more.")
       }

@@ -123,7 +123,12 @@ final class S3Fetcher: Sendable {
       log.info(
         "fetching from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))", "reads": "\(claim.fills)"])
     } catch let error as MobulaError where error.code == .alreadyExists {
-      // Another call of this host's was as fast, and has begun.
+      // Another call of this host's was as fast, and has begun. If that takes it from other hosts alone, this host
+      // reads nothing, and must not be waited for.
+      if claim.fills, !fetcher.isFilling(claim.object) {
+        let failed = TransferEnded(receiver: host, object: claim.object)
+        _ = try? await head.call(HeadAPI.partsFailed, failed)
+      }
     } catch {
       // Another host may have more room: what this one was to read is for the others.
       let gone = ReplicaChanges(host: host, changes: [.gone(object: claim.object)])

@@ -64,8 +64,9 @@ final class S3PartReader: Sendable {
       }
     } catch {
       if !(error is CancellationError) {
+        // The exchange need not wait for a head that is away.
         let failed = TransferEnded(receiver: host, object: exchange.object)
-        _ = try? await head.call(HeadAPI.partsFailed, failed)
+        Task { [head] in _ = try? await head.call(HeadAPI.partsFailed, failed, deadline: .seconds(600)) }
       }
       throw error
     }
@@ -93,6 +94,11 @@ final class S3PartReader: Sendable {
           .protocolViolation, "The head gave chunks \(chunks) that \(url) does not have: run one version.")
       }
       try await read(exchange.reserve(chunks))
+      // Some may have been asked of a host, which may fail.
+      while !exchange.has(chunks) {
+        try await Task.sleep(for: .milliseconds(20))
+        try await read(exchange.reserve(chunks))
+      }
       finished = chunks
     }
   }

@@ -49,6 +49,8 @@ extension ExchangeStateMachine {
     return actions
   }
 
+  package func has(_ chunks: Range<Int>) -> Bool { chunks.allSatisfy { verified.contains($0) } }
+
   /// Nothing is filled any more: what is missing has to come from other hosts.
   ///
   /// - Parameter error: why, if it failed.
@@ -56,10 +58,11 @@ extension ExchangeStateMachine {
     guard isFilled else { return [] }
     isFilled = false
     lastFailure = error ?? lastFailure
+    fillFailure = error
     guard !isOver else { return [] }
     // Who waits for another source is told now if there is none at all.
     lastProgress = now
-    if let refusal, lanes.isEmpty, candidates.isEmpty { return fail(refusal) }
+    if let refusal, lanes.isEmpty, candidates.isEmpty, busyHosts.isEmpty { return fail(refusal) }
     return connect(now)
   }
 

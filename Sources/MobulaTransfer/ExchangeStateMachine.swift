@@ -68,7 +68,9 @@ package struct ExchangeStateMachine: Sendable {
   /// Offered by the head or by themselves, and not connected yet.
   private(set) var candidates: [HostID] = []
   /// Hosts with no room for another connection, and when to ask them again.
-  private var busyHosts: [HostID: Duration] = [:]
+  private(set) var busyHosts: [HostID: Duration] = [:]
+  /// Why nothing is filled any more.
+  var fillFailure: MobulaError?
   /// Hosts that failed in this exchange; they are not asked again.
   package private(set) var failedHosts: Set<HostID> = []
   /// Left because they were slow; asked again when nobody else is left.
@@ -334,9 +336,9 @@ package struct ExchangeStateMachine: Sendable {
       candidates.append(host)
     }
     if now - lastProgress > limits.patience, !isFilled, busyHosts.isEmpty, candidates.isEmpty,
-      lanes.allSatisfy(\.requested.isEmpty), let refusal
+      lanes.allSatisfy(\.requested.isEmpty), let error = refusal ?? fillFailure
     {
-      return fail(refusal)
+      return fail(error)
     }
     return rebalance(now) + closeRetired() + tune(0, now) + leaveUseless(now) + connect(now)
   }

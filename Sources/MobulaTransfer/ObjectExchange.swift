@@ -137,6 +137,12 @@ public final class ObjectExchange: Sendable {
     state.withLock { ($0.machine.throughput ?? 0, $0.machine.chunksMissing) }
   }
 
+  /// Whether these chunks are here.
+  public func has(_ chunks: Range<Int>) -> Bool { state.withLock { $0.machine.has(chunks) } }
+
+  /// Whether chunks come from elsewhere than other hosts, too.
+  public var isFilled: Bool { state.withLock { $0.machine.isFilled } }
+
   /// Whether other hosts are connected to.
   public var hasHosts: Bool { state.withLock { !$0.lanes.isEmpty } }
 

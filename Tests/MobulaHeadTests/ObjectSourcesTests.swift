@@ -175,6 +175,26 @@ import Testing
     #expect(take(7, a) == [.part(7, nil)])
   }
 
+  @Test func aRestartedHostHasReadNothing() throws {
+    var directory = ObjectDirectoryStateMachine()
+    for host in [a, b] { _ = try directory.claim("s3://models/one#e1", geometry: geometry, by: host, fresh: model) }
+    _ = directory.changed(a, [.partial(model, geometry)])
+    let first = PartQuestion(id: 1, host: a, object: model)
+    guard case .part(_, let chunks?)? = directory.takePart(first, finished: nil, geometry: geometry, now: .zero).first
+    else {
+      Issue.record("nothing is given")
+      return
+    }
+    let next = PartQuestion(id: 2, host: a, object: model)
+    _ = directory.takePart(next, finished: chunks, wantsMore: false, geometry: geometry, now: .zero)
+    #expect(directory.hostRestarted(a) == [])
+    _ = directory.registered(a, HostInventory())
+    #expect(directory.records[model]?.planner.isReady(a) == false)
+    #expect(directory.records[model]?.planner.fillers == [b])
+    let other = PartQuestion(id: 3, host: b, object: model)
+    #expect(directory.takePart(other, finished: nil, geometry: geometry, now: .zero) == [.part(3, chunks)])
+  }
+
   @Test func aNewVersionTakesTheName() throws {
     var directory = ObjectDirectoryStateMachine()
     let url = "s3://models/one"

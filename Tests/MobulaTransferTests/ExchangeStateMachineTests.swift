@@ -239,6 +239,22 @@ import Testing
     }
   }
 
+  /// The head may have nothing to say of what was only in S3.
+  @Test func whatCannotBeFilledAndComesFromNobodyFails() throws {
+    var machine = try machine(filled: true)
+    _ = machine.started([a], now: .zero)
+    try open(&machine, 1)
+    let denied = MobulaError(.denied, "S3 denies it.")
+    #expect(machine.fillEnded(denied, now: .seconds(1)) == [])
+    _ = machine.tick(now: .seconds(10.5))
+    #expect(!machine.isOver)
+    guard case .fail(let error)? = machine.tick(now: .seconds(11.5)).last else {
+      Issue.record("it waits")
+      return
+    }
+    #expect(error.code == .denied)
+  }
+
   @Test func whatNoSourceSaysIsRefused() throws {
     var machine = try machine()
     _ = machine.started([a], now: .zero)

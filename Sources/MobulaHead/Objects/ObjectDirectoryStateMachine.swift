@@ -85,7 +85,16 @@ package struct ObjectDirectoryStateMachine: Sendable {
       forget(request)
       return .refuse(request.id, request.object, .receiverLost)
     }
-    return refused + forgetParts { $0.host == host }
+    // What it reads and has read is gone, unless it says otherwise when it registers.
+    let objects = records.filter {
+      $0.value.planner.fillers.contains(host) || $0.value.fill?.hosts.contains(host) == true
+    }
+    .keys.sorted()
+    for object in objects {
+      records[object]?.planner.setFills(host, false)
+      records[object]?.fill?.lost(host)
+    }
+    return refused + forgetParts { $0.host == host } + settle(objects)
   }
 
   /// A receiver takes an object from nobody any more, whether it is complete or not.

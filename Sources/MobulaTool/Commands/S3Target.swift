@@ -9,8 +9,9 @@ import Synchronization
 struct S3Target {
   /// What a command says in its help.
   static let discussion = """
-    To s3://BUCKET/KEY the tool itself uploads, with the credentials of its own environment (AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL). The object appears whole or not at all.
+    To s3://BUCKET/KEY the tool itself uploads, with the credentials that `mobula credentials` shows. The object appears
+    whole or not at all.
+
     """
 
   let url: S3URL
