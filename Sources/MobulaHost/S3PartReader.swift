@@ -13,12 +13,6 @@ final class S3PartReader: Sendable {
   /// How often S3 and hosts are compared.
   private static let interval = Duration.milliseconds(250)
 
-  private struct State {
-    var choice = SourceChoice()
-    /// Parts that are being read.
-    var reading = 0
-  }
-
   private let host: HostID
   private let head: PeerLink
   private let client: S3Client
@@ -28,7 +22,8 @@ final class S3PartReader: Sendable {
   private let traffic: TrafficControl
   private let ledger: FetchLedger
   private let takesParts: Bool
-  private let state = Mutex(State())
+  private let choice = Mutex(SourceChoice())
+  private let start = ContinuousClock.now
 
   /// - Parameters:
   ///   - header: the object's first bytes, before those of S3.
@@ -104,17 +99,12 @@ final class S3PartReader: Sendable {
   }
 
   private func readWhatIsSlow(_ exchange: ObjectExchange) async throws {
-    let start = ContinuousClock.now
     while true {
       try await Task.sleep(for: Self.interval)
       let (bytesPerSecond, missing) = exchange.progress
       let chunkSize = exchange.geometry.chunkSize
-      let reason = state.withLock { state in
-        // What S3 brings at the same time would be missing in what hosts bring.
-        state.reading > 0
-          ? state.choice.isReading()
-          : state.choice.tick(
-            hosts: bytesPerSecond, missing: missing * chunkSize, now: ContinuousClock.now - start)
+      let reason = choice.withLock {
+        $0.tick(hosts: bytesPerSecond, missing: missing * chunkSize, now: ContinuousClock.now - start)
       }
       guard let reason else { continue }
       let reserved = exchange.reserveLast(max(1, SourceChoice.part / chunkSize))
@@ -128,18 +118,14 @@ final class S3PartReader: Sendable {
     // Nobody else reads it before it is given up.
     defer { reserved.release() }
     guard !reserved.runs.isEmpty else { return }
-    let began = ContinuousClock.now
-    let count = state.withLock { state in
-      state.reading += 1
-      return state.reading
-    }
-    defer { state.withLock { $0.reading -= 1 } }
+    choice.withLock { $0.began(now: ContinuousClock.now - start) }
+    var bytes = 0
+    defer { choice.withLock { $0.ended(bytes: bytes, now: ContinuousClock.now - start) } }
     _ = try await S3Error.asMobulaError {
       try await client.download(
         bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
         partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) })
     }
-    let seconds = (ContinuousClock.now - began) / .seconds(1)
-    state.withLock { $0.choice.read(bytes: reserved.bytes, seconds: seconds, beside: count - 1) }
+    bytes = reserved.bytes
   }
 }

@@ -13,24 +13,32 @@ struct SourceChoice: Sendable {
   /// When nothing is known of S3, it is tried if hosts would take so long.
   private static let unbearable = Duration.seconds(10)
 
-  /// What S3 brings a second; `nil` before anything was read.
-  private(set) var bytesPerSecond: Double?
+  /// Parts that are being read.
+  private(set) var reading = 0
+  /// Since when at least one is.
+  private var busySince = Duration.zero
+  private var busyTime = Duration.zero
+  private var bytes = 0
   /// Since when hosts are slower.
   private var slowSince: Duration?
 
-  /// A part was read.
-  ///
-  /// - Parameter others: parts that were read at the same time.
-  mutating func read(bytes: Int, seconds: Double, beside others: Int) {
-    guard bytes > 0 else { return }
-    let rate = Double(bytes) * Double(others + 1) / max(seconds, 1e-6)
-    bytesPerSecond = bytesPerSecond.map { 0.7 * $0 + 0.3 * rate } ?? rate
+  /// What S3 has brought a second while anything was read from it; `nil` before.
+  func bytesPerSecond(now: Duration) -> Double? {
+    let time = busyTime + (reading > 0 ? now - busySince : .zero)
+    return bytes > 0 && time > .zero ? Double(bytes) / (time / .seconds(1)) : nil
   }
 
-  /// S3 is being read all the same: hosts can't be judged.
-  mutating func isReading() -> String? {
-    slowSince = nil
-    return nil
+  /// A part is being read.
+  mutating func began(now: Duration) {
+    if reading == 0 { busySince = now }
+    reading += 1
+  }
+
+  /// It has come, or so much of it.
+  mutating func ended(bytes: Int, now: Duration) {
+    reading -= 1
+    self.bytes += bytes
+    if reading == 0 { busyTime += now - busySince }
   }
 
   /// - Parameters:
@@ -39,6 +47,12 @@ struct SourceChoice: Sendable {
   /// - Returns: why to read a part from S3; `nil` for leaving it to the hosts.
   mutating func tick(hosts: Double, missing: Int, now: Duration) -> String? {
     guard missing > 0 else { return nil }
+    // What S3 brings at the same time would be missing in what hosts bring.
+    guard reading == 0 else {
+      slowSince = nil
+      return nil
+    }
+    let bytesPerSecond = bytesPerSecond(now: now)
     let isSlow =
       if let bytesPerSecond { hosts * Self.advantage < bytesPerSecond } else {
         hosts * (Self.unbearable / .seconds(1)) < Double(missing)

@@ -6,10 +6,17 @@ import Testing
 @Suite struct SourceChoiceTests {
   private let gigabyte = 1_000_000_000
 
-  @Test func s3IsReadWhereItIsMuchFasterForAWhile() {
+  /// S3 has brought 10 MB in 0.1 s.
+  private func choice() -> SourceChoice {
     var choice = SourceChoice()
-    choice.read(bytes: 10_000_000, seconds: 0.1, beside: 0)
-    #expect(choice.bytesPerSecond == 100_000_000)
+    choice.began(now: .zero)
+    choice.ended(bytes: 10_000_000, now: .milliseconds(100))
+    return choice
+  }
+
+  @Test func s3IsReadWhereItIsMuchFasterForAWhile() {
+    var choice = choice()
+    #expect(choice.bytesPerSecond(now: .seconds(1)) == 100_000_000)
     #expect(choice.tick(hosts: 49e6, missing: gigabyte, now: .seconds(1)) == nil)
     #expect(choice.tick(hosts: 49e6, missing: gigabyte, now: .seconds(2)) == nil)
     // For a moment they were as fast.
@@ -21,13 +28,17 @@ import Testing
     #expect(choice.tick(hosts: 3e6, missing: 0, now: .seconds(6)) == nil)
   }
 
-  @Test func whatIsReadAtTheSameTimeIsAdded() {
+  /// Eight parts that begin together and come one after the other are no faster than the last of them.
+  @Test func whatIsReadAtTheSameTimeSharesTheTime() {
     var choice = SourceChoice()
-    choice.read(bytes: 10_000_000, seconds: 0.2, beside: 1)
-    #expect(choice.bytesPerSecond == 100_000_000)
-    // What was not to be read says nothing.
-    choice.read(bytes: 0, seconds: 0.2, beside: 1)
-    #expect(choice.bytesPerSecond == 100_000_000)
+    for _ in 0..<8 { choice.began(now: .seconds(1)) }
+    #expect(choice.bytesPerSecond(now: .seconds(1)) == nil)
+    for part in 1...8 { choice.ended(bytes: 1_000_000, now: .seconds(1) + .milliseconds(100 * part)) }
+    #expect(choice.bytesPerSecond(now: .seconds(60)) == 10_000_000)
+    // Time in which nothing was read does not count.
+    choice.began(now: .seconds(60))
+    choice.ended(bytes: 2_000_000, now: .milliseconds(60_200))
+    #expect(choice.bytesPerSecond(now: .seconds(61)) == 10_000_000)
   }
 
   @Test func anUnknownS3IsTriedWhenItWouldTakeLong() {
@@ -35,16 +46,17 @@ import Testing
     for second in 0..<10 { #expect(choice.tick(hosts: 101e6, missing: gigabyte, now: .seconds(second)) == nil) }
     #expect(choice.tick(hosts: 99e6, missing: gigabyte, now: .seconds(10)) == nil)
     #expect(
-      choice.tick(hosts: 99e6, missing: gigabyte, now: .seconds(12)) == "hosts brought 99 MB a second, and S3 was tried"
-    )
+      choice.tick(hosts: 99e6, missing: gigabyte, now: .seconds(12))
+        == "hosts brought 99 MB a second, and S3 was tried")
   }
 
   @Test func hostsAreNotJudgedWhileS3IsRead() {
-    var choice = SourceChoice()
-    choice.read(bytes: 10_000_000, seconds: 0.1, beside: 0)
-    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(0)) == nil)
-    #expect(choice.isReading() == nil)
-    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(3)) == nil)
-    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(5)) != nil)
+    var choice = choice()
+    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(1)) == nil)
+    choice.began(now: .seconds(2))
+    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(4)) == nil)
+    choice.ended(bytes: 0, now: .seconds(4))
+    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(5)) == nil)
+    #expect(choice.tick(hosts: 0, missing: gigabyte, now: .seconds(7)) != nil)
   }
 }
