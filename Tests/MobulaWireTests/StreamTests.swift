@@ -60,7 +60,8 @@ import Testing
       }
       #expect(await fixture.journal.next() == "reading")
       task.cancel()
-      await #expect(throws: CancellationError.self) { try await task.value }
+      // It throws, or between two elements just ends.
+      _ = await task.result
       #expect(await fixture.journal.next() == "stopped writing")
     }
   }
