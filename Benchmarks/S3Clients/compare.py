@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Downloads one object from a SeaweedFS on this machine with mobula fetch, boto3, aws s3 cp and s5cmd, in turn.
+
+    make compare-s3 [SIZE=564000000] [ROUNDS=6] [JSON=results/s3-clients.json]
+
+The others write a file in memory (/dev/shm); Mobula fills its store, checks every chunk and maps the object.
+Times are of whole commands, except boto3, which is measured inside a process that is already connected.
+CPU seconds are those of the client: for Mobula the tool's and all of its host's processes.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import boto3
+import botocore
+
+BUCKET, KEY = "models", "model"
+URL = f"s3://{BUCKET}/{KEY}"
+
+BOTO3 = """
+import boto3, resource, sys, time
+from boto3.s3.transfer import TransferConfig
+bucket, key, path = sys.argv[1:]
+s3 = boto3.client("s3")
+s3.head_object(Bucket=bucket, Key=key)
+config = TransferConfig(max_concurrency=16, multipart_chunksize=8 << 20)
+before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+s3.download_file(bucket, key, path, Config=config)
+seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
+print(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+"""
+
+
+def free_ports(count):
+    """Ports that nobody uses now, nor 10,000 above them, where SeaweedFS puts its gRPC."""
+    found = []
+    while len(found) < count:
+        port = random.randrange(20_000, 30_000)
+        try:
+            for candidate in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", candidate))
+        except OSError:
+            continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
+def run_timed(command, environment):
+    """The seconds of a command, and the CPU seconds of it and its children."""
+    start = time.monotonic()
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.monotonic() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"{command[0]} failed: {errors.decode().strip()}")
+    return seconds, usage.ru_utime + usage.ru_stime
+
+
+def processes_of(directory):
+    """The processes of the host that runs in a directory."""
+    mark = f"MOBULA_DIRECTORY={directory}".encode()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                yield process
+        except OSError:
+            continue
+
+
+def cpu_of(directory):
+    """The CPU seconds that a host's processes have used so far."""
+    ticks = 0
+    for process in processes_of(directory):
+        try:
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Comparison:
+    def __init__(self, root, memory, size, mobula):
+        self.root, self.memory, self.size, self.mobula = root, memory, size, mobula
+        self.programs = pathlib.Path(sys.executable).parent
+        self.host = root / "host"
+        self.results = {}
+        self.server = None
+
+    def start_server(self):
+        master, volume, filer, s3 = free_ports(4)
+        configuration = self.root / "s3.json"
+        credentials = [{"accessKey": "compare", "secretKey": "compare-secret"}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        configuration.write_text(
+            json.dumps({"identities": [{"name": "compare", "credentials": credentials, "actions": actions}]})
+        )
+        data = self.root / "weed"
+        data.mkdir()
+        home = {"PATH": "/usr/bin:/bin", "HOME": str(self.root), "GOMEMLIMIT": "400MiB"}
+        self.server = subprocess.Popen(
+            [
+                self.programs / "weed", "-logtostderr=true", "server", f"-dir={data}", "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1", "-master.telemetry=false", f"-master.port={master}", "-master.electionTimeout=1s",
+                "-master.volumeSizeLimitMB=1024", f"-volume.port={volume}", "-volume.max=200", "-filer",
+                f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+                f"-s3.config={configuration}",
+            ],
+            env=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        endpoint = f"http://127.0.0.1:{s3}"
+        aws = self.root / "aws"
+        aws.write_text("[default]\ns3 =\n  max_concurrent_requests = 16\n  multipart_chunksize = 8MB\n")
+        os.environ.update(
+            AWS_ACCESS_KEY_ID="compare", AWS_SECRET_ACCESS_KEY="compare-secret", AWS_REGION="us-east-1",
+            AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=endpoint, S3_ENDPOINT_URL=endpoint,
+            AWS_CONFIG_FILE=str(aws), AWS_EC2_METADATA_DISABLED="true", MOBULA_DIRECTORY=str(self.host),
+        )
+        client = boto3.client("s3")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                return
+            except Exception as error:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"SeaweedFS did not start within 60 s: {error}")
+                time.sleep(0.3)
+
+    def start_host(self):
+        port = str(free_ports(1)[0])
+        capacity = f"{self.size * 2 // 1_000_000 + 256}MB"
+        subprocess.run(
+            [self.mobula, "start", "--head", "--port", port, "--capacity", capacity, "--spill", "none"],
+            check=True, stdout=subprocess.DEVNULL,
+        )
+
+    def upload(self):
+        source = self.memory / "source"
+        block = random.Random(564).randbytes(1 << 20)
+        with source.open("wb") as file:
+            for offset in range(0, self.size, len(block)):
+                file.write(block[: self.size - offset])
+        subprocess.run(
+            [self.mobula, "put", source, URL], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        source.unlink()
+
+    def measure(self, name, seconds, cpu):
+        self.results.setdefault(name, []).append((seconds, cpu))
+
+    def round(self, first):
+        clients = [self.run_boto3, self.run_aws, self.run_s5cmd, self.run_mobula]
+        for client in clients[first:] + clients[:first]:
+            client()
+            time.sleep(0.3)
+
+    def run_boto3(self):
+        path = self.memory / "boto3"
+        output = subprocess.run(
+            [sys.executable, "-c", BOTO3, BUCKET, KEY, path], check=True, capture_output=True, text=True
+        ).stdout.split()
+        self.measure("boto3 16 x 8 MiB", float(output[0]), float(output[1]))
+        self.check_and_remove(path)
+
+    def run_aws(self):
+        path = self.memory / "aws"
+        self.measure("aws s3 cp", *run_timed([self.programs / "aws", "s3", "cp", URL, path], os.environ))
+        self.check_and_remove(path)
+
+    def run_s5cmd(self):
+        path = self.memory / "s5cmd"
+        self.measure("s5cmd cp", *run_timed([self.programs / "s5cmd", "cp", URL, path], os.environ))
+        self.check_and_remove(path)
+
+    def run_mobula(self):
+        before = cpu_of(self.host)
+        seconds, cpu = run_timed([self.mobula, "fetch", URL], os.environ)
+        self.measure("mobula fetch", seconds, cpu + cpu_of(self.host) - before)
+        subprocess.run([self.mobula, "rm", URL], check=True, stdout=subprocess.DEVNULL)
+
+    def check_and_remove(self, path):
+        if path.stat().st_size != self.size:
+            raise SystemExit(f"{path.name} brought {path.stat().st_size} bytes, not {self.size}.")
+        path.unlink()
+
+    def summary(self):
+        rows = {}
+        for name, runs in self.results.items():
+            seconds = [run[0] for run in runs]
+            rows[name] = {
+                "medianSeconds": statistics.median(seconds),
+                "bestSeconds": min(seconds),
+                "megabytesPerSecond": self.size / statistics.median(seconds) / 1e6,
+                "cpuSecondsPerGB": statistics.median(run[1] for run in runs) / (self.size / 1e9),
+                "seconds": seconds,
+            }
+        others = [row["medianSeconds"] for name, row in rows.items() if name != "mobula fetch"]
+        return {
+            "size": self.size,
+            "boto3": boto3.__version__,
+            "botocore": botocore.__version__,
+            "clients": rows,
+            "ratioToBestOther": min(others) / rows["mobula fetch"]["medianSeconds"],
+        }
+
+    def stop(self):
+        subprocess.run([self.mobula, "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if self.server:
+            self.server.kill()
+            self.server.wait()
+
+
+def main():
+    size = int(os.environ.get("SIZE", 564_000_000))
+    rounds = int(os.environ.get("ROUNDS", 6))
+    repository = pathlib.Path(__file__).resolve().parents[2]
+    mobula = os.environ.get("MOBULA", repository / ".build/release/mobula")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    root = pathlib.Path(tempfile.mkdtemp(prefix="mobula-compare-"))
+    memory = pathlib.Path(tempfile.mkdtemp(prefix="mobula-compare-", dir="/dev/shm"))
+    comparison = Comparison(root, memory, size, mobula)
+    try:
+        comparison.start_server()
+        comparison.upload()
+        comparison.start_host()
+        for number in range(rounds):
+            print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+            comparison.round(number % 4)
+        print(file=sys.stderr)
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+    finally:
+        comparison.stop()
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(memory, ignore_errors=True)
+    summary = comparison.summary()
+    print(f"{size / 1e6:.0f} MB from SeaweedFS on this machine, {rounds} rounds, medians")
+    for name, row in sorted(summary["clients"].items(), key=lambda item: item[1]["medianSeconds"]):
+        print(
+            f"  {name:18s} {row['medianSeconds']:6.2f} s  (best {row['bestSeconds']:.2f})"
+            f"  {row['megabytesPerSecond']:6.0f} MB/s  {row['cpuSecondsPerGB']:6.2f} CPU s/GB"
+        )
+    print(f"  mobula fetch is {summary['ratioToBestOther']:.2f} x as fast as the best of the others")
+    if os.environ.get("JSON"):
+        path = pathlib.Path(os.environ["JSON"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
