@@ -1,3 +1,4 @@
+internal import Glibc
 internal import MobulaCore
 internal import MobulaWire
 
@@ -52,7 +53,8 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.claim) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection) }
+      let time = wallClockMicroseconds()
+      return try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection, time: time) }
     }
     router.on(HeadAPI.takePart) { request, connection in
       try await self.answer(as: { .part($0) }) { state, id throws(MobulaError) in
@@ -68,7 +70,7 @@ extension Head {
     }
     router.on(HeadAPI.setName) { request, _ in
       try self.attempt { state throws(MobulaError) in
-        state.apply(try state.directory.named(request.name, request.object, replacing: request.replaces))
+        state.apply(try state.directory.named(request.name, request.object, claim: request.claim))
       }
       return Empty()
     }
@@ -149,4 +151,11 @@ extension Head {
         state.scheduler.returned(request.lease, workerIsReusable: request.workerIsReusable, at: self.now))
     }
   }
+}
+
+/// Microseconds since 1970.
+private func wallClockMicroseconds() -> UInt64 {
+  var time = timespec()
+  clock_gettime(CLOCK_REALTIME, &time)
+  return UInt64(max(time.tv_sec, 0)) * 1_000_000 + UInt64(time.tv_nsec / 1000)
 }

@@ -8,13 +8,17 @@ extension HeadState {
     apply(directory.changed(host, changes))
   }
 
-  mutating func claim(_ request: ClaimRequest, on connection: RPCConnection) throws(MobulaError) -> ClaimReply {
+  /// - Parameter time: microseconds since 1970, so that numbers grow over restarts of the head, too.
+  mutating func claim(
+    _ request: ClaimRequest, on connection: RPCConnection, time: UInt64
+  ) throws(MobulaError) -> ClaimReply {
     try check(request.host, on: connection)
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine))
+    lastClaim = max(lastClaim + 1, time)
     switch answer {
-    case .fill(let object): return ClaimReply(object: object, fills: true)
-    case .exists(let object): return ClaimReply(object: object, fills: false)
+    case .fill(let object): return ClaimReply(object: object, fills: true, number: lastClaim)
+    case .exists(let object): return ClaimReply(object: object, fills: false, number: lastClaim)
     }
   }
 

@@ -300,7 +300,7 @@ public final class Host: Sendable {
       self.store.takeAnnouncements(of: try self.client(connection))
       try await self.reporter.flush()
       _ = try await self.head.call(HeadAPI.setName, request)
-      self.notes.name(request.name, request.object)
+      self.notes.name(request.name, KnownName(request.object, .given))
       return Empty()
     }
     router.on(HostAPI.removeName) { request, _ in

@@ -1,10 +1,11 @@
 import MobulaCore
+import MobulaWire
 import Synchronization
 
 /// What a host remembers of its objects for a head that was restarted: their names, and what they contain.
 final class ObjectNotes: Sendable {
   private struct State {
-    var names: [String: ObjectID] = [:]
+    var names: [String: KnownName] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
     /// What can be had again from S3, by its URL.
     var origins: [ObjectID: Origin] = [:]
@@ -12,7 +13,13 @@ final class ObjectNotes: Sendable {
 
   private let state = Mutex(State())
 
-  func name(_ name: String, _ object: ObjectID) { state.withLock { $0.names[name] = object } }
+  func name(_ name: String, _ known: KnownName) {
+    state.withLock { state in
+      // Of two fetches the one that began later may be done first.
+      if case .url(let claim) = known.kind, case .url(let other)? = state.names[name]?.kind, other > claim { return }
+      state.names[name] = known
+    }
+  }
 
   func unname(_ name: String) { state.withLock { $0.names[name] = nil } }
 
@@ -39,14 +46,14 @@ final class ObjectNotes: Sendable {
         state.contains[object] = nil
         state.origins[object] = nil
       }
-      state.names = state.names.filter { !objects.contains($0.value) }
+      state.names = state.names.filter { !objects.contains($0.value.object) }
     }
   }
 
   /// The names of those objects that are here.
-  func names(of objects: [ObjectID]) -> [String: ObjectID] {
+  func names(of objects: [ObjectID]) -> [String: KnownName] {
     let here = Set(objects)
-    return state.withLock { $0.names.filter { here.contains($0.value) } }
+    return state.withLock { $0.names.filter { here.contains($0.value.object) } }
   }
 
   func contents(of object: ObjectID) -> [ObjectID] { state.withLock { $0.contains[object] ?? [] } }

@@ -102,9 +102,9 @@ final class S3Fetcher: Sendable {
     _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply {
     let claim = try await claim(url, version, client: client, info: info, header: header, geometry: geometry)
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object, replaces: true))
-    notes.name("\(url)", claim.object)
-    notes.name(version, claim.object)
+    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object, claim: claim.number))
+    notes.name("\(url)", KnownName(claim.object, .url(claim: claim.number)))
+    notes.name(version, KnownName(claim.object, .version))
     return FetchReply(
       object: claim.object, name: "\(url)", size: ByteCount(info.size))
   }

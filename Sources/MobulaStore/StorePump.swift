@@ -89,7 +89,8 @@ final class StorePump: Sendable {
         }
       }
       store.setAsleep(true)
-      if store.drain(limit: 256) > 0 {
+      // Awake again as soon as something is found: telling the host takes time, in which nobody has to ring.
+      if store.drain(limit: 256, found: { store.setAsleep(false) }) > 0 {
         timeout = 0
         continue
       }
@@ -132,12 +133,12 @@ extension Store {
 
   /// Takes announcements of all clients, so many of each, and returns how many there were.
   @discardableResult
-  func drain(limit: Int) -> Int {
+  func drain(limit: Int, found: () -> Void = {}) -> Int {
     // One at a time: whoever finds everything taken must know that the host was told, too.
-    draining.withLock { _ in drainAlone(limit: limit) }
+    draining.withLock { _ in drainAlone(limit: limit, found: found) }
   }
 
-  private func drainAlone(limit: Int) -> Int {
+  private func drainAlone(limit: Int, found: () -> Void) -> Int {
     var sealed: [SealedObject] = []
     var count = 0
     let (result, dropped): (Int, Dropped) = state.withLock { state in
@@ -149,6 +150,7 @@ extension Store {
       }
       return (count, state.settle(freed))
     }
+    if count > 0 { found() }
     drop(dropped)
     if !sealed.isEmpty { events.sealed(sealed) }
     return result

@@ -30,7 +30,11 @@ public struct RPCStream<Element: Codable & Sendable>: AsyncSequence, Sendable {
     ///
     /// - Throws: what the handler threw, `CancellationError`, or `MobulaError`: `deadlineExceeded`, `connectionClosed`.
     public func next() async throws -> Element? {
-      guard let body = try await subscription.connection.nextElement(subscription.id) else { return nil }
+      guard let body = try await subscription.connection.nextElement(subscription.id) else {
+        // A cancelled reader must not take a cut stream for a whole one: the cancellation may have ended it just now.
+        try Task.checkCancellation()
+        return nil
+      }
       return try subscription.connection.decode(Element.self, from: body, of: subscription.method)
     }
   }

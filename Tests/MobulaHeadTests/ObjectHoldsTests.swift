@@ -101,7 +101,7 @@ import Testing
     let inner = SealedReplica(object: part, geometry: geometry, digest: digest())
     let unheld = SealedReplica(object: object(5), geometry: geometry, digest: digest())
     #expect(directory.registered(a, HostInventory(sealed: [inner, replica, unheld])) == [])
-    #expect(directory.registered(b, HostInventory(holds: [model], names: ["it": object(5)])) == [])
+    #expect(directory.registered(b, HostInventory(holds: [model], names: ["it": KnownName(object(5), .given)])) == [])
     #expect(directory.settled() == [])
     #expect(directory.changed(b, [.released(model)]) == [.drop(model, hosts: [a]), .drop(part, hosts: [a])])
     #expect(directory.names == ["it": object(5)])
@@ -113,7 +113,8 @@ import Testing
     let kept = object(7, job: 2)
     let replicas = [model, part, kept].map { SealedReplica(object: $0, geometry: geometry, digest: digest()) }
     #expect(
-      directory.registered(a, HostInventory(sealed: replicas, holds: [model, part, kept], names: ["it": part])) == [])
+      directory.registered(
+        a, HostInventory(sealed: replicas, holds: [model, part, kept], names: ["it": KnownName(part, .given)])) == [])
     #expect(directory.settled(ending: [JobID(1)]) == [.drop(model, hosts: [a])])
     #expect(directory.listed().map(\.object) == [part, kept])
   }

@@ -199,7 +199,7 @@ import Testing
     var directory = ObjectDirectoryStateMachine()
     let url = "s3://models/one"
     _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
-    #expect(try directory.named(url, model) == [])
+    #expect(try directory.named(url, model, claim: 1) == [])
     _ = directory.changed(a, [sealed(model)])
     let next = object(2)
     #expect(try directory.claim(url + "#e2", geometry: geometry, by: a, fresh: next) == .fill(next))
@@ -210,10 +210,45 @@ import Testing
     // Held, the old one would stay.
     var held = directory
     _ = held.changed(b, [.held(model)])
-    #expect(try held.named(url, next, replacing: true) == [])
-    #expect(try directory.named(url, next, replacing: true) == [.drop(model, hosts: [a])])
+    #expect(try held.named(url, next, claim: 2) == [])
+    #expect(try directory.named(url, next, claim: 2) == [.drop(model, hosts: [a])])
     #expect(directory.names == [url: next, url + "#e2": next])
-    #expect(try directory.named(url, next, replacing: true) == [])
+    #expect(try directory.named(url, next, claim: 2) == [])
+  }
+
+  @Test func aVersionThatWasClaimedBeforeDoesNotTakeTheNameBack() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let (url, next) = ("s3://models/one", object(2))
+    _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
+    _ = try directory.claim(url + "#e2", geometry: geometry, by: b, fresh: next)
+    // The host that claimed first took its time to make room.
+    #expect(try directory.named(url, next, claim: 2) == [])
+    _ = directory.changed(a, [.held(model)])
+    #expect(try directory.named(url, model, claim: 1) == [])
+    #expect(directory.names == [url: next, url + "#e2": next])
+    _ = directory.changed(a, [sealed(model)])
+    // What is there again, in S3, is claimed later.
+    #expect(try directory.named(url, model, claim: 3) == [])
+    #expect(directory.names[url] == model)
+  }
+
+  @Test(arguments: [false, true]) func aRestartedHeadTakesTheNewestVersion(newestFirst: Bool) throws {
+    var directory = ObjectDirectoryStateMachine()
+    directory.beginSettling()
+    let (url, next) = ("s3://models/one", object(2))
+    let old = HostInventory(
+      sealed: [SealedReplica(object: model, geometry: geometry, digest: digest())],
+      names: [url: KnownName(model, .url(claim: 5)), url + "#e1": KnownName(model, .version)])
+    let new = HostInventory(
+      sealed: [SealedReplica(object: next, geometry: geometry, digest: digest())],
+      names: [url: KnownName(next, .url(claim: 9)), url + "#e2": KnownName(next, .version)])
+    for (host, inventory) in newestFirst ? [(b, new), (a, old)] : [(a, old), (b, new)] {
+      _ = directory.registered(host, inventory)
+    }
+    #expect(directory.names == [url: next, url + "#e2": next])
+    #expect(directory.lastClaim == 9)
+    // Nothing holds the older one.
+    #expect(directory.settled() == [.drop(model, hosts: [a])])
   }
 
   @Test func aFailedClaimLeavesNothingBehind() throws {

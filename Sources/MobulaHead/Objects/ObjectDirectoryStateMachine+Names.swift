@@ -3,31 +3,81 @@ package import MobulaCore
 extension ObjectDirectoryStateMachine {
   /// Gives an object a name; it lives until the name is taken away.
   ///
-  /// - Parameter replacing: takes the name from an older version, whose own name goes, too: it stays as long as
-  ///   something else holds it.
+  /// - Parameter claim: the number of the claim that found the object at the URL that is the name. The version that was
+  ///   claimed last has the name; the other's own name goes: it stays as long as something else holds it.
   /// - Throws: `MobulaError`: `alreadyExists` when the name is another object's, `notFound` when the object was deleted.
   package mutating func named(
-    _ name: String, _ object: ObjectID, replacing: Bool = false
+    _ name: String, _ object: ObjectID, claim: UInt64? = nil
   ) throws(MobulaError) -> [DirectoryAction] {
     let other = names[name].flatMap { $0 == object ? nil : $0 }
-    if let other, !replacing {
+    if let other, claim == nil {
       throw MobulaError(
         .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")
     }
     guard !tombstones.contains(object) else {
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
     }
-    if let other {
-      for old in [name, records[other]?.claimedName].compactMap(\.self) {
-        names[old] = nil
-        records[other]?.names.remove(old)
-      }
-      records[other]?.claimedName = nil
+    if let claim, let known = claims[name], known > claim {
+      if other != nil { forgetVersion(object) }
+      return settle([object])
     }
+    if let other {
+      names[name] = nil
+      records[other]?.names.remove(name)
+      forgetVersion(other)
+    }
+    claims[name] = claim
     names[name] = object
     records[object, default: ObjectRecord()].names.insert(name)
     return settle([object] + (other.map { [$0] } ?? []))
   }
+
+  /// A version that its URL no longer names has no name of its own.
+  private mutating func forgetVersion(_ object: ObjectID) {
+    guard let version = records[object]?.claimedName else { return }
+    names[version] = nil
+    records[object]?.names.remove(version)
+    records[object]?.claimedName = nil
+  }
+
+  /// Takes in the names that a host knows, and returns the objects that have lost one.
+  ///
+  /// Hosts come in any order, and may know different versions of one URL: the one claimed last has the name.
+  mutating func learn(_ known: [String: KnownName]) -> [ObjectID] {
+    var touched: [ObjectID] = []
+    // The names of versions first, so that those of older ones can go.
+    let all = known.filter { !tombstones.contains($0.value.object) }
+    for (name, known) in all where known.kind == .version && names[name] == nil {
+      names[name] = known.object
+      records[known.object, default: ObjectRecord()].names.insert(name)
+      records[known.object]?.claimedName = name
+    }
+    for (name, known) in all.sorted(by: { $0.key < $1.key }) {
+      switch known.kind {
+      case .version: continue
+      case .given:
+        guard names[name] == nil else { continue }
+        names[name] = known.object
+        records[known.object, default: ObjectRecord()].names.insert(name)
+      case .url(let claim):
+        if let other = names[name], other != known.object {
+          let isNewer = claims[name] ?? 0 < claim
+          let older = isNewer ? other : known.object
+          forgetVersion(older)
+          touched.append(older)
+          guard isNewer else { continue }
+          records[other]?.names.remove(name)
+        }
+        claims[name] = max(claims[name] ?? 0, claim)
+        names[name] = known.object
+        records[known.object, default: ObjectRecord()].names.insert(name)
+      }
+    }
+    return touched
+  }
+
+  /// The highest number of a claim that is known.
+  var lastClaim: UInt64 { claims.values.max() ?? 0 }
 
   /// Takes a name away; the object goes if nothing else holds it.
   ///
@@ -36,6 +86,7 @@ extension ObjectDirectoryStateMachine {
     guard let object = names.removeValue(forKey: name) else {
       throw MobulaError(.notFound, "Nothing is named \"\(name)\"; `mobula ls` lists the names.")
     }
+    claims[name] = nil
     records[object]?.names.remove(name)
     if records[object]?.claimedName == name { records[object]?.claimedName = nil }
     return settle([object])
@@ -44,7 +95,10 @@ extension ObjectDirectoryStateMachine {
   /// Takes an object's names away and drops it, whoever holds it.
   mutating func removed(_ object: ObjectID) -> [DirectoryAction] {
     guard let record = records[object] else { return [] }
-    for name in record.names { names[name] = nil }
+    for name in record.names {
+      names[name] = nil
+      claims[name] = nil
+    }
     return bury(object, record) + settle(record.contents)
   }
 

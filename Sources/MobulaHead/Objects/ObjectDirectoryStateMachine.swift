@@ -10,6 +10,8 @@ package import MobulaCore
 package struct ObjectDirectoryStateMachine: Sendable {
   var records: [ObjectID: ObjectRecord] = [:]
   var names: [String: ObjectID] = [:]
+  /// Of names that are URLs, the number of the claim that found the object there.
+  var claims: [String: UInt64] = [:]
   var requests: [RequestID: LocateQuestion] = [:]
   var waits: [RequestID: ObjectWait] = [:]
   /// Hosts that wait for a part of an object to read from outside.
@@ -54,11 +56,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
       records[object]?.fill?.readAnew(host)
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
-    for (name, object) in inventory.names where isSettling && names[name] == nil && !tombstones.contains(object) {
-      names[name] = object
-      records[object, default: ObjectRecord()].names.insert(name)
-    }
-    return changed(host, changes)
+    let superseded = isSettling ? learn(inventory.names) : []
+    return changed(host, changes) + settle(superseded)
   }
 
   /// Hosts are gone, with their replicas, their holds and what they were fetching.

@@ -41,7 +41,7 @@ struct HostInventory: Hashable, Sendable {
   var partial: [ObjectID: ChunkGeometry] = [:]
   var holds: Set<ObjectID> = []
   /// The names that it knows; what a restarted head learns them from.
-  var names: [String: ObjectID] = [:]
+  var names: [String: KnownName] = [:]
 
   var isEmpty: Bool { sealed.isEmpty && partial.isEmpty && holds.isEmpty && names.isEmpty }
 }

@@ -90,10 +90,13 @@ public struct ClaimReply: Codable, Sendable {
   public var object: ObjectID
   /// Whether the asking host is to read parts of it; otherwise it is there, or enough others do.
   public var fills: Bool
+  /// Grows with every claim of the cluster: of two versions of one URL, the one claimed later is the newer.
+  public var number: UInt64
 
-  public init(object: ObjectID, fills: Bool) {
+  public init(object: ObjectID, fills: Bool, number: UInt64) {
     self.object = object
     self.fills = fills
+    self.number = number
   }
 }
 
@@ -126,13 +129,14 @@ public struct PartReply: Codable, Sendable {
 public struct NameRequest: Codable, Sendable {
   public var name: String
   public var object: ObjectID
-  /// Whether the name is taken from the object that has it, which was an older version.
-  public var replaces: Bool
+  /// The number of the claim when the name is a URL: it is taken from a version claimed before, and stays with one
+  /// claimed later. Without it the name must be free.
+  public var claim: UInt64?
 
-  public init(name: String, object: ObjectID, replaces: Bool = false) {
-    self.replaces = replaces
+  public init(name: String, object: ObjectID, claim: UInt64? = nil) {
     self.name = name
     self.object = object
+    self.claim = claim
   }
 }
 

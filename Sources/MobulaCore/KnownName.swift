@@ -1,0 +1,20 @@
+/// What a host knows of a name.
+public struct KnownName: Codable, Hashable, Sendable {
+  /// How an object came to a name.
+  public enum Kind: Codable, Hashable, Sendable {
+    /// Somebody gave it.
+    case given
+    /// It is a URL, and the object what was found there by the claim of that number.
+    case url(claim: UInt64)
+    /// It is one version of a URL, and goes when the URL names a newer one.
+    case version
+  }
+
+  public var object: ObjectID
+  public var kind: Kind
+
+  public init(_ object: ObjectID, _ kind: Kind) {
+    self.object = object
+    self.kind = kind
+  }
+}
