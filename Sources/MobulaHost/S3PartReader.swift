@@ -7,11 +7,8 @@ import Synchronization
 /// Reads from S3 what this host is to read of one object: the parts that the head gives it, and more where S3 is faster
 /// than the hosts that have the rest.
 final class S3PartReader: Sendable {
-  /// Parts that are read at the same time, at most; and while there are other hosts to exchange with, whose
-  /// acknowledgements would queue behind S3's packets.
-  private static let (readers, readersBesideHosts) = (8, 2)
-  /// How often S3 and hosts are compared.
-  private static let interval = Duration.milliseconds(250)
+  /// How often S3 and hosts are compared, and how often the number of parts is thought about.
+  private static let (interval, glance) = (Duration.milliseconds(250), Duration.milliseconds(50))
 
   private let host: HostID
   private let head: PeerLink
@@ -23,6 +20,9 @@ final class S3PartReader: Sendable {
   private let ledger: FetchLedger
   private let takesParts: Bool
   private let choice = Mutex(SourceChoice())
+  private let concurrency: Mutex<PartConcurrency>
+  /// Whether the head has nothing to read any more.
+  private let hasAll = Atomic(false)
   private let start = ContinuousClock.now
 
   /// - Parameters:
@@ -43,19 +43,25 @@ final class S3PartReader: Sendable {
     self.traffic = traffic
     self.ledger = ledger
     self.takesParts = takesParts
+    concurrency = Mutex(PartConcurrency(maximum: client.configuration.maximumConnections))
   }
+
+  private var now: Duration { ContinuousClock.now - start }
 
   /// Reads until the calling task is cancelled: as long as S3 answers, the object can't be lost.
   ///
   /// - Throws: `MobulaError` when S3 can't be read; the other hosts get what this one was to read.
   func fill(_ exchange: ObjectExchange) async throws {
     do {
-      try await withThrowingTaskGroup { group in
-        if takesParts {
-          for number in 0..<Self.readers { group.addTask { try await self.readParts(exchange, number) } }
-        }
+      try await withThrowingDiscardingTaskGroup { group in
         group.addTask { try await self.readWhatIsSlow(exchange) }
-        try await group.waitForAll()
+        while takesParts, !group.isCancelled, !hasAll.load(ordering: .relaxed) {
+          let missing = exchange.progress.missing * exchange.geometry.chunkSize
+          let hasHosts = exchange.hasHosts
+          concurrency.withLock { $0.tick(missing: missing, hasHosts: hasHosts, now: now) }
+          while concurrency.withLock({ $0.begins() }) { group.addTask { try await self.readParts(exchange) } }
+          try await Task.sleep(for: Self.glance)
+        }
       }
     } catch {
       if !(error is CancellationError) {
@@ -67,21 +73,19 @@ final class S3PartReader: Sendable {
     }
   }
 
-  /// Reads one part after another, until the head has none any more.
-  private func readParts(_ exchange: ObjectExchange, _ number: Int) async throws {
+  /// Reads one part after another, until the head has none any more, or fewer should be read at once.
+  private func readParts(_ exchange: ObjectExchange) async throws {
+    defer { concurrency.withLock { $0.ended() } }
     var finished: Range<Int>?
     while true {
-      // Before it holds a part that another host could read.
-      let isSpare = number >= Self.readersBesideHosts
-      while isSpare, finished == nil, exchange.hasHosts { try await Task.sleep(for: .milliseconds(50)) }
-      let wantsMore = !(isSpare && exchange.hasHosts)
+      // What it doesn't take another host can read.
+      let wantsMore = finished == nil || !concurrency.withLock { $0.isAbove }
       let request = PartRequest(
         host: host, object: exchange.object, geometry: exchange.geometry, finished: finished, wantsMore: wantsMore)
       let reply = try await head.call(HeadAPI.takePart, request, deadline: .seconds(3600))
-      finished = nil
       guard let chunks = reply.chunks else {
-        if wantsMore { return }
-        continue
+        if wantsMore { hasAll.store(true, ordering: .relaxed) }
+        return
       }
       // From the head, and yet from outside.
       guard chunks.lowerBound >= 0, chunks.upperBound <= exchange.geometry.count else {
@@ -104,7 +108,7 @@ final class S3PartReader: Sendable {
       let (bytesPerSecond, missing) = exchange.progress
       let chunkSize = exchange.geometry.chunkSize
       let reason = choice.withLock {
-        $0.tick(hosts: bytesPerSecond, missing: missing * chunkSize, now: ContinuousClock.now - start)
+        $0.tick(hosts: bytesPerSecond, missing: missing * chunkSize, now: now)
       }
       guard let reason else { continue }
       let reserved = exchange.reserveLast(max(1, SourceChoice.part / chunkSize))
@@ -118,13 +122,15 @@ final class S3PartReader: Sendable {
     // Nobody else reads it before it is given up.
     defer { reserved.release() }
     guard !reserved.runs.isEmpty else { return }
-    choice.withLock { $0.began(now: ContinuousClock.now - start) }
+    let begin = now
+    choice.withLock { $0.began(now: begin) }
     var bytes = 0
-    defer { choice.withLock { $0.ended(bytes: bytes, now: ContinuousClock.now - start) } }
+    defer { choice.withLock { $0.ended(bytes: bytes, now: now) } }
     _ = try await S3Error.asMobulaError {
       try await client.download(
         bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
-        partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) })
+        partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) },
+        throttled: { self.concurrency.withLock { $0.throttled(startedAt: begin, now: self.now) } })
     }
     bytes = reserved.bytes
   }

@@ -8,8 +8,8 @@ internal import MobulaCore
 /// (additive increase, multiplicative decrease: Chiu and Jain, 1989). A
 /// request is for about as many bytes as its connection brings in `partTime`,
 /// so that what a request costs beside its bytes hardly counts.
-struct S3ConcurrencyStateMachine: Sendable {
-  struct Settings: Sendable {
+package struct S3ConcurrencyStateMachine: Sendable {
+  package struct Settings: Sendable {
     /// Requests at once; never more.
     var maximum: Int
     /// Requests at once to begin with.
@@ -33,6 +33,12 @@ struct S3ConcurrencyStateMachine: Sendable {
     var hold = Duration.seconds(3)
     /// How much more a doubling has to bring.
     var worthwhile = 1.15
+
+    package init(maximum: Int, initial: Int, smallestPart: Int) {
+      self.maximum = maximum
+      self.initial = initial
+      self.smallestPart = smallestPart
+    }
   }
 
   /// What the present number of requests is.
@@ -47,7 +53,7 @@ struct S3ConcurrencyStateMachine: Sendable {
 
   let settings: Settings
   /// Requests that may run at once.
-  private(set) var limit: Int
+  package private(set) var limit: Int
   private(set) var running = 0
   private var phase: Phase
   /// What a request's connection brings, in bytes a second, as a moving average.
@@ -59,7 +65,7 @@ struct S3ConcurrencyStateMachine: Sendable {
   /// Requests from before this moment don't halve the number again.
   private var halved: Duration?
 
-  init(_ settings: Settings) {
+  package init(_ settings: Settings) {
     precondition(settings.maximum >= 1 && settings.smallestPart >= 1)
     self.settings = settings
     limit = min(settings.maximum, max(1, settings.initial))
@@ -84,7 +90,8 @@ struct S3ConcurrencyStateMachine: Sendable {
   /// Bytes of some request came.
   ///
   /// - Returns: how many more requests may run now.
-  mutating func received(_ bytes: Int, at now: Duration) -> Int {
+  @discardableResult
+  package mutating func received(_ bytes: Int, at now: Duration) -> Int {
     guard settings.isAdaptive || limit < settings.initial else { return 0 }
     guard let start = windowStart else {
       if now - decided >= settings.window { (windowStart, windowBytes) = (now, 0) }
@@ -112,9 +119,20 @@ struct S3ConcurrencyStateMachine: Sendable {
   /// - Parameter start: when that request was made: many that were under way together count once.
   mutating func throttled(startedAt start: Duration, at now: Duration) {
     running -= 1
+    slowDown(startedAt: start, at: now)
+  }
+
+  /// As `throttled`, of a request that goes on.
+  package mutating func slowDown(startedAt start: Duration, at now: Duration) {
     if let halved, start < halved { return }
     halved = now
     change(to: max(1, limit / 2), .holding(until: now + settings.hold), at: now)
+  }
+
+  /// Something else than the number of requests has changed: what was measured so far doesn't count.
+  package mutating func measureAnew(at now: Duration) {
+    decided = now
+    windowStart = nil
   }
 
   /// Bytes that the next request should be for.

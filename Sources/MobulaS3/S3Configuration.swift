@@ -39,8 +39,8 @@ public struct S3Configuration: Sendable {
   public var uploadPartSize = ByteCount(16 * 1_048_576)
   /// From this size on, copies within the service go in parts; 5 GB by default, as S3 copies no more at once.
   public var maximumCopySize = ByteCount(5 * 1_073_741_824)
-  /// Connections held open to the endpoint; 16 by default.
-  public var maximumConnections = 16
+  /// Connections to the endpoint at once, at most; 64 by default. A transfer uses as many as bring more bytes.
+  public var maximumConnections = 64
 
   public init(endpoint: S3Endpoint? = nil, region: String = "us-east-1") {
     self.endpoint = endpoint

@@ -24,6 +24,7 @@ extension S3Client {
   ///     order meanwhile; unlimited by default.
   ///   - pace: waits until so many more bytes may be received.
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
+  ///   - throttled: called when S3 asks for less.
   /// - Returns: whether the bytes were compared with a checksum of S3's. The chunk that would make the object whole
   ///   is committed only after that.
   /// - Throws: `S3Error` with status 412 when the object changed, with the code `wrongChecksum` when the bytes are
@@ -33,7 +34,8 @@ extension S3Client {
   public func download(
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int? = nil, partSize: ByteCount? = nil,
-    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil
+    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil,
+    throttled: (@Sendable () -> Void)? = nil
   ) async throws -> S3Verification {
     guard sink.geometry.objectSize == header.count + info.size else {
       throw MobulaError(
@@ -47,7 +49,7 @@ extension S3Client {
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, checks: checks,
       gate: S3RequestGate(settings, remaining: sink.geometry.objectSize), lead: lead?.bytes, progress: progress,
-      pace: pace)
+      pace: pace, throttled: throttled)
     // No more than there can be parts.
     let leastPart = settings.isPartFixed ? settings.initialPart : settings.smallestPart
     let tasks = min(settings.maximum, (sink.geometry.objectSize - 1) / max(1, leastPart) + 1)
@@ -92,6 +94,7 @@ private struct S3Download: Sendable {
   let lead: Int?
   let progress: (@Sendable (Int) -> Void)?
   let pace: S3Pace?
+  let throttled: (@Sendable () -> Void)?
   /// That the checksum, one of parts, can't be checked after all.
   let partsDiffer = S3Flag()
   /// That all of the object has come with a wrong checksum once.
@@ -121,7 +124,12 @@ private struct S3Download: Sendable {
           gate.failed()
           throw error
         }
-        if error.isThrottling { gate.throttled(turn) } else { gate.failed() }
+        if error.isThrottling {
+          gate.throttled(turn)
+          throttled?()
+        } else {
+          gate.failed()
+        }
         failures = progressed ? 1 : failures + 1
         // Where all of the object came by this GET, the damage is in it, and it may come whole the second time.
         let comesAgain = error.code == S3Error.wrongChecksum && part.holdsAll && !wasDamaged.value

@@ -72,7 +72,8 @@ extension S3Client {
     }
     var settings = configuration.concurrency(
       of: nil, partSize: ByteCount(layout.partSize), smallestPart: layout.partSize)
-    settings.maximum = min(settings.maximum, layout.count)
+    // Each has its part in memory.
+    settings.maximum = min(settings.maximum, layout.count, 16)
     let upload = S3Upload(
       client: self, bucket: bucket, key: key, id: id, layout: layout, gate: S3RequestGate(settings), request: request)
     do {
