@@ -81,7 +81,7 @@ let package = Package(
     tests(
       "MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks", "MobulaStoreProcess"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
-    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore", crypto, nioCore, nioHTTP, http]),
+    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaWire", crypto, nioCore, nioHTTP, http]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore"]),
@@ -89,6 +89,7 @@ let package = Package(
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
     tests(
-      "MobulaToolTests", ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit"]),
+      "MobulaToolTests",
+      ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit", "MobulaWire"]),
   ]
 )

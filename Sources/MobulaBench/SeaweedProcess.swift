@@ -1,5 +1,6 @@
 internal import Glibc
 internal import MobulaCore
+internal import MobulaWire
 internal import Synchronization
 
 /// The server's process, its folder, and the guard that ends both when this process goes.
@@ -26,7 +27,7 @@ final class SeaweedProcess: Sendable {
 
   init(
     program: String, address: String, ports: SeaweedPorts, accessKey: String, secretKey: String,
-    iam: SeaweedIAM? = nil
+    iam: SeaweedIAM? = nil, tls: CertificateFolder? = nil
   ) throws(MobulaError) {
     // Inside of namespaces it lives in what goes with them, and even its sockets do: its folder is its `/tmp`.
     var scratch: String?
@@ -56,6 +57,7 @@ final class SeaweedProcess: Sendable {
         "-s3.config=\(own)/s3.json", "-metricsIp=\(address)", "-metricsPort=\(ports.metrics)",
       ]
       if iam != nil { command.append("-s3.iam.config=\(own)/iam.json") }
+      if let tls { command += ["-s3.cert.file=\(tls.certificate)", "-s3.key.file=\(tls.key)"] }
       self.folder = folder
       self.command = command
       home = own

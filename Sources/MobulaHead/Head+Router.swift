@@ -68,6 +68,10 @@ extension Head {
       }
       return Empty()
     }
+    router.on(HeadAPI.damaged) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.damaged(request, on: connection) }
+      return Empty()
+    }
     router.on(HeadAPI.setName) { request, _ in
       try self.attempt { state throws(MobulaError) in
         state.apply(try state.directory.named(request.name, request.object, claim: request.claim))

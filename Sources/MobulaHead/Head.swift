@@ -135,8 +135,7 @@ public final class Head: Sendable {
       await connection.waitUntilClosed()
       perform { $0.disconnected(ConnectionID(connection.id), at: now) }
     case .close(let connection): await connection.close()
-    case .drop(let objects, let connection):
-      await call(HostControlAPI.drop, DropRequest(objects: objects), at: connection)
+    case .drop(let request, let connection): await call(HostControlAPI.drop, request, at: connection)
     case .ask(let pod, let request, let connection):
       let answer = await grant(request, at: connection)
       perform { $0.podAnswered(pod, request.lease, answer, at: now) }

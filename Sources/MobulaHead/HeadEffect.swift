@@ -9,7 +9,7 @@ enum HeadEffect: Sendable {
   /// Say `disconnected` when the connection is gone.
   case watch(RPCConnection)
   case close(RPCConnection)
-  case drop([ObjectID], at: RPCConnection)
+  case drop(DropRequest, at: RPCConnection)
   case ask(PodID, LeaseRequest, at: RPCConnection?)
   case release(PodID, LeaseReturn, at: RPCConnection?)
   case revoke(LeaseLost, at: RPCConnection)

@@ -14,7 +14,8 @@ extension HeadState {
   ) throws(MobulaError) -> ClaimReply {
     try check(request.host, on: connection)
     let answer = try directory.claim(
-      request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine))
+      request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
+      checksum: request.checksum)
     lastClaim = max(lastClaim + 1, time)
     switch answer {
     case .fill(let object): return ClaimReply(object: object, fills: true, number: lastClaim)
@@ -37,6 +38,14 @@ extension HeadState {
   /// As long as somebody waits, what takes others long is looked at once a second.
   mutating func lookForSlowParts(_ now: Duration) {
     if directory.hasReaders { act(.wakeAt(now + .seconds(1))) }
+  }
+
+  /// All that wait for the object are told what is wrong with it, and so are those that ask for it later.
+  mutating func damaged(_ damage: DamagedObject, on connection: RPCConnection) throws(MobulaError) {
+    try check(damage.host, on: connection)
+    act(
+      .log(.error, "object \(damage.object) came to host \(hostName(damage.host)) with wrong bytes: \(damage.message)"))
+    apply(directory.removed(damage.object, damage: damage.message))
   }
 
   mutating func wait(_ id: RequestID, _ request: WaitRequest, until deadline: Duration) {
@@ -89,7 +98,9 @@ extension HeadState {
         }
         return TransferPeer(host: host, bulk: bulk)
       }
-      return LocateReply(isLocal: false, sources: sources, geometry: geometry, digest: digest)
+      return LocateReply(
+        isLocal: false, sources: sources, geometry: geometry, digest: digest,
+        checksum: directory.checksum(of: request.object))
     }
   }
 
@@ -98,7 +109,9 @@ extension HeadState {
     guard let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) else { return }
     // As many at a time as fit into a frame.
     for start in stride(from: 0, to: objects.count, by: 65_536) {
-      act(.drop(Array(objects[start..<min(objects.count, start + 65_536)]), at: connection))
+      let some = Array(objects[start..<min(objects.count, start + 65_536)])
+      let damages = some.compactMap { object in directory.tombstones.damage(of: object).map { (object, $0) } }
+      act(.drop(DropRequest(objects: some, damages: Dictionary(uniqueKeysWithValues: damages)), at: connection))
     }
   }
 }

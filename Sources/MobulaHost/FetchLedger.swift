@@ -12,6 +12,9 @@ final class FetchLedger: Sendable {
     var order: [ObjectID] = []
     /// Why bytes were read from S3 that other hosts had.
     var reasons: [ObjectID: String] = [:]
+    /// What came with wrong bytes.
+    var damages: [ObjectID: MobulaError] = [:]
+    var damaged: [ObjectID] = []
   }
 
   private let state = Mutex(State())
@@ -22,10 +25,26 @@ final class FetchLedger: Sendable {
   /// It did not come.
   func forget(_ object: ObjectID) { state.withLock { $0.reasons[object] = nil } }
 
-  func record(_ object: ObjectID, _ report: TransferReport) {
+  /// An object's bytes are wrong, whoever asks for it.
+  func condemn(_ object: ObjectID, _ error: MobulaError) {
     state.withLock { state in
-      let origins = ObjectOrigins(
+      if state.damages.updateValue(error, forKey: object) == nil { state.damaged.append(object) }
+      if state.damaged.count > Self.capacity { state.damages[state.damaged.removeFirst()] = nil }
+    }
+  }
+
+  func damage(of object: ObjectID) -> MobulaError? { state.withLock { $0.damages[object] } }
+
+  /// - Parameter verification: whether its bytes were compared with S3's checksum.
+  func record(_ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?) {
+    state.withLock { state in
+      var origins = ObjectOrigins(
         fromS3: report.filled, fromHosts: report.sources, reason: state.reasons.removeValue(forKey: object))
+      switch verification {
+      case .verified(let algorithm): origins.checksum = algorithm
+      case .notVerified(let why): origins.unverified = why
+      case nil: break
+      }
       if state.origins.updateValue(origins, forKey: object) == nil { state.order.append(object) }
       if state.order.count > Self.capacity { state.origins[state.order.removeFirst()] = nil }
     }

@@ -43,6 +43,9 @@ public final class Host: Sendable {
     self.transfer = transfer
     var router = RPCRouter()
     router.on(HostControlAPI.drop) { request, _ in
+      for (object, damage) in request.damages {
+        fetcherBox.filled?.ledger.condemn(object, MobulaError(.corrupted, damage))
+      }
       notes.dropped(request.objects)
       for object in request.objects { store.delete(object) }
       return Empty()

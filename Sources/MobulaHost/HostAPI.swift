@@ -134,6 +134,10 @@ public struct ObjectOrigins: Codable, Hashable, Sendable {
   public var fromHosts: [HostID: Int]
   /// Why bytes were read from S3 that other hosts had; `nil` when none were.
   public var reason: String?
+  /// The algorithm of S3's checksum that this host found the bytes to have: `crc64nvme`.
+  public var checksum: String?
+  /// Why they were not compared with one; `nil`, too, for what did not come from S3.
+  public var unverified: String?
 }
 
 public struct OriginsReply: Codable, Sendable {

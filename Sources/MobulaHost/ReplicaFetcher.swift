@@ -67,6 +67,7 @@ final class ReplicaFetcher: Sendable {
   ) async throws -> Fetched {
     while true {
       try Task.checkCancellation()
+      if let damage = ledger.damage(of: object) { throw damage }
       if let here = try await local(object) { return here }
       let (task, isFirst) = join(object, priority) { try await self.fetch(object, policy: policy) }
       do {
@@ -89,6 +90,9 @@ final class ReplicaFetcher: Sendable {
   private func isUnderWay(_ object: ObjectID, besides task: Task<Fetched, any Error>) -> Bool {
     fetches.withLock { fetches in fetches[object].map { $0.task != task } ?? false } || store.info(of: object) != nil
   }
+
+  /// Whether the object is complete here.
+  func isHere(_ object: ObjectID) -> Bool { store.info(of: object) != nil }
 
   /// Whether the object is being received, and not from other hosts alone.
   func isFilling(_ object: ObjectID) -> Bool { fetches.withLock { $0[object]?.exchange }?.isFilled ?? false }
@@ -157,15 +161,18 @@ final class ReplicaFetcher: Sendable {
   /// Fills a replica from elsewhere than other hosts, and from these: `ensureLocal` waits for it as for any other.
   /// Nothing happens when the object is here already.
   ///
-  /// - Parameter fill: reserves chunks and fills them, until it has nothing more to fill; what is missing then comes
-  ///   from other hosts. Cancelled when everything is here.
+  /// - Parameters:
+  ///   - check: what all bytes are compared with before the object is one.
+  ///   - fill: reserves chunks and fills them, until it has nothing more to fill; what is missing then comes
+  ///     from other hosts. Cancelled when everything is here.
   /// - Throws: `MobulaError`: `alreadyExists` when it is on its way already, `full`.
   func start(
-    _ object: ObjectID, geometry: ChunkGeometry, fill: @escaping @Sendable (ObjectExchange) async throws -> Void
+    _ object: ObjectID, geometry: ChunkGeometry, check: ReplicaCheck,
+    fill: @escaping @Sendable (ObjectExchange) async throws -> Void
   ) async throws {
-    if store.info(of: object) != nil { return }
+    if isHere(object) { return }
     // One that waits at the head for a replica is answered by what is downloaded here.
-    let writer = try await reserve(object, geometry, isOrigin: true)
+    let writer = check.watching(try await reserve(object, geometry, isOrigin: true))
     let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
     fetches.withLock { fetches in
       let number = nextNumber()
@@ -175,10 +182,12 @@ final class ReplicaFetcher: Sendable {
           // Whoever is told of this host finds what it serves there.
           try await self.reporter.report(.partial(object: object, geometry: geometry))
           let report = try await self.run(exchange, beside: fill)
+          let outcome = try await self.verify(object, check)
           let digest = try await self.complete(writer, object: object, expected: nil)
-          self.ledger.record(object, report)
+          self.ledger.record(object, report, outcome)
           return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
+          let error = self.ledger.damage(of: object) ?? error
           await self.giveUp(writer, object, error)
           self.ledger.forget(object)
           throw error
@@ -277,7 +286,9 @@ final class ReplicaFetcher: Sendable {
     }
     var writer: (any ReplicaWriter)?
     do {
-      let sink = try await reserve(object, located.geometry)
+      let check = located.checksum.flatMap { ReplicaCheck($0, size: located.geometry.objectSize) }
+      let reserved = try await reserve(object, located.geometry)
+      let sink = check?.watching(reserved) ?? reserved
       writer = sink
       try await reporter.report(.partial(object: object, geometry: located.geometry))
       let exchange = exchange(into: sink, policy: policy, priority: .background)
@@ -294,10 +305,12 @@ final class ReplicaFetcher: Sendable {
         try sink.checkNotAbandoned()
         throw error
       }
+      let outcome = try await verify(object, check)
       let digest = try await complete(sink, object: object, expected: located.digest)
-      ledger.record(object, report)
+      ledger.record(object, report, outcome)
       return Fetched(digest: digest, bytesCopied: report.bytes)
     } catch {
+      let error = ledger.damage(of: object) ?? error
       if let writer { await giveUp(writer, object, error) }
       // Otherwise another exchange of this host's is alive.
       if (error as? MobulaError)?.code != .alreadyExists {
@@ -307,6 +320,20 @@ final class ReplicaFetcher: Sendable {
       if Task.isCancelled {
         throw MobulaError(.cancelled, "Receiving object \(object) was cancelled: nobody waits for it any more.")
       }
+      throw error
+    }
+  }
+
+  /// Compares what was received with what it should be. If it is something else, the object goes everywhere, and
+  /// whoever asks for it hears why.
+  private func verify(_ object: ObjectID, _ check: ReplicaCheck?) async throws -> ReplicaCheck.Outcome? {
+    guard let check else { return nil }
+    do {
+      return try await check.outcome()
+    } catch let error as MobulaError where error.code == .corrupted {
+      ledger.condemn(object, error)
+      let damage = DamagedObject(host: own.host, object: object, message: error.message)
+      await cleanUp { _ = try? await self.head.call(HeadAPI.damaged, damage, deadline: .seconds(600)) }
       throw error
     }
   }

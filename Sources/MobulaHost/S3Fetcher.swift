@@ -54,11 +54,51 @@ final class S3Fetcher: Sendable {
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    var objects = try await S3Error.asMobulaError { try await client.objects(at: url) }
+    var objects: [S3ListedObject]
+    do {
+      objects = try await client.objects(at: url)
+    } catch let error as S3Error {
+      guard error.code == S3Error.emptyPrefix, url.namedVersion != nil else { throw error.mobulaError }
+      let found = try await find(url, client)
+      return ListS3Reply(entries: [.init(url: "\(url)", size: ByteCount(found.info.size))])
+    }
     // An object's own name means that object, and not those whose names go on.
     if let exact = objects.first(where: { $0.key == url.key }) { objects = [exact] }
     return ListS3Reply(
       entries: objects.map { .init(url: "s3://\(url.bucket)/\($0.key)", size: ByteCount($0.size)) })
+  }
+
+  /// What a URL names in S3.
+  private struct Found {
+    /// Without a version.
+    var object: S3URL
+    var info: S3ObjectInfo
+
+    /// This version's name in the cluster, whatever URL names it.
+    ///
+    /// - Parameter endpoint: whose S3 it is: two servers may have the same bucket.
+    func version(at endpoint: S3Endpoint) -> String {
+      "\(object)#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
+    }
+
+    /// For people.
+    func source(at endpoint: S3Endpoint) -> String {
+      "\(object)\(info.versionID.map { "?versionId=\($0)" } ?? "") at \(endpoint)"
+    }
+  }
+
+  /// Asks S3 for what a URL names: the key that is written so, or else the version of one that it ends with.
+  private func find(_ url: S3URL, _ client: S3Client) async throws -> Found {
+    try await S3Error.asMobulaError {
+      do {
+        return Found(object: url, info: try await client.head(bucket: url.bucket, key: url.key))
+      } catch let error as S3Error where [403, 404].contains(error.httpStatus) {
+        // Whoever may not list a bucket is denied what is not there.
+        guard let (object, versionID) = url.namedVersion else { throw error }
+        let info = try await client.head(bucket: object.bucket, key: object.key, versionID: versionID)
+        return Found(object: object, info: info)
+      }
+    }
   }
 
   /// Names the object that this version of the S3 object is, and starts to download it if nobody has.
@@ -67,15 +107,14 @@ final class S3Fetcher: Sendable {
   func fetch(_ request: FetchRequest) async throws -> FetchReply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    let info = try await S3Error.asMobulaError { try await client.head(bucket: url.bucket, key: url.key) }
-    let (layout, header) = ValueLayout.blob(size: info.size)
+    let found = try await find(url, client)
+    let (layout, header) = ValueLayout.blob(size: found.info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
-    // Whose S3 it is belongs to the version's name: two servers may have the same bucket.
-    let version = "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)"
+    let version = found.version(at: client.configuration.baseEndpoint)
     // The caller may go; a claim that nobody follows would keep all others waiting.
     return try await Task {
       let reply = try await self.fetch(
-        url, version, client: client, info: info, header: header, geometry: geometry)
+        url, version, client: client, found: found, header: header, geometry: geometry)
       self.notes.comesFrom(reply.object, request, version: version)
       return reply
     }.value
@@ -87,39 +126,48 @@ final class S3Fetcher: Sendable {
   func fetchAgain(_ object: ObjectID, _ origin: ObjectNotes.Origin) async throws -> Bool {
     let url = try S3URL(origin.request.url)
     let client = try await client(origin.request.endpoint)
-    let info = try await S3Error.asMobulaError { try await client.head(bucket: url.bucket, key: url.key) }
-    guard origin.version == "\(url)#\(info.etag)@\(client.configuration.baseEndpoint)" else { return false }
-    let (layout, header) = ValueLayout.blob(size: info.size)
+    let found = try await find(url, client)
+    guard origin.version == found.version(at: client.configuration.baseEndpoint) else { return false }
+    let (layout, header) = ValueLayout.blob(size: found.info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
     return try await Task {
       let claimed = try await self.claim(
-        url, origin.version, client: client, info: info, header: header, geometry: geometry)
+        origin.version, client: client, found: found, header: header, geometry: geometry)
       return claimed.object == object
     }.value
   }
 
   private func fetch(
-    _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
+    _ url: S3URL, _ version: String, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply {
-    let claim = try await claim(url, version, client: client, info: info, header: header, geometry: geometry)
+    let claim = try await claim(version, client: client, found: found, header: header, geometry: geometry)
     _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object, claim: claim.number))
     notes.name("\(url)", KnownName(claim.object, .url(claim: claim.number)))
     notes.name(version, KnownName(claim.object, .version))
     return FetchReply(
-      object: claim.object, name: "\(url)", size: ByteCount(info.size))
+      object: claim.object, name: "\(url)", size: ByteCount(found.info.size))
   }
 
   /// Claims a version, and begins to fetch it, from S3 and from the hosts that fetch it too.
   private func claim(
-    _ url: S3URL, _ version: String, client: S3Client, info: S3ObjectInfo, header: [UInt8], geometry: ChunkGeometry
+    _ version: String, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> ClaimReply {
+    let (url, info) = (found.object, found.info)
+    let source = found.source(at: client.configuration.baseEndpoint)
     let claim = try await head.call(
-      HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry))
+      HeadAPI.claim,
+      ClaimRequest(
+        host: host, name: version, geometry: geometry,
+        checksum: info.checksum.flatMap { ExpectedChecksum($0, source: source, headerSize: header.count) }))
+    if fetcher.isHere(claim.object) { return claim }
     let reader = S3PartReader(
       host: host, head: head, client: client, url: url, info: info, header: header, traffic: traffic,
       ledger: fetcher.ledger, takesParts: claim.fills)
     do {
-      try await fetcher.start(claim.object, geometry: geometry) { try await reader.fill($0) }
+      let check = try await S3Error.asMobulaError {
+        try await ReplicaCheck(url, info, source: source, headerSize: header.count, client: client)
+      }
+      try await fetcher.start(claim.object, geometry: geometry, check: check) { try await reader.fill($0) }
       log.info(
         "fetching from S3", metadata: ["url": "\(url)", "size": "\(ByteCount(info.size))", "reads": "\(claim.fills)"])
     } catch let error as MobulaError where error.code == .alreadyExists {

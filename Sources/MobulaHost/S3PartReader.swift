@@ -38,7 +38,7 @@ final class S3PartReader: Sendable {
     self.client = client
     self.url = url
     // Without S3's checksum, which is of all bytes: no host reads all of them.
-    self.info = S3ObjectInfo(size: info.size, etag: info.etag)
+    self.info = S3ObjectInfo(size: info.size, etag: info.etag, versionID: info.versionID)
     self.header = header
     self.traffic = traffic
     self.ledger = ledger

@@ -5,5 +5,7 @@ func base64(_ number: some FixedWidthInteger) -> String {
   withUnsafeBytes(of: number.bigEndian) { Data($0).base64EncodedString() }
 }
 
+func base64(_ bytes: [UInt8]) -> String { Data(bytes).base64EncodedString() }
+
 /// `nil` for a text that is not base 64.
 func bytes(base64 text: some StringProtocol) -> [UInt8]? { Data(base64Encoded: String(text)).map { Array($0) } }

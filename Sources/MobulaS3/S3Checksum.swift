@@ -98,6 +98,12 @@ public struct S3Checksum: Sendable, Hashable, CustomStringConvertible {
     return nil
   }
 
+  /// As S3 writes it: base 64, and `-N` behind that of N parts.
+  package var text: String { text(of: bytes) }
+
+  /// As S3 would write it if `bytes` were its value.
+  package func text(of bytes: [UInt8]) -> String { MobulaS3.base64(bytes) + (parts.map { "-\($0)" } ?? "") }
+
   public var description: String {
     "\(algorithm.rawValue) \(hexadecimal(bytes))\(parts.map { " of \($0) parts" } ?? "")"
   }

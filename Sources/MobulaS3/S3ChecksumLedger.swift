@@ -47,13 +47,14 @@ struct S3ChecksumLedger: Sendable {
   }
 
   /// Whether what came has the checksum that S3 says; `nil` while bytes are missing.
-  var isRight: Bool? {
+  var isRight: Bool? { checksum.map { $0 == expected.bytes } }
+
+  /// The checksum of what came, of its parts where `expected` is of them; `nil` while bytes are missing.
+  var checksum: [UInt8]? {
     guard known == size else { return nil }
     let sorted = stretches.values.sorted { $0.start < $1.start }
     let algorithm = expected.algorithm
-    guard let partSize else {
-      return bigEndian(Self.crc(of: sorted[...], algorithm), count: algorithm.byteCount) == expected.bytes
-    }
+    guard let partSize else { return bigEndian(Self.crc(of: sorted[...], algorithm), count: algorithm.byteCount) }
     var ofParts = S3RunningChecksum(algorithm)
     var rest = sorted[...]
     while let first = rest.first {
@@ -62,7 +63,7 @@ struct S3ChecksumLedger: Sendable {
       bigEndian(Self.crc(of: part, algorithm), count: algorithm.byteCount).withUnsafeBytes { ofParts.update($0) }
       rest = rest.dropFirst(part.count)
     }
-    return ofParts.bytes == expected.bytes
+    return ofParts.bytes
   }
 
   private static func crc(of stretches: ArraySlice<Stretch>, _ algorithm: S3ChecksumAlgorithm) -> UInt64 {

@@ -9,7 +9,7 @@ public struct S3ObjectInfo: Hashable, Sendable {
   public let etag: String
   /// As HTTP writes it: `Fri, 24 May 2013 00:00:00 GMT`.
   public let lastModified: String?
-  /// Where the bucket keeps versions.
+  /// Where the bucket keeps versions: this one's, which is what `download` reads whatever becomes of the key.
   public let versionID: String?
   /// Of those that S3 keeps, the one that is quickest to compute.
   public let checksum: S3Checksum?
@@ -22,6 +22,13 @@ public struct S3ObjectInfo: Hashable, Sendable {
     self.etag = etag
     self.lastModified = lastModified
     self.versionID = versionID
+  }
+}
+
+extension S3ObjectInfo {
+  /// The version that an answer names. "null" is that of a bucket that keeps none, and other bytes may take its place.
+  static func versionID(in answer: S3Body) -> String? {
+    answer.header("x-amz-version-id").flatMap { $0 == "null" || $0.isEmpty ? nil : $0 }
   }
 }
 
@@ -65,9 +72,12 @@ public final class S3Client: Sendable {
   }
 
   /// Size and ETag of an object.
-  public func head(bucket: String, key: String) async throws -> S3ObjectInfo {
+  ///
+  /// - Parameter versionID: which of its versions; by default the current one.
+  public func head(bucket: String, key: String, versionID: String? = nil) async throws -> S3ObjectInfo {
+    let version = versionID.map { [("versionId", $0)] } ?? []
     let request = S3Request(
-      method: .head, bucket: bucket, key: key, headers: [("x-amz-checksum-mode", "ENABLED")])
+      method: .head, bucket: bucket, key: key, query: version, headers: [("x-amz-checksum-mode", "ENABLED")])
     let answer = try await retrying {
       do {
         return try await self.transport.send(request)
@@ -75,7 +85,7 @@ public final class S3Client: Sendable {
         // A HEAD's error has no text; the same question as a GET of one byte
         // tells a missing bucket from a missing key, or a wrong secret.
         _ = try await self.transport.send(
-          S3Request(method: .get, bucket: bucket, key: key, headers: [("range", "bytes=0-0")]))
+          S3Request(method: .get, bucket: bucket, key: key, query: version, headers: [("range", "bytes=0-0")]))
         // It may have taught the right time or region, too.
         return try await self.transport.send(request)
       }
@@ -85,7 +95,7 @@ public final class S3Client: Sendable {
     }
     return S3ObjectInfo(
       size: size, etag: etag, lastModified: answer.header("last-modified"),
-      versionID: answer.header("x-amz-version-id"), checksum: S3Checksum { answer.header($0) })
+      versionID: versionID ?? S3ObjectInfo.versionID(in: answer), checksum: S3Checksum { answer.header($0) })
   }
 
   /// All objects whose key begins with `prefix`, in the service's order, fetched `pageSize` (1 to 1000) a request.

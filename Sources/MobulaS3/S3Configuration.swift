@@ -39,6 +39,9 @@ public struct S3Configuration: Sendable {
   public var uploadPartSize = ByteCount(16 * 1_048_576)
   /// From this size on, copies within the service go in parts; 5 GB by default, as S3 copies no more at once.
   public var maximumCopySize = ByteCount(5 * 1_073_741_824)
+  /// A PEM file of certificates to trust instead of the system's, for an endpoint with one of its own; the system's by
+  /// default.
+  public var trustedRoots: String?
   /// Connections to the endpoint at once, at most; 64 by default. A transfer uses as many as bring more bytes.
   public var maximumConnections = 64
 
@@ -48,7 +51,8 @@ public struct S3Configuration: Sendable {
   }
 
   /// Takes the region from `AWS_REGION` or `AWS_DEFAULT_REGION`, and the endpoint
-  /// from the argument, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`: the first that is set.
+  /// from the argument, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`: the first that is set. `AWS_CA_BUNDLE` names the
+  /// `trustedRoots`.
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint that is none.
   public static func fromEnvironment(
@@ -67,6 +71,7 @@ public struct S3Configuration: Sendable {
     let (region, profile) = (try shared.region(), try shared.endpoint(of: "s3", environment))
     var configuration = S3Configuration(
       region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? region ?? "us-east-1")
+    configuration.trustedRoots = first("AWS_CA_BUNDLE")
     if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") ?? profile {
       configuration.endpoint = try S3Endpoint(text)
     }

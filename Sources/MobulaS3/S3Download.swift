@@ -7,7 +7,8 @@ public typealias S3Pace = @Sendable (_ bytes: Int) async throws -> Void
 extension S3Client {
   /// Fills `sink` with `header` followed by the S3 object's bytes, by parallel ranged GETs.
   ///
-  /// Every GET carries the ETag of `info`, so that two versions are never mixed.
+  /// Every GET carries the ETag of `info`, and names its version where the bucket keeps them, so that two versions are
+  /// never mixed.
   /// Chunks become visible as they complete, the lowest first as far as the
   /// number of GETs allows. Chunks that another source has claimed are left to it.
   /// What fails for the moment is tried again while it makes progress;
@@ -171,8 +172,8 @@ private struct S3Download: Sendable {
     // Header only: nothing of this part is in S3.
     guard !part.missing.isEmpty else { return }
     let range = part.missing.lowerBound - header.count..<part.missing.upperBound - header.count
-    let answer = try await client.transport.send(
-      .get(bucket: bucket, key: key, range: range, ifMatch: info.etag))
+    let answer = try await client.send(
+      .get(bucket: bucket, key: key, range: range, ifMatch: info.etag), version: info.versionID)
     try check(answer, range: range)
     try await answer.readPieces(pace: pace) { piece in
       guard piece.count <= part.missing.count else { throw broken("more bytes came than were asked for") }

@@ -8,6 +8,16 @@ final class S3Learned: Sendable {
     var regions: [String: String] = [:]
     /// Seconds by which S3's clock is ahead of this host's.
     var clockOffset = 0
+    /// Buckets of which objects may be read, but not by the names of their versions.
+    var refusingVersions: Set<String> = []
+  }
+
+  /// What a request is signed with.
+  struct Signing: Sendable {
+    /// With the region that the bucket is known to be in.
+    var configuration: S3Configuration
+    /// As `S3Learned.clockOffset`.
+    var clockOffset: Int
   }
 
   /// Regions remembered, so that a program that meets many buckets does not grow without end.
@@ -25,26 +35,38 @@ final class S3Learned: Sendable {
     return configuration
   }
 
+  /// What a request to `bucket` is to be signed with by now.
+  func signing(_ configuration: S3Configuration, for bucket: String) -> Signing {
+    Signing(configuration: self.configuration(configuration, for: bucket), clockOffset: clockOffset)
+  }
+
   /// Takes in what `error` says of region or clock.
   ///
+  /// - Parameter signing: what the request was signed with that failed: others, sent at the same time, may have taught
+  ///   the same meanwhile.
   /// - Returns: whether the same request, signed anew, may succeed now.
-  func learn(from error: S3Error, configuration: S3Configuration) -> Bool {
+  func learn(from error: S3Error, signedWith signing: Signing) -> Bool {
     if let region = Self.region(in: error) {
+      guard region != signing.configuration.region else { return false }
       return state.withLock { state in
-        let known = state.regions[error.bucket] ?? configuration.region
-        guard region != known, state.regions.count < Self.maximumRegions else { return false }
+        guard state.regions[error.bucket] != nil || state.regions.count < Self.maximumRegions else { return false }
         state.regions[error.bucket] = region
         return true
       }
     }
     guard error.code == "RequestTimeTooSkewed", let time = error.serverTime else { return false }
     let offset = time - SigV4Timestamp.secondsSince1970()
-    return state.withLock { state in
-      // What was corrected by this much already is not made right by correcting it again.
-      guard abs(offset - state.clockOffset) > 60 else { return false }
-      state.clockOffset = offset
-      return true
-    }
+    // What was corrected by this much already is not made right by correcting it again.
+    guard abs(offset - signing.clockOffset) > 60 else { return false }
+    state.withLock { $0.clockOffset = offset }
+    return true
+  }
+
+  /// Whether this host was shown that it may not name versions in `bucket`.
+  func refusesVersions(of bucket: String) -> Bool { state.withLock { $0.refusingVersions.contains(bucket) } }
+
+  func versionsAreRefused(of bucket: String) {
+    state.withLock { if $0.refusingVersions.count < Self.maximumRegions { $0.refusingVersions.insert(bucket) } }
   }
 
   /// As if an answer had shown that S3's clock is ahead by so many seconds.

@@ -4,6 +4,7 @@ internal import MobulaCore
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
+internal import NIOSSL
 
 /// Sends one request once; every answer that is no success becomes an `S3Error`.
 struct S3Transport: Sendable {
@@ -29,6 +30,12 @@ struct S3Transport: Sendable {
         value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65_536, maximum: 524_288))
     }
     settings.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
+    if let roots = configuration.trustedRoots {
+      // Read with the first connection, which fails without them.
+      var tls = TLSConfiguration.makeClientConfiguration()
+      tls.trustRoots = .file(roots)
+      settings.tlsConfiguration = tls
+    }
     // Retrying is decided in one place, by `S3RetryPolicy`.
     settings.connectionPool.retryConnectionEstablishment = false
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
@@ -38,34 +45,36 @@ struct S3Transport: Sendable {
   ///
   /// - Throws: `S3Error`, `CancellationError`, what the provider of credentials or a payload's producer threw.
   func send(_ request: S3Request) async throws -> S3Body {
+    let signing = learned.signing(configuration, for: request.bucket)
     do {
-      return try await sendOnce(request)
-    } catch let error as S3Error where learned.learn(from: error, configuration: configuration) {
-      return try await sendOnce(request)
+      return try await sendOnce(request, signing)
+    } catch let error as S3Error where learned.learn(from: error, signedWith: signing) {
+      return try await sendOnce(request, learned.signing(configuration, for: request.bucket))
     }
   }
 
   /// Sends with credentials that are valid now; once more with new ones where the service says that they are not.
-  private func sendOnce(_ request: S3Request) async throws -> S3Body {
+  private func sendOnce(_ request: S3Request, _ signing: S3Learned.Signing) async throws -> S3Body {
     let used = try await credentials.credentials()
     do {
-      return try await send(request, with: used)
+      return try await send(request, with: used, signing)
     } catch let error as S3Error where error.refusesToken(of: used) && credentials.drop(used) {
       let fresh = try await credentials.credentials()
       guard fresh != used else { throw error }
-      return try await send(request, with: fresh)
+      return try await send(request, with: fresh, signing)
     }
   }
 
-  private func send(_ request: S3Request, with credentials: S3Credentials) async throws -> S3Body {
+  private func send(
+    _ request: S3Request, with credentials: S3Credentials, _ signing: S3Learned.Signing
+  ) async throws -> S3Body {
     let allowed = configuration.deadline(payload: request.payloadBytes)
     let deadline = ContinuousClock.now + allowed
     let response: HTTPClientResponse
     do {
       response = try await http.execute(
         request.httpRequest(
-          credentials: credentials, configuration: learned.configuration(configuration, for: request.bucket),
-          at: .now(offset: learned.clockOffset)),
+          credentials: credentials, configuration: signing.configuration, at: .now(offset: signing.clockOffset)),
         timeout: TimeAmount(allowed))
     } catch {
       throw failure(error, of: request)
@@ -110,6 +119,8 @@ struct S3Transport: Sendable {
     case let error as IOError:
       let code = Self.connectFailures.contains(error.errnoCode) ? S3Error.unreachable : S3Error.interrupted
       return failed(code, errnoText(error.errnoCode))
+    case is NIOSSLError where "\(error)".contains("CERTIFICATE_VERIFY_FAILED"):
+      return failed(S3Error.unreachable, "its certificate is not trusted here, for which AWS_CA_BUNDLE can name others")
     default: return failed(S3Error.interrupted, "\(error)")
     }
   }

@@ -10,7 +10,7 @@ public struct S3URL: Hashable, Sendable, CustomStringConvertible {
     self.key = key
   }
 
-  /// Takes the key as it is written: nothing is percent-decoded.
+  /// Takes the key as it is written: nothing is percent-decoded, and a `?` is a part of it. See `namedVersion`.
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) when the scheme or the bucket is missing or impossible.
   public init(_ text: String) throws(MobulaError) {
@@ -26,6 +26,17 @@ public struct S3URL: Hashable, Sendable, CustomStringConvertible {
   static func isBucketName(_ text: some StringProtocol) -> Bool {
     1...63 ~= text.utf8.count
       && text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-._".contains($0)) }
+  }
+
+  /// What `s3://bucket/key?versionId=V` means where no key is called so: one version of `s3://bucket/key`. `nil` for a
+  /// URL that does not end like that.
+  public var namedVersion: (object: S3URL, versionID: String)? {
+    let words = key.split(separator: "?versionId=", omittingEmptySubsequences: false)
+    guard words.count > 1, let versionID = words.last, 1...1024 ~= versionID.utf8.count,
+      versionID.utf8.allSatisfy({ 0x21...0x7E ~= $0 && !"?&#/%".utf8.contains($0) })
+    else { return nil }
+    let object = key.dropLast(versionID.count + "?versionId=".count)
+    return object.isEmpty ? nil : (S3URL(bucket: bucket, key: String(object)), String(versionID))
   }
 
   public var description: String { "s3://\(bucket)/\(key)" }

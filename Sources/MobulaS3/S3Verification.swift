@@ -1,4 +1,4 @@
-internal import MobulaCore
+package import MobulaCore
 internal import Synchronization
 
 /// Whether the bytes of a download were compared with a checksum that S3 keeps of them.
@@ -21,12 +21,12 @@ public enum S3Verification: Sendable, Hashable {
 }
 
 /// What the fetchers of one download know together of its checksum.
-final class S3DownloadChecks: Sendable {
+package final class S3DownloadChecks: Sendable {
   let algorithm: S3ChecksumAlgorithm
   /// Bytes of the sink before S3's first.
   let headerSize: Int
   /// As the ledger has it.
-  let partSize: Int?
+  package let partSize: Int?
   private let ledger: Mutex<S3ChecksumLedger>
 
   init(_ ledger: S3ChecksumLedger, headerSize: Int) {
@@ -34,6 +34,52 @@ final class S3DownloadChecks: Sendable {
     self.headerSize = headerSize
     partSize = ledger.partSize
     self.ledger = Mutex(ledger)
+  }
+
+  /// For bytes that come from hosts that read them from S3.
+  ///
+  /// - Parameter size: bytes of the sink.
+  /// - Returns: `nil` where `expected` can't be what S3 keeps of such an object, and be compared.
+  package convenience init?(_ expected: ExpectedChecksum, size: Int) {
+    guard let algorithm = S3ChecksumAlgorithm(rawValue: expected.algorithm), algorithm.canBeCombined,
+      expected.bytes.count == algorithm.byteCount, 0..<size ~= expected.headerSize
+    else { return nil }
+    let checksum = S3Checksum(algorithm: algorithm, bytes: expected.bytes)
+    self.init(
+      S3ChecksumLedger(expected: checksum, size: size - expected.headerSize), headerSize: expected.headerSize)
+  }
+
+  /// What S3 says.
+  package var expected: S3Checksum { ledger.withLock { $0.expected } }
+
+  /// The checksum of what came, to be compared with `expected`; `nil` while bytes are missing.
+  package var checksum: [UInt8]? { ledger.withLock { $0.checksum } }
+
+  /// A chunk has come, just now, so that it is still in a cache.
+  ///
+  /// - Parameters:
+  ///   - start: where in the sink it begins.
+  ///   - crc32c: of all of it.
+  package func record(_ chunk: UnsafeRawBufferPointer, at start: Int, crc32c: UInt32) {
+    var stretches: [S3ChecksumLedger.Stretch] = []
+    var position = 0
+    while position < chunk.count {
+      let end = min(chunk.count, cut(after: start + position).map { $0 - start } ?? .max)
+      let (from, length) = (start + position, end - position)
+      if from >= headerSize {
+        let crc: UInt64
+        if algorithm == .crc32c, length == chunk.count {
+          crc = UInt64(crc32c)
+        } else {
+          var running = S3RunningChecksum(algorithm)
+          running.update(UnsafeRawBufferPointer(rebasing: chunk[position..<end]))
+          crc = running.crc
+        }
+        stretches.append(.init(start: from - headerSize, length: length, crc: crc))
+      }
+      position = end
+    }
+    _ = record(stretches)
   }
 
   /// Where in the sink a stretch that reaches beyond `position` has to end, because the header or a part does.
@@ -54,7 +100,7 @@ final class S3DownloadChecks: Sendable {
 
 extension S3Client {
   /// What a download of several ranges can be checked by, or why it can't.
-  func checks(
+  package func checks(
     bucket: String, key: String, info: S3ObjectInfo, headerSize: Int
   ) async throws -> (S3DownloadChecks?, S3Verification) {
     guard let checksum = info.checksum, info.size > 0 else { return (nil, .notVerified(.noChecksum)) }
@@ -78,7 +124,8 @@ extension S3Client {
   }
 
   /// Whether all parts but the last have `partSize` bytes: asked before a wrong checksum of parts is believed.
-  func partsAreEqual(_ partSize: Int, bucket: String, key: String, info: S3ObjectInfo, parts: Int) async throws -> Bool
+  package func partsAreEqual(_ partSize: Int, bucket: String, key: String, info: S3ObjectInfo, parts: Int) async throws
+    -> Bool
   {
     // The first was asked before, and the last has the rest.
     for number in 2..<max(2, parts) {
@@ -97,7 +144,7 @@ extension S3Client {
       method: .head, bucket: bucket, key: key, query: [("partNumber", "\(number)")],
       headers: [("if-match", info.etag)])
     do {
-      let answer = try await retrying { try await self.transport.send(request) }
+      let answer = try await retrying { try await self.send(request, version: info.versionID) }
       guard let size = answer.size, let count = answer.header("x-amz-mp-parts-count").flatMap({ Int($0) }) else {
         return nil
       }

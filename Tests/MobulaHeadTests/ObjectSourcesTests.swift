@@ -261,10 +261,60 @@ import Testing
     #expect(directory.names.isEmpty && directory.records.isEmpty)
   }
 
+  @Test func aFailedClaimLeavesNothingAtItsURL() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let url = "s3://models/one"
+    _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
+    _ = try directory.named(url, model, claim: 1)
+    #expect(directory.changed(a, [.gone(model)]) == [])
+    #expect(directory.names.isEmpty && directory.records.isEmpty)
+    // The answer to the claim was slower than the failure.
+    _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: object(2))
+    #expect(directory.changed(a, [.gone(object(2))]) == [])
+    #expect(try directory.named(url, object(2), claim: 2) == [])
+    #expect(directory.names.isEmpty && directory.records.isEmpty)
+  }
+
   @Test func theQuestionsOfALostHostEnd() {
     var directory = ObjectDirectoryStateMachine()
     #expect(directory.locate(question(1, b, model)) == [])
     #expect(directory.hostsLost([b]) == [.refuse(1, model, .receiverLost)])
     #expect(directory.changed(a, [sealed(model, held: true)]) == [])
+  }
+
+  /// A host found other bytes than S3 says: whoever waits for them, or asks later, hears why, and nothing is left.
+  @Test func wrongBytesGo() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let (name, why) = ("s3://models/one#e1", "The bytes are wrong: upload them again.")
+    let checksum = ExpectedChecksum(source: name, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
+    for host in [a, b] {
+      _ = try directory.claim(name, geometry: geometry, by: host, fresh: model, checksum: checksum)
+      _ = directory.changed(host, [.partial(model, geometry)])
+    }
+    _ = try directory.named("s3://models/one", model, claim: 1)
+    #expect(directory.checksum(of: model) == checksum)
+    #expect(directory.locate(question(1, c, model, known: [a, b])) == [])
+    #expect(
+      directory.removed(model, damage: why) == [
+        .drop(model, hosts: [a, b]), .refuse(1, model, .damaged(why)),
+      ])
+    #expect(directory.names == [:])
+    #expect(directory.changed(a, [.gone(model)]) == [])
+    #expect(directory.changed(b, [sealed(model)]) == [.drop(model, hosts: [b])])
+    #expect(directory.locate(question(2, c, model)) == [.refuse(2, model, .damaged(why))])
+    #expect(throws: MobulaError.self) { try directory.named("s3://models/one", model, claim: 1) }
+    // It may have been damaged on the way: who fetches it anew gets another object.
+    #expect(try directory.claim(name, geometry: geometry, by: a, fresh: object(2)) == .fill(object(2)))
+  }
+
+  /// Bytes are compared by whoever receives them, until one host has done it.
+  @Test func bytesAreComparedUntilAHostHasThem() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let checksum = ExpectedChecksum(source: "s3://models/one", algorithm: "crc32", bytes: [1, 2, 3, 4], headerSize: 0)
+    _ = try directory.claim("s3://models/one#e1", geometry: geometry, by: a, fresh: model, checksum: checksum)
+    _ = directory.changed(a, [.partial(model, geometry)])
+    #expect(directory.checksum(of: model) == checksum)
+    _ = directory.changed(a, [sealed(model)])
+    #expect(directory.checksum(of: model) == nil)
   }
 }

@@ -13,6 +13,22 @@ import Testing
     }
   }
 
+  /// A URL that ends in a version may still be a key of its own, so the key stays as it is written.
+  @Test func versions() throws {
+    let url = try S3URL(
+      "s3://models/a?b/model.bin?versionId=3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo")
+    #expect(url.namedVersion == nil, "a slash is in no version's name")
+    let named = try S3URL("s3://models/a?b/model.bin?versionId=_A-z.0+=")
+    #expect(named.key == "a?b/model.bin?versionId=_A-z.0+=")
+    #expect(named.namedVersion?.object == S3URL(bucket: "models", key: "a?b/model.bin"))
+    #expect(named.namedVersion?.versionID == "_A-z.0+=")
+    #expect(try S3URL("s3://models/a?versionId=b?versionId=c").namedVersion?.object.key == "a?versionId=b")
+    for key in ["a", "a?versionId=", "?versionId=x", "a?versionId=x/b", "a?versionId=x y", "a?versionid=x", "a?x=1"] {
+      #expect(S3URL(bucket: "models", key: key).namedVersion == nil, "\(key)")
+    }
+    #expect(S3URL(bucket: "b", key: "a?versionId=" + String(repeating: "x", count: 1025)).namedVersion == nil)
+  }
+
   @Test func endpoints() throws {
     #expect(try S3Endpoint("http://127.0.0.1:8333/").description == "http://127.0.0.1:8333")
     #expect(try S3Endpoint("https://s3.example.com") == S3Endpoint(scheme: .https, host: "s3.example.com", port: 443))
@@ -33,6 +49,8 @@ import Testing
     #expect(try S3Configuration.fromEnvironment(endpoint: "http://c:3", both).endpoint?.host == "c")
     #expect(try S3Configuration.fromEnvironment(both).region == "r")
     #expect(throws: MobulaError.self) { try S3Configuration.fromEnvironment(endpoint: "nonsense//", both) }
+    #expect(try S3Configuration.fromEnvironment(both).trustedRoots == nil)
+    #expect(try S3Configuration.fromEnvironment(["AWS_CA_BUNDLE": "/roots.pem"]).trustedRoots == "/roots.pem")
   }
 
   @Test func whereBucketsAnswer() {

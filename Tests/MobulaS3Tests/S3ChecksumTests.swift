@@ -101,6 +101,47 @@ import Testing
     #expect(ledger.isRight == true)
   }
 
+  /// Chunks of any size, behind a header, in any order: of whole objects and of parts.
+  @Test(arguments: [S3ChecksumAlgorithm.crc32, .crc32c, .crc64nvme], [0, 64, 65_536, 70_000])
+  func chunksAsTheyCome(algorithm: S3ChecksumAlgorithm, headerSize: Int) throws {
+    let object = pattern(headerSize) + bytes
+    let geometry = try ChunkGeometry(objectSize: object.count, chunkSize: 65_536)
+    func record(_ checks: S3DownloadChecks, damage: Int? = nil) {
+      for chunk in (0..<geometry.count).reversed() {
+        #expect(checks.checksum == nil || geometry.range(of: chunk).upperBound <= headerSize)
+        var piece = Array(object[geometry.range(of: chunk)])
+        if chunk == damage { piece[piece.count - 1] ^= 1 }
+        piece.withUnsafeBytes { checks.record($0, at: geometry.range(of: chunk).lowerBound, crc32c: crc32c($0)) }
+      }
+    }
+    let expected = ExpectedChecksum(
+      source: "a test", algorithm: algorithm.rawValue, bytes: value(algorithm, bytes), headerSize: headerSize)
+    let checks = try #require(S3DownloadChecks(expected, size: object.count))
+    record(checks)
+    #expect(checks.checksum == expected.bytes && checks.expected.bytes == expected.bytes)
+    let damaged = try #require(S3DownloadChecks(expected, size: object.count))
+    record(damaged, damage: geometry.count - 1)
+    #expect(damaged.checksum != expected.bytes)
+
+    let info = info(algorithm, parts: 5, partSize: 90_001)
+    let ledger = S3ChecksumLedger(expected: try #require(info.checksum), size: bytes.count, partSize: 90_001)
+    let ofParts = S3DownloadChecks(ledger, headerSize: headerSize)
+    record(ofParts)
+    #expect(ofParts.checksum == info.checksum?.bytes)
+
+    for wrong in ["sha256", "md5"] {
+      var other = expected
+      other.algorithm = wrong
+      #expect(S3DownloadChecks(other, size: object.count) == nil)
+    }
+    var long = expected
+    long.bytes.append(0)
+    #expect(S3DownloadChecks(long, size: object.count) == nil)
+    long = expected
+    long.headerSize = object.count
+    #expect(S3DownloadChecks(long, size: object.count) == nil)
+  }
+
   private func client(_ port: Int) -> S3Client {
     var configuration = S3Configuration(endpoint: S3Endpoint(host: "127.0.0.1", port: port))
     configuration.retry = S3RetryPolicy(

@@ -131,6 +131,40 @@ struct SeaweedTests {
     #expect(sink.free == Set(1..<sink.geometry.count))
   }
 
+  private func keepVersions() async throws {
+    let status = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    try await client.done(
+      S3Request(method: .put, bucket: bucket, query: [("versioning", "")], payload: .bytes(Array(status.utf8))))
+  }
+
+  /// Where the bucket keeps versions, the one that was asked for is read to its end, whatever becomes of the key.
+  @Test func aVersionIsReadToItsEnd() async throws {
+    try await client.put(bucket: bucket, key: "plain", bytes: [1])
+    #expect(try await client.head(bucket: bucket, key: "plain").versionID == nil)
+    try await keepVersions()
+    let (old, new) = (pattern(500_000), Array(pattern(500_001).dropFirst()))
+    try await client.put(bucket: bucket, key: "a?b", bytes: old)
+    let info = try await client.head(bucket: bucket, key: "a?b")
+    let version = try #require(info.versionID)
+    try await client.put(bucket: bucket, key: "a?b", bytes: new)
+    let current = try await client.head(bucket: bucket, key: "a?b")
+    #expect(current.versionID != version && current.etag != info.etag)
+    #expect(try await client.head(bucket: bucket, key: "a?b", versionID: version) == info)
+    for (info, bytes) in [(info, old), (current, new)] {
+      let sink = try MemorySink(size: bytes.count)
+      try await client.download(
+        bucket: bucket, key: "a?b", info: info, into: sink, concurrency: 2, partSize: ByteCount(131_072))
+      #expect(sink.bytes == bytes && sink.isCompleteAndRight)
+    }
+    try await client.delete(bucket: bucket, key: "a?b")
+    let sink = try MemorySink(size: old.count)
+    try await client.download(bucket: bucket, key: "a?b", info: info, into: sink)
+    #expect(sink.bytes == old)
+    await expectError(.notFound, "no object s3://\(bucket)/a?b") {
+      _ = try await client.head(bucket: bucket, key: "a?b")
+    }
+  }
+
   @Test func missingBucket() async throws {
     let missing = "missing-\(ObjectID.random().short)"
     let message = "The bucket \(missing) does not exist at \(server.endpoint): create it, or check the name."

@@ -224,6 +224,7 @@ struct FetchTests {
         }
         let text = try await cluster.mobula("fetch", url, "--explain")
         #expect(text.output.contains("from S3: the parts that this host was to read"), "\(text)")
+        #expect(text.output.contains("verified: the bytes have S3's checksum (crc32c)"), "\(text)")
         #expect(try await s3.bytesSent(bucket: "models") - before == bytes.count)
       }
     }

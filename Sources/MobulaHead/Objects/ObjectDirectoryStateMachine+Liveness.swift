@@ -41,19 +41,27 @@ extension ObjectDirectoryStateMachine {
   }
 
   /// Takes an object that is not live out of the books.
-  mutating func bury(_ object: ObjectID, _ record: ObjectRecord) -> [DirectoryAction] {
+  ///
+  /// - Parameter damage: what is wrong with its bytes.
+  mutating func bury(_ object: ObjectID, _ record: ObjectRecord, damage: String? = nil) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
     records[object] = nil
-    tombstones.insert(object)
+    tombstones.insert(object, damage: damage)
+    let refusal = endedJobs.contains(object.job) ? .jobEnded : refusal(ofBuried: object)
     let hosts = record.planner.replicas
     if !hosts.isEmpty { actions.append(.drop(object, hosts: hosts)) }
     for request in record.waiting {
       requests[request] = nil
-      actions.append(.refuse(request, object, endedJobs.contains(object.job) ? .jobEnded : .deleted))
+      actions.append(.refuse(request, object, refusal))
     }
     for reader in record.readers where parts.removeValue(forKey: reader) != nil { actions.append(.part(reader, nil)) }
     for watcher in record.watchers { waits[watcher]?.objects.removeAll { $0 == object } }
     for content in record.contents { records[content]?.containers.remove(object) }
     return actions
+  }
+
+  /// What to say of an object that is gone for good.
+  func refusal(ofBuried object: ObjectID) -> LocateRefusal {
+    tombstones.damage(of: object).map { .damaged($0) } ?? .deleted
   }
 }

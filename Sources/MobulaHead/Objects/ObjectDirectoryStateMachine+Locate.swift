@@ -7,7 +7,7 @@ extension ObjectDirectoryStateMachine {
   /// still runs; the caller has the deadline, and then says `cancelLocate`.
   package mutating func locate(_ request: LocateQuestion) -> [DirectoryAction] {
     let object = request.object
-    if tombstones.contains(object) { return [.refuse(request.id, object, .deleted)] }
+    if tombstones.contains(object) { return [.refuse(request.id, object, refusal(ofBuried: object))] }
     if endedJobs.contains(object.job), records[object] == nil { return [.refuse(request.id, object, .jobEnded)] }
     records[object, default: ObjectRecord()].waiting.append(request.id)
     requests[request.id] = request

@@ -15,7 +15,14 @@ extension ObjectDirectoryStateMachine {
         .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")
     }
     guard !tombstones.contains(object) else {
+      if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
+    }
+    if claim != nil, let record = records[object], record.digest == nil, record.planner.isEmpty,
+      record.planner.fillers.isEmpty, record.claimedName == nil
+    {
+      // Reading it has failed meanwhile.
+      return settle([object])
     }
     if let claim, let known = claims[name], known > claim {
       if other != nil { forgetVersion(object) }
@@ -93,22 +100,32 @@ extension ObjectDirectoryStateMachine {
   }
 
   /// Takes an object's names away and drops it, whoever holds it.
-  mutating func removed(_ object: ObjectID) -> [DirectoryAction] {
+  ///
+  /// - Parameter damage: what is wrong with its bytes, for whoever asks for it from now on.
+  mutating func removed(_ object: ObjectID, damage: String? = nil) -> [DirectoryAction] {
     guard let record = records[object] else { return [] }
     for name in record.names {
       names[name] = nil
       claims[name] = nil
     }
-    return bury(object, record) + settle(record.contents)
+    return bury(object, record, damage: damage) + settle(record.contents)
+  }
+
+  /// What the bytes of an object are compared with; `nil` where there is nothing, or a host has done it.
+  func checksum(of object: ObjectID) -> ExpectedChecksum? {
+    guard let record = records[object], record.planner.complete.isEmpty else { return nil }
+    return record.checksum
   }
 
   /// A host wants to fetch what `name` stands for (one version of one S3 object): it reads it together with all others
   /// that want it, as long as no host has all of it.
   ///
-  /// - Parameter fresh: the identifier that the object gets if nobody has asked before.
+  /// - Parameters:
+  ///   - fresh: the identifier that the object gets if nobody has asked before.
+  ///   - checksum: what its bytes are compared with.
   /// - Throws: `MobulaError` (`mismatch`) when there are replicas of another size under that name.
   mutating func claim(
-    _ name: String, geometry: ChunkGeometry, by host: HostID, fresh: ObjectID
+    _ name: String, geometry: ChunkGeometry, by host: HostID, fresh: ObjectID, checksum: ExpectedChecksum? = nil
   ) throws(MobulaError) -> ClaimAnswer {
     let object = names[name] ?? fresh
     var record = records[object] ?? ObjectRecord()
@@ -126,6 +143,7 @@ extension ObjectDirectoryStateMachine {
     record.names.insert(name)
     record.claimedName = name
     record.geometry = geometry
+    record.checksum = checksum
     record.fill = fill
     record.planner.setFills(host, true)
     records[object] = record
@@ -138,8 +156,12 @@ extension ObjectDirectoryStateMachine {
     guard let record = records[object], let name = record.claimedName, record.digest == nil, record.planner.isEmpty,
       record.planner.fillers.isEmpty, record.holders.isEmpty, record.waiting.isEmpty
     else { return }
-    names[name] = nil
-    records[object]?.names.remove(name)
+    // Its URL too: whoever asks for that would wait for what nobody reads.
+    for name in [name] + record.names.filter({ claims[$0] != nil }) {
+      names[name] = nil
+      claims[name] = nil
+      records[object]?.names.remove(name)
+    }
     records[object]?.claimedName = nil
     records[object]?.fill = nil
   }

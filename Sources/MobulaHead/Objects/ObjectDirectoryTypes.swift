@@ -109,6 +109,8 @@ package enum DirectoryAction: Hashable, Sendable {
 /// Why an object can't be had.
 package enum LocateRefusal: Hashable, Sendable {
   case deleted
+  /// It had wrong bytes; what is to be said of that.
+  case damaged(String)
   case jobEnded
   /// Every replica is lost; the last one was at this host.
   case lost(HostID)
@@ -127,6 +129,7 @@ package enum LocateRefusal: Hashable, Sendable {
         .notFound,
         "Object \(object) was deleted when nothing held it any more; put it again, and keep a reference or a name as long as you need it."
       )
+    case .damaged(let message): MobulaError(.corrupted, message)
     case .jobEnded:
       MobulaError(
         .notFound,

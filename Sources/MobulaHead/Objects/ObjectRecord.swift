@@ -16,6 +16,8 @@ struct ObjectRecord: Sendable {
   var containers: Set<ObjectID> = []
   /// The name under which it was claimed: what can give it again, as `s3://bucket/key#etag`.
   var claimedName: String?
+  /// What its bytes are compared with, where they come from outside.
+  var checksum: ExpectedChecksum?
   /// The host that had the last complete replica, once there is none.
   var lastHost: HostID?
   /// Who waits for it, in the order of asking.
@@ -59,6 +61,8 @@ struct ObjectRecord: Sendable {
 struct Tombstones: Sendable {
   private var members: Set<ObjectID> = []
   private var order: [ObjectID] = []
+  /// Of those that had wrong bytes, what was wrong.
+  private var damages: [ObjectID: String] = [:]
   private var oldest = 0
   let capacity: Int
 
@@ -66,12 +70,16 @@ struct Tombstones: Sendable {
 
   func contains(_ object: ObjectID) -> Bool { members.contains(object) }
 
-  mutating func insert(_ object: ObjectID) {
+  func damage(of object: ObjectID) -> String? { damages[object] }
+
+  mutating func insert(_ object: ObjectID, damage: String? = nil) {
+    if let damage { damages[object] = damage }
     guard members.insert(object).inserted else { return }
     if order.count < capacity {
       order.append(object)
     } else {
       members.remove(order[oldest])
+      damages[order[oldest]] = nil
       order[oldest] = object
       oldest = (oldest + 1) % capacity
     }

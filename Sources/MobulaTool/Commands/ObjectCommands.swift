@@ -212,28 +212,40 @@ struct FetchCommand: AsyncParsableCommand {
     var sources: [Source]?
     /// Why bytes were read from S3 that other hosts had.
     var reason: String?
+    /// The algorithm of S3's checksum that the bytes were found to have.
+    var checksum: String?
+    /// Why they were not compared with one.
+    var unverified: String?
 
     var lines: [String] {
       guard let sources else { return [] }
       if sources.isEmpty { return ["  it was made on this host, or came long ago"] }
-      return sources.map { source in
-        let share = size > 0 ? source.bytes * 100 / size : 100
-        let whence = source.source == "s3" ? "S3" : "host \(source.source)"
-        let why =
-          source.source != "s3"
-          ? "which had it first" : reason.map { "also as \($0)" } ?? "the parts that this host was to read"
-        return "  \(ByteCount(source.bytes)) (\(share)%) from \(whence): \(why)"
-      }
+      let verification =
+        checksum.map { ["  verified: the bytes have S3's checksum (\($0))"] }
+        ?? unverified.map { ["  not verified by a checksum of S3's: \($0)"] } ?? []
+      return verification
+        + sources.map { source in
+          let share = size > 0 ? source.bytes * 100 / size : 100
+          let whence = source.source == "s3" ? "S3" : "host \(source.source)"
+          let why =
+            source.source != "s3"
+            ? "which had it first" : reason.map { "also as \($0)" } ?? "the parts that this host was to read"
+          return "  \(ByteCount(source.bytes)) (\(share)%) from \(whence): \(why)"
+        }
     }
   }
 
-  private func origins(of object: ObjectID, _ names: [HostID: String], on cluster: Cluster) async throws -> (
-    [Fetched.Source], String?
-  ) {
-    guard let origins = try await cluster.origins(of: object) else { return ([], nil) }
+  private func explain(
+    _ fetched: inout Fetched, _ object: ObjectID, _ names: [HostID: String], on cluster: Cluster
+  ) async throws {
+    fetched.sources = []
+    guard let origins = try await cluster.origins(of: object) else { return }
     let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0] ?? $0.short, bytes: $1) }
     let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
-    return (s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }, origins.reason)
+    fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
+    fetched.reason = origins.reason
+    fetched.checksum = origins.checksum
+    fetched.unverified = origins.unverified
   }
 
   func run() async throws {
@@ -259,7 +271,7 @@ struct FetchCommand: AsyncParsableCommand {
         }
         done += entry.size.bytes
         var one = Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes)
-        if explain { (one.sources, one.reason) = try await origins(of: reference.id, names, on: cluster) }
+        if explain { try await explain(&one, reference.id, names, on: cluster) }
         fetched.append(one)
       }
       progress.update(done, of: total)

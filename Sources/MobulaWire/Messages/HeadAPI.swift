@@ -16,6 +16,9 @@ public enum HeadAPI {
   /// The receiver can't read the object from S3 any more; what it has read it has.
   public static let partsFailed = RPCMethod<TransferEnded, Empty>("head.partsFailed")
 
+  /// The object's bytes are not those that they should be: it goes, with its names, wherever it is.
+  public static let damaged = RPCMethod<DamagedObject, Empty>("head.damaged")
+
   public static let setName = RPCMethod<NameRequest, Empty>("head.setName")
   /// Takes a name away; the object goes if nothing else holds it.
   ///
@@ -69,8 +72,13 @@ public enum DriverControlAPI {
 
 public struct DropRequest: Codable, Sendable {
   public var objects: [ObjectID]
+  /// Of those among them that have wrong bytes, what is wrong.
+  public var damages: [ObjectID: String]
 
-  public init(objects: [ObjectID]) { self.objects = objects }
+  public init(objects: [ObjectID], damages: [ObjectID: String] = [:]) {
+    self.objects = objects
+    self.damages = damages
+  }
 }
 
 /// `name` says what and which version, as in `s3://bucket/key#etag`.
@@ -78,8 +86,11 @@ public struct ClaimRequest: Codable, Sendable {
   public var host: HostID
   public var name: String
   public var geometry: ChunkGeometry
+  /// What its bytes are compared with by those who receive them from hosts that read them.
+  public var checksum: ExpectedChecksum?
 
-  public init(host: HostID, name: String, geometry: ChunkGeometry) {
+  public init(host: HostID, name: String, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
+    self.checksum = checksum
     self.host = host
     self.name = name
     self.geometry = geometry
@@ -124,6 +135,19 @@ public struct PartReply: Codable, Sendable {
   public var chunks: Range<Int>?
 
   public init(chunks: Range<Int>?) { self.chunks = chunks }
+}
+
+public struct DamagedObject: Codable, Sendable {
+  public var host: HostID
+  public var object: ObjectID
+  /// One sentence: what all that ask for it are told.
+  public var message: String
+
+  public init(host: HostID, object: ObjectID, message: String) {
+    self.host = host
+    self.object = object
+    self.message = message
+  }
 }
 
 public struct NameRequest: Codable, Sendable {

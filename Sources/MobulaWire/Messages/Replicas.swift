@@ -90,8 +90,14 @@ public struct LocateReply: Codable, Sendable {
   public var geometry: ChunkGeometry
   /// Known once the maker has sealed it.
   public var digest: ObjectDigest?
+  /// What the bytes are compared with, where no host has compared them yet.
+  public var checksum: ExpectedChecksum?
 
-  public init(isLocal: Bool, sources: [TransferPeer], geometry: ChunkGeometry, digest: ObjectDigest?) {
+  public init(
+    isLocal: Bool, sources: [TransferPeer], geometry: ChunkGeometry, digest: ObjectDigest?,
+    checksum: ExpectedChecksum? = nil
+  ) {
+    self.checksum = checksum
     self.isLocal = isLocal
     self.sources = sources
     self.geometry = geometry
