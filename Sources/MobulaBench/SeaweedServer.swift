@@ -87,6 +87,18 @@ public final class SeaweedServer: Sendable {
     try running.startAgain()
   }
 
+  /// Kills the server, whose data stay, for the length of `body`, and starts it again on the same ports.
+  public func pause(_ body: () async throws -> Void) async throws {
+    await running.kill()
+    do {
+      try await body()
+    } catch {
+      try? running.startAgain()
+      throw error
+    }
+    try running.startAgain()
+  }
+
   /// Waits until the server has ended, by `stop` or otherwise.
   func waitForExit() async -> ChildProcess.Exit { await running.server.waitForExit() }
 

@@ -1,5 +1,6 @@
 public import Logging
 import MobulaCore
+import MobulaS3
 import MobulaStore
 import MobulaTransfer
 import MobulaWire
@@ -13,6 +14,7 @@ public final class Host: Sendable {
   private let transfer: TransferServer
   private let fetcher: ReplicaFetcher
   private let s3: S3Fetcher
+  private let spillPlace: S3SpillPlace?
   private let reporter: HoldReporter
   private let head: PeerLink
   private let clients = ClientTable()
@@ -20,7 +22,7 @@ public final class Host: Sendable {
   private let clusterBox = Once<ClusterID?>("the cluster")
   private let log: Logger
 
-  /// Opens the store and the bulk port; nobody is served before `run()`.
+  /// Opens the store and the bulk port; nobody is served before `run()`. Blocks as `Store.init` does.
   ///
   /// - Throws: `MobulaError` when the capacity, the address or the directory can't be used.
   public init(_ configuration: HostConfiguration, log: Logger) throws {
@@ -30,7 +32,14 @@ public final class Host: Sendable {
     let notes = ObjectNotes()
     self.notes = notes
     let reporterBox = Once<HoldReporter>("the reporter")
-    let store = try Self.openStore(configuration, reporterBox, notes, clients, log: log)
+    let receiving = TrafficControl(limit: configuration.receiveLimit)
+    let credentials = S3CredentialsChain()
+    spillPlace = try configuration.spillURL.map {
+      try S3SpillPlace(
+        $0, host: configuration.host, endpoint: configuration.spillEndpoint, credentials: credentials,
+        traffic: receiving)
+    }
+    let store = try Self.openStore(configuration, spillPlace, reporterBox, notes, clients, log: log)
     self.store = store
     var hello = Hello(role: .host, name: configuration.name)
     hello.host = configuration.host
@@ -115,21 +124,21 @@ public final class Host: Sendable {
     }
     box.fill(head)
     self.head = head
-    let receiving = TrafficControl(limit: configuration.receiveLimit)
     fetcher = ReplicaFetcher(
       configuration: configuration, bulk: transfer.endpoint, hello: hello, store: store, head: head, reporter: reporter,
       traffic: receiving, log: log)
     fetcherBox.fill(fetcher)
     s3 = S3Fetcher(
-      host: configuration.host, head: head, fetcher: fetcher, notes: notes, traffic: receiving, log: log)
+      host: configuration.host, head: head, fetcher: fetcher, notes: notes, traffic: receiving,
+      credentials: credentials, log: log)
   }
 
   /// A registration with more replicas might not fit into a frame; the others are reported after it.
   private static let largestRegistration = 8192
 
   private static func openStore(
-    _ configuration: HostConfiguration, _ reporter: Once<HoldReporter>, _ notes: ObjectNotes, _ clients: ClientTable,
-    log: Logger
+    _ configuration: HostConfiguration, _ spillPlace: S3SpillPlace?, _ reporter: Once<HoldReporter>,
+    _ notes: ObjectNotes, _ clients: ClientTable, log: Logger
   ) throws -> Store {
     var events = StoreEvents()
     events.sealed = { objects in
@@ -142,6 +151,7 @@ public final class Host: Sendable {
     events.gone = { objects in
       for object in objects { reporter.value.note(.gone(object: object)) }
     }
+    events.trouble = { log.warning("\($0)") }
     let storeBox = Once<WeakStore>("the store")
     events.clientGone = { client in
       clients.forget(client)
@@ -151,6 +161,7 @@ public final class Host: Sendable {
     var started = StoreConfiguration(
       capacity: configuration.capacity, socket: HostConfiguration.storeSocket(in: configuration.directory))
     started.spillDirectories = configuration.spillDirectories
+    started.spillPlace = spillPlace
     started.warmShare = configuration.warmShare
     started.spareShare = configuration.spareShare
     started.keeper = configuration.keeper
@@ -190,10 +201,21 @@ public final class Host: Sendable {
   /// - Throws: `MobulaError` when the head refuses this host, or the socket can't be bound.
   public func run() async throws {
     try store.start()
-    defer {
-      store.close()
-      transfer.close()
+    let result: Result<Void, any Error>
+    do {
+      result = .success(try await serve())
+    } catch {
+      result = .failure(error)
     }
+    // Removing what was spilled may take its time.
+    let store = store
+    _ = try? await onThread(named: "store end") { store.close() }
+    transfer.close()
+    await spillPlace?.close()
+    try result.get()
+  }
+
+  private func serve() async throws {
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await self.head.run() }
       // Clients wait for the head anyway; binding after it was reached tells the supervisor that the host is ready.

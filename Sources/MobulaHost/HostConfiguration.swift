@@ -22,6 +22,10 @@ public struct HostConfiguration: Sendable {
   public var capacity: ByteCount
   /// Folders for objects that have no room in memory.
   public var spillDirectories: [String] = []
+  /// Where in S3 objects go that have no room in the folders either, as `s3://bucket/prefix`; `nil` for nowhere.
+  public var spillURL: String?
+  /// The S3 that has it; the environment's when `nil`.
+  public var spillEndpoint: String?
   /// The share of the capacity in which free memory is kept warm, and in which it is reserved ahead; see `StoreConfiguration`.
   public var warmShare = 0.5
   public var spareShare = 0.02

@@ -65,10 +65,18 @@ final class ReplicaFetcher: Sendable {
   func ensureLocal(
     _ object: ObjectID, policy: SourcePolicy, priority: TransferPriority = .get
   ) async throws -> Fetched {
+    var lost: MobulaError?
     while true {
       try Task.checkCancellation()
       if let damage = ledger.damage(of: object) { throw damage }
-      if let here = try await local(object) { return here }
+      do throws(MobulaError) {
+        if let here = try await local(object) { return here }
+      } catch {
+        // What was spilled is damaged or gone, and so is it: elsewhere there may be another replica.
+        if error.code == .full || store.isSpilled(object) { throw error }
+        log.warning("an object can't be restored", metadata: ["object": "\(object)", "reason": "\(error)"])
+        lost = error
+      }
       let (task, isFirst) = join(object, priority) { try await self.fetch(object, policy: policy) }
       do {
         let fetched = try await withTaskCancellationHandler {
@@ -80,6 +88,9 @@ final class ReplicaFetcher: Sendable {
       } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
         // The last of those before us gave it up as we came: begin again.
         continue
+      } catch let error as MobulaError where error.code == .notFound && lost != nil {
+        // There is none, and this is why.
+        throw MobulaError(.notFound, lost!.message)
       } catch let error as MobulaError where error.code == .alreadyExists && isUnderWay(object, besides: task) {
         // Somebody began to read it from S3 meanwhile: wait for that.
         continue
@@ -97,19 +108,17 @@ final class ReplicaFetcher: Sendable {
   /// Whether the object is being received, and not from other hosts alone.
   func isFilling(_ object: ObjectID) -> Bool { fetches.withLock { $0[object]?.exchange }?.isFilled ?? false }
 
-  /// The object as it is here, brought back from disk if need be; `nil` when it isn't, or no longer.
+  /// The object as it is here, brought back from where it was spilled if need be; `nil` when it isn't here.
   ///
-  /// - Throws: `MobulaError` (`full`) when it has no room.
-  private func local(_ object: ObjectID) async throws -> Fetched? {
+  /// - Throws: `MobulaError`: `full` when it has no room; why it can't be brought back now, or never.
+  private func local(_ object: ObjectID) async throws(MobulaError) -> Fetched? {
     guard let info = store.info(of: object) else { return nil }
     if store.isSpilled(object) {
       let store = store
       do {
         try await onThread(named: "restore") { try store.restore(object) }
-      } catch let error as MobulaError where error.code != .full {
-        // Its file is damaged or gone, and so is it: elsewhere there may be another replica.
-        log.warning("an object can't be restored", metadata: ["object": "\(object)", "reason": "\(error)"])
-        return nil
+      } catch {
+        throw error as? MobulaError ?? MobulaError(.unavailable, "\(error)")
       }
     }
     return Fetched(digest: info.digest, bytesCopied: 0)

@@ -15,14 +15,16 @@ final class S3Fetcher: Sendable {
   private let traffic: TrafficControl
   private let log: Logger
   /// One for all clients, so that credentials are got and renewed once a host.
-  private let credentials = S3CredentialsChain()
+  private let credentials: S3CredentialsChain
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[String: S3Client]>([:])
 
   /// - Parameter traffic: what this host receives.
   init(
-    host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, traffic: TrafficControl, log: Logger
+    host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, traffic: TrafficControl,
+    credentials: S3CredentialsChain, log: Logger
   ) {
+    self.credentials = credentials
     self.traffic = traffic
     self.host = host
     self.head = head

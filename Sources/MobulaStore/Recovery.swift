@@ -199,7 +199,7 @@ enum Recovery {
   private static func restoreSpilled(_ state: inout Store.State, _ spill: SpillSpace?) throws(MobulaError) {
     for file in try spill?.recover() ?? [] {
       guard state.machine.index[file.object] == nil, let own = state.machine.ownSegment,
-        let header = try? spill!.opened().describe(file)
+        let header = try? spill!.describe(file)
       else {
         // In memory as well: the store died between the two.
         spill!.remove(file)

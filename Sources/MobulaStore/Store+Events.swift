@@ -111,7 +111,7 @@ extension Store {
   struct Dropped: Sendable {
     var pages: [(StoreStateMachine.Freed.Pages, SegmentMemory)] = []
     var segments: [SegmentMemory] = []
-    var files: [SpilledObject] = []
+    var files: [SpilledCopy] = []
   }
 
   /// Lets an event happen, and does after the lock what it freed.
@@ -206,8 +206,9 @@ extension Store {
           usleep(200)
         }
       case .spill(let number, let entry, let memory):
-        if let client, try spillOut(number, entry, memory, for: client) { return nil }
-        if client == nil { _ = try spillOut(number, entry, memory, for: nil) }
+        let limit = deadline + configuration.spillDeadline
+        if let client, try spillOut(number, entry, memory, for: client, until: limit) { return nil }
+        if client == nil { _ = try spillOut(number, entry, memory, for: nil, until: limit) }
       case .wait(let bytes):
         guard ContinuousClock.now < deadline else { throw full(bytes) }
         // Readers let go in shared memory, without a word to anybody.
@@ -246,21 +247,23 @@ extension Store {
 
   var roomDeadline: ContinuousClock.Instant { .now + configuration.roomDeadline }
 
-  /// Writes an entry, which is pinned for it, to disk. True when a region of `client` became free by it.
+  /// Writes an entry, which is pinned for it, to disk or elsewhere. True when a region of `client` became free by it.
   private func spillOut(
-    _ number: Int, _ entry: StoreStateMachine.Entry, _ memory: SegmentMemory, for client: StoreClientID?
+    _ number: Int, _ entry: StoreStateMachine.Entry, _ memory: SegmentMemory, for client: StoreClientID?,
+    until deadline: ContinuousClock.Instant
   ) throws(MobulaError) -> Bool {
     guard let trailer = Self.trailer(of: entry, in: memory) else {
       // Its maker broke it: it can be kept as it is, but never vouched for. No reason to refuse others.
       change { state in ((), state.machine.notSpilled(number, isDamaged: true, retire: state.shared.retire)) }
       return false
     }
-    let file: SpilledObject
+    let file: SpilledCopy
     do throws(MobulaError) {
-      file = try spill!.opened().write(
-        entry.object, geometry: trailer.geometry, checksums: trailer.checksums, contains: trailer.contains,
-        flags: (entry.isCache ? 1 : 0) | (entry.isHeld ? 2 : 0),
-        bytes: memory.bytes(of: entry.offset..<entry.offset + entry.size))
+      let header = SpillHeader(
+        object: entry.object, geometry: trailer.geometry, flags: (entry.isCache ? 1 : 0) | (entry.isHeld ? 2 : 0),
+        checksums: trailer.checksums, contains: trailer.contains)
+      file = try spill!.write(
+        header, bytes: memory.bytes(of: entry.offset..<entry.offset + entry.size), until: deadline)
     } catch {
       change { state in ((), state.machine.notSpilled(number, retire: state.shared.retire)) }
       throw error
@@ -313,18 +316,18 @@ extension Store {
   /// Brings a spilled object back into memory; nothing happens to any other. Blocks.
   ///
   /// - Throws: `MobulaError`: `full`; `corrupted`, `notFound` or `inputOutput` when its file is no good: it is
-  ///   no longer here then.
+  ///   no longer here then. It still is when it can't be reached where it is, which is any other error.
   public func restore(_ object: ObjectID) throws(MobulaError) {
     let deadline = roomDeadline
     while true {
-      let found = state.withLock { state -> (Int, StoreStateMachine.Phase, SpilledObject?)? in
+      let found = state.withLock { state -> (Int, StoreStateMachine.Phase, SpilledCopy?)? in
         state.machine.index[object].map { ($0, state.machine.entries[$0]!.phase, state.spilled[$0]) }
       }
       guard let (number, phase, spilled) = found else { return }
       switch phase {
       case .restoring:
         guard ContinuousClock.now < deadline + .seconds(300) else {
-          throw MobulaError(.deadlineExceeded, "Object \(object) was not restored from disk in time: try again.")
+          throw MobulaError(.deadlineExceeded, "Object \(object) was not restored in time: try again.")
         }
         usleep(1000)
         continue
@@ -352,7 +355,7 @@ extension Store {
       do throws(MobulaError) {
         for range in filling.grant?.toReserve ?? [] { try memory.reserve(range) }
         let target = memory.writableBytes(of: filling.offset..<filling.offset + entry.footprint)
-        let description = try spill!.opened().read(
+        let description = try spill!.read(
           spilled, into: UnsafeMutableRawBufferPointer(rebasing: target[..<entry.size]))
         ObjectTrailer.write(
           object, spilled.geometry, checksums: description.checksums, contains: description.contains, to: target)
@@ -368,7 +371,7 @@ extension Store {
         }
         throw error
       }
-      let file: SpilledObject? = change { state in
+      let file: SpilledCopy? = change { state in
         let isWanted = state.machine.completeRestore(number)
         if isWanted { state.publish(number) }
         let file = isWanted ? state.spilled.removeValue(forKey: number) : nil
@@ -379,7 +382,7 @@ extension Store {
     }
   }
 
-  /// Whether the object's bytes are on disk and not in memory.
+  /// Whether the object's bytes are on disk, or elsewhere, and not in memory.
   public func isSpilled(_ object: ObjectID) -> Bool {
     state.withLock { state in
       guard let number = state.machine.index[object], let phase = state.machine.entries[number]?.phase else {

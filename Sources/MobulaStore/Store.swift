@@ -11,12 +11,16 @@ public struct StoreConfiguration: Sendable {
   public var socket: String
   /// Folders for objects that have no room in memory; none, and a full store is an error.
   public var spillDirectories: [String]
+  /// For objects that have no room in the folders either.
+  public var spillPlace: (any SpillPlace)?
   /// The share of the capacity in which free memory is kept warm for the next objects, from 0 to 1.
   public var warmShare: Double
   /// The share of the capacity that is reserved ahead of those who put, from 0 to 1.
   public var spareShare: Double
   /// How long a put waits for room.
   public var roomDeadline: Duration
+  /// How much longer it waits for what is being written to `spillPlace`.
+  public var spillDeadline = Duration.seconds(40)
   /// Keeps the descriptors for a store that is started again; none, and all is lost with the process.
   public var keeper: KeeperConnection?
 
@@ -38,10 +42,12 @@ public struct StoreConfiguration: Sendable {
 public struct StoreEvents: Sendable {
   /// Objects were sealed by their makers, in this order.
   public var sealed: @Sendable ([SealedObject]) -> Void = { _ in }
-  /// Objects had to make room, or were lost with a damaged spill file.
+  /// Objects had to make room, or were lost with a damaged copy on disk or elsewhere.
   public var gone: @Sendable ([ObjectID]) -> Void = { _ in }
   /// A client's process has ended.
   public var clientGone: @Sendable (StoreClientID) -> Void = { _ in }
+  /// Something went wrong of which nobody is told by a call.
+  public var trouble: @Sendable (MobulaError) -> Void = { _ in }
 
   public init() {}
 }
@@ -89,7 +95,7 @@ public final class Store: Sendable {
     var segments: [SegmentID: SegmentMemory] = [:]
     /// Of arriving objects.
     var replicas: [Int: Replica] = [:]
-    var spilled: [Int: SpilledObject] = [:]
+    var spilled: [Int: SpilledCopy] = [:]
     var tickets = TicketBook()
     /// The own segment's warm memory may have gaps: reserving failed.
     var distrustsWarm = false
@@ -109,6 +115,7 @@ public final class Store: Sendable {
 
   /// A store: what its keeper has of one that died, else an empty one. `start` makes it reachable.
   ///
+  /// Blocks while it looks for what such a one has spilled to a place: on a thread of its own.
   /// - Throws: `MobulaError`: `invalidArgument`, `inputOutput`, `mismatch` when what was kept is another version's.
   public init(_ configuration: StoreConfiguration, events: StoreEvents = StoreEvents()) throws(MobulaError) {
     self.configuration = configuration
@@ -122,15 +129,13 @@ public final class Store: Sendable {
     if let kept {
       doorbell = kept.doorbell
       let index = try IndexWriter.takeOver(kept.index)
-      spill = SpillSpace(
-        paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      spill = Self.spillSpace(configuration, index, events)
       state = State(machine: machine, shared: SharedSide(index))
       recovered = try Recovery.rebuild(&state, kept, spill: spill, keeper: configuration.keeper)
     } else {
       var random = SystemRandomNumberGenerator()
       let index = try IndexWriter.make(instance: (random.next(), random.next()))
-      spill = SpillSpace(
-        paths: configuration.spillDirectories, instance: .init(high: index.instance.high, low: index.instance.low))
+      spill = Self.spillSpace(configuration, index, events)
       doorbell = SharedDescriptor(
         OwnedDescriptor(owning: try systemCall("An event descriptor can't be made") { mobula_bell() }))
       try configuration.keeper?.keep(Recovery.indexKey, [index.descriptor.rawValue, doorbell.rawValue])
@@ -151,6 +156,14 @@ public final class Store: Sendable {
     pump = StorePump(doorbell: doorbell)
   }
 
+  private static func spillSpace(
+    _ configuration: StoreConfiguration, _ index: IndexWriter, _ events: StoreEvents
+  ) -> SpillSpace? {
+    let instance = SpillInstance(high: index.instance.high, low: index.instance.low)
+    let remote = configuration.spillPlace.map { RemoteSpill($0, instance: instance, trouble: events.trouble) }
+    return SpillSpace(paths: configuration.spillDirectories, remote: remote, instance: instance)
+  }
+
   /// Serves clients from now until `close`, on threads of its own.
   ///
   /// - Throws: `MobulaError`: `alreadyExists` when another store serves the socket, else `inputOutput`.
@@ -162,11 +175,14 @@ public final class Store: Sendable {
       pump.close()
       throw error
     }
+    // Now that no other store serves the socket, none has anything there.
+    spill?.clean()
   }
 
-  /// Ends the store in order: its socket, spill files and kept descriptors are gone. What clients
-  /// have mapped stays mapped.
+  /// Ends the store in order: its socket, what it spilled and kept descriptors are gone. What clients
+  /// have mapped stays mapped. Blocks, with a spill place on a thread of its own.
   public func close() {
+    spill?.end()
     server.close()
     pump.close()
     spill?.removeAll()
@@ -292,7 +308,7 @@ public final class Store: Sendable {
 
   /// What is kept with a sealed object, in memory or on disk.
   private func trailer(of object: ObjectID) -> ObjectTrailer? {
-    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory?, SpilledObject?)? in
+    let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory?, SpilledCopy?)? in
       guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
       if entry.phase == .sealed { _ = state.machine.pinSource(object, isUse: false) }
       return (number, entry, state.segments[entry.segment], state.spilled[number])
@@ -303,7 +319,7 @@ public final class Store: Sendable {
       defer { unpin(number) }
       return memory.flatMap { Self.trailer(of: entry, in: $0) }
     case .spilled, .restoring:
-      guard let spilled, let description = try? spill?.opened().describe(spilled) else { return nil }
+      guard let spilled, let description = try? spill?.describe(spilled) else { return nil }
       return ObjectTrailer(
         object: object, geometry: spilled.geometry, checksums: description.checksums, contains: description.contains)
     case .writing, .receiving, .doomed: return nil

@@ -13,9 +13,12 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   public var inMemory: Int
   /// Objects that can be found: in memory, on disk, arriving or being written.
   public var objects: Int
-  /// Objects on disk alone, and their bytes.
+  /// Objects on disk or in another spill place alone, and their bytes.
   public var spilled: Int
   public var spilledBytes: Int
+  /// Of these, those that are not on disk.
+  public var spilledElsewhere: Int
+  public var spilledElsewhereBytes: Int
   /// Objects that somebody pins, and their bytes.
   public var pinned: Int
   public var pinnedBytes: Int
@@ -76,16 +79,21 @@ extension Store {
       }
       var result = StoreStatistics(
         capacity: state.machine.capacity, used: state.machine.used, warm: state.machine.warmBytes, inMemory: 0,
-        objects: state.machine.index.count, spilled: 0, spilledBytes: 0, pinned: pinned.count,
-        pinnedBytes: bytes(pinned), held: 0, heldBytes: 0, doomed: state.machine.doomed.count, segments: [],
+        objects: state.machine.index.count, spilled: 0, spilledBytes: 0, spilledElsewhere: 0,
+        spilledElsewhereBytes: 0, pinned: pinned.count, pinnedBytes: bytes(pinned), held: 0, heldBytes: 0,
+        doomed: state.machine.doomed.count, segments: [],
         clients: [], jobs: [], overhead: state.index.reservedBytes + state.records.count * ClientPage.size)
       var inSegment: [SegmentID: Int] = [:]
       var jobs: [JobID: JobStatistics] = [:]
-      for entry in entries {
+      for (number, entry) in entries.enumerated() {
         guard let entry else { continue }
         if entry.phase == .spilled {
           result.spilled += 1
           result.spilledBytes += entry.size
+          if state.spilled[number]?.isRemote == true {
+            result.spilledElsewhere += 1
+            result.spilledElsewhereBytes += entry.size
+          }
         } else {
           inSegment[entry.segment, default: 0] += entry.footprint
         }

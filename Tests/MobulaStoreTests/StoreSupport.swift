@@ -23,7 +23,8 @@ final class RunningStore: Sendable {
 
   init(
     capacity: Int = 64 << 20, spills: Bool = false, roomDeadline: Duration = .seconds(2), warmShare: Double = 0.5,
-    spareShare: Double = 0, folder: TemporaryFolder = TemporaryFolder(), keeper: KeeperConnection? = nil
+    spareShare: Double = 0, folder: TemporaryFolder = TemporaryFolder(), keeper: KeeperConnection? = nil,
+    place: (any SpillPlace)? = nil
   ) throws {
     self.folder = folder
     var configuration = StoreConfiguration(capacity: ByteCount(capacity), socket: folder.path + "/store.sock")
@@ -32,6 +33,8 @@ final class RunningStore: Sendable {
     configuration.warmShare = warmShare
     configuration.spareShare = spareShare
     configuration.keeper = keeper
+    configuration.spillPlace = place
+    configuration.spillDeadline = .seconds(1)
     let box = Box()
     var events = StoreEvents()
     events.sealed = { objects in box.owner?.told.withLock { $0.sealed += objects } }

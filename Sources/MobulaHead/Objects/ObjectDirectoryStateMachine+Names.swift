@@ -18,12 +18,8 @@ extension ObjectDirectoryStateMachine {
       if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
     }
-    if claim != nil, let record = records[object], record.digest == nil, record.planner.isEmpty,
-      record.planner.fillers.isEmpty, record.claimedName == nil
-    {
-      // Reading it has failed meanwhile.
-      return settle([object])
-    }
+    // Reading it may have failed meanwhile.
+    if claim != nil, !(records[object]?.isSomewhere ?? false) { return settle([object]) }
     if let claim, let known = claims[name], known > claim {
       if other != nil { forgetVersion(object) }
       return settle([object])

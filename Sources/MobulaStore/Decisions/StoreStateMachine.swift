@@ -16,9 +16,9 @@ struct StoreStateMachine: Sendable {
     case receiving
     /// Immutable, and in the index. Can transition to: `spilled`, `doomed`, or gone.
     case sealed
-    /// On disk alone. Can transition to: `restoring`, or gone.
+    /// On disk, or in another spill place, alone. Can transition to: `restoring`, or gone.
     case spilled
-    /// On its way back from disk, and pinned by that. Can transition to: `sealed`, `spilled`, `doomed`.
+    /// On its way back from there, and pinned by that. Can transition to: `sealed`, `spilled`, `doomed`.
     case restoring
     /// Deleted, not found any more, but still pinned. Can transition to: gone.
     case doomed

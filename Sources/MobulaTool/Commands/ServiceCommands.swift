@@ -66,7 +66,9 @@ struct HostCommand: AsyncParsableCommand {
         host: started.host, name: started.name, incarnation: Incarnation.now(), head: started.head,
         token: try directory.token(), directory: directory.path, address: started.address,
         capacity: started.capacity)
-      configuration.spillDirectories = started.spill
+      configuration.spillDirectories = started.spill.filter { !StartConfiguration.isS3($0) }
+      configuration.spillURL = started.spill.first { StartConfiguration.isS3($0) }
+      configuration.spillEndpoint = started.spillEndpoint
       configuration.warmShare = started.warm
       configuration.spareShare = started.spare
       configuration.keeper = keeper
@@ -74,7 +76,10 @@ struct HostCommand: AsyncParsableCommand {
       configuration.labels = started.labels ?? [:]
       configuration.sendLimit = started.sendLimit
       configuration.receiveLimit = started.receiveLimit
-      let host = try Host(configuration, log: Logger(label: "host"))
+      // It may wait for S3, whose answers need Swift's own threads.
+      let host = try await onThread(named: "start") { [configuration] in
+        try Host(configuration, log: Logger(label: "host"))
+      }
       try await host.run()
     }
   }

@@ -3,6 +3,7 @@ import Glibc
 import Logging
 import Mobula
 import MobulaCore
+import MobulaS3
 import MobulaWire
 
 struct StartCommand: AsyncParsableCommand {
@@ -17,6 +18,7 @@ struct StartCommand: AsyncParsableCommand {
         mobula start --address 10.0.0.1:7600 --token-file token --tls certificates
         mobula start --address 10.0.0.1:7600 --token-file token --pod b:worker_pod_b=3 --pod c:worker_pod_c=3
         mobula start --address 10.0.0.1:7600 --token-file token --label zone=eu-1 --send-limit 500mbit
+        mobula start --head --spill /mnt/nvme --spill s3://scratch/mobula --s3-endpoint http://10.0.0.9:8333
       """)
 
   static let defaultPort = 7600
@@ -43,9 +45,12 @@ struct StartCommand: AsyncParsableCommand {
   var capacity: String?
   @Option(
     help: ArgumentHelp(
-      "A folder for objects that have no room in memory; may be repeated, \"none\" for none. Default: one of this host's in /var/tmp.",
-      valueName: "folder"))
+      "A folder, or s3://BUCKET/PREFIX, for objects that have no room in memory; folders may be repeated, and are used before S3, \"none\" for none. Default: a folder of this host's in /var/tmp.",
+      valueName: "place"))
   var spill: [String] = []
+  @Option(
+    help: "The S3 of --spill, as http://HOST:PORT. Default: $AWS_ENDPOINT_URL, else AWS. Credentials are the host's.")
+  var s3Endpoint: String?
   @Option(help: "The most free memory that the store keeps warm for the next objects, in percent of its capacity.")
   var warm = 50.0
   @Option(help: "Memory that the store reserves ahead of who puts, in percent of its capacity.")
@@ -92,9 +97,26 @@ struct StartCommand: AsyncParsableCommand {
       }
     }
     _ = try labels(label, "--label")
-    if spill.contains("none") && spill.count > 1 { throw ValidationError("Give --spill none, or folders, not both.") }
+    if spill.contains("none") && spill.count > 1 { throw ValidationError("Give --spill none, or places, not both.") }
+    try validateS3()
     if !pod.isEmpty && resources != nil {
       throw ValidationError("Give --resources for the one pod of this host, or --pod for each, not both.")
+    }
+  }
+
+  private func validateS3() throws {
+    let places = spill.filter { StartConfiguration.isS3($0) }
+    if places.count > 1 {
+      throw ValidationError("Give --spill s3://BUCKET/PREFIX once: a host spills to one place in S3.")
+    }
+    do {
+      for place in places { _ = try S3URL(place) }
+      if let s3Endpoint { _ = try S3Endpoint(s3Endpoint) }
+    } catch {
+      throw ValidationError("\(error)")
+    }
+    if s3Endpoint != nil && places.isEmpty {
+      throw ValidationError("--s3-endpoint is for --spill s3://BUCKET/PREFIX: give both, or neither.")
     }
   }
 
@@ -213,7 +235,7 @@ struct StartCommand: AsyncParsableCommand {
       name: name, address: listen, capacity: capacity, spill: spill.map(absolute), warm: warm / 100,
       spare: spare / 100, pods: pods, labels: try labels(label, "--label"),
       sendLimit: sendLimit.flatMap { LinkRate($0) },
-      receiveLimit: receiveLimit.flatMap { LinkRate($0) })
+      receiveLimit: receiveLimit.flatMap { LinkRate($0) }, spillEndpoint: s3Endpoint)
   }
 
   /// Asks the head once, so that a wrong address or token is said at once.
@@ -233,7 +255,7 @@ struct StartCommand: AsyncParsableCommand {
   }
 
   private func absolute(_ path: String) -> String {
-    if path.hasPrefix("/") { return path }
+    if path.hasPrefix("/") || StartConfiguration.isS3(path) { return path }
     guard let folder = getcwd(nil, 0) else { return path }
     defer { free(folder) }
     return String(cString: folder) + "/" + path

@@ -20,7 +20,7 @@ struct StoreCommand: AsyncParsableCommand {
       "capacity \(bytes(statistics.capacity)), used \(bytes(statistics.used)) (\(bytes(statistics.inMemory)) objects, \(bytes(statistics.warm)) kept warm, fragmentation \(percent(statistics.fragmentation)))"
     )
     print(
-      "\(statistics.objects) objects; pinned \(statistics.pinned) (\(bytes(statistics.pinnedBytes))), held \(statistics.held) (\(bytes(statistics.heldBytes))), on disk \(statistics.spilled) (\(bytes(statistics.spilledBytes))), deleted but pinned \(statistics.doomed)"
+      "\(statistics.objects) objects; pinned \(statistics.pinned) (\(bytes(statistics.pinnedBytes))), held \(statistics.held) (\(bytes(statistics.heldBytes))), on disk \(statistics.spilled - statistics.spilledElsewhere) (\(bytes(statistics.spilledBytes - statistics.spilledElsewhereBytes))), in S3 \(statistics.spilledElsewhere) (\(bytes(statistics.spilledElsewhereBytes))), deleted but pinned \(statistics.doomed)"
     )
     print("index and pages \(bytes(statistics.overhead)), beside the capacity")
     let names = Dictionary(statistics.clients.map { ($0.client, $0) }, uniquingKeysWith: { a, _ in a })

@@ -103,6 +103,7 @@ struct StartConfiguration: Codable, Sendable {
   /// The address that other hosts reach this one at.
   var address: String
   var capacity: ByteCount
+  /// Folders, and at most one address in S3.
   var spill: [String]
   /// Shares of the capacity.
   var warm: Double
@@ -112,4 +113,8 @@ struct StartConfiguration: Codable, Sendable {
   var labels: [String: String]?
   var sendLimit: LinkRate?
   var receiveLimit: LinkRate?
+  var spillEndpoint: String?
+
+  /// Whether a place to spill to is one in S3.
+  static func isS3(_ place: String) -> Bool { place.lowercased().hasPrefix("s3://") }
 }
