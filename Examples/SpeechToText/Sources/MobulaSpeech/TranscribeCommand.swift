@@ -1,0 +1,118 @@
+import ArgumentParser
+import Foundation
+import Mobula
+import SpeechModel
+
+struct TranscribeCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "transcribe", abstract: "Transcribe audio files.",
+    discussion: """
+      Audio of any length up to 6 hours, in whatever libsndfile reads (WAV, FLAC, Ogg, AIFF), at 8 to 192 kHz.
+
+      Examples:
+        mobula-speech transcribe talk.flac --model s3://models/whisper-tiny.en/
+        mobula-speech transcribe *.wav --model s2t-medium-librispeech-asr --beams 5 --json
+        mobula-speech transcribe film.wav --model s3://models/whisper-base/ --language fr --task translate --srt
+      """)
+
+  @OptionGroup var model: ModelOptions
+
+  @Argument(help: "The audio files.")
+  var files: [String]
+
+  @Option(help: "How many texts are followed at once, from 1 to 32. Default: as the model says.")
+  var beams: Int?
+
+  @Option(help: "What is spoken, as \"en\". Default: a multilingual model finds out.")
+  var language: String?
+
+  @Option(help: "transcribe, or translate into English (multilingual Whisper).")
+  var task = "transcribe"
+
+  @Option(help: "How many actors work. Default: one for each host, but no more than files.")
+  var actors: Int?
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  @Flag(help: "Print SubRip subtitles, one file after the other.")
+  var srt = false
+
+  func validate() throws {
+    if json && srt { throw ValidationError("Give --json or --srt, not both.") }
+    guard !files.isEmpty else { throw ValidationError("Give at least one audio file.") }
+    if let beams, !(1...32 ~= beams) { throw ValidationError("--beams is from 1 to 32.") }
+    if let actors, !(1...1000 ~= actors) { throw ValidationError("--actors is from 1 to 1000.") }
+    guard ["transcribe", "translate"].contains(task) else {
+      throw ValidationError("--task is transcribe or translate, not \(task).")
+    }
+    _ = try model.request(.pack)
+  }
+
+  @concurrent func run() async throws {
+    for file in files { _ = try AudioSamples.checked(path: file) }
+    let cluster = try await model.connect()
+    do {
+      let prepared = try await model.prepare(on: cluster)
+      let hosts = try await cluster.status().hosts.count { $0.connected }
+      let actors = try await spawn(actors ?? min(hosts, files.count), of: prepared, model, on: cluster)
+      let requested = RequestedOptions(
+        beams: beams, language: language, translates: task == "translate", timestamps: srt ? true : nil)
+      let transcripts = try await transcribe(
+        files, on: actors, requested, cluster: cluster, progress: ProgressLine(files: files.count))
+      try show(transcripts)
+    } catch {
+      await cluster.close()
+      throw error
+    }
+    await cluster.close()
+  }
+
+  private struct Output: Encodable {
+    var file: String
+    var transcript: Transcript
+  }
+
+  private func show(_ transcripts: [Transcript]) throws {
+    if json {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+      let all = zip(files, transcripts).map { Output(file: $0, transcript: $1) }
+      print(String(decoding: try encoder.encode(all), as: UTF8.self))
+      return
+    }
+    var number = 0
+    for (file, transcript) in zip(files, transcripts) {
+      if srt {
+        for segment in transcript.segments {
+          number += 1
+          print("\(number)\n\(subRipTime(segment.start)) --> \(subRipTime(segment.end))\n\(segment.text)\n")
+        }
+      } else {
+        print(files.count > 1 ? "\(file): \(transcript.text)" : transcript.text)
+      }
+    }
+  }
+}
+
+/// Seconds as SubRip writes them: 00:01:02,345.
+func subRipTime(_ seconds: Double) -> String {
+  let milliseconds = Int((seconds * 1000).rounded())
+  func padded(_ number: Int, _ width: Int) -> String {
+    let text = String(number)
+    return String(repeating: "0", count: max(0, width - text.count)) + text
+  }
+  let (hours, minutes) = (milliseconds / 3_600_000, milliseconds / 60_000 % 60)
+  return
+    "\(padded(hours, 2)):\(padded(minutes, 2)):\(padded(milliseconds / 1000 % 60, 2)),\(padded(milliseconds % 1000, 3))"
+}
+
+extension AudioSamples {
+  /// Whether there is such a file, before anything is started for it.
+  static func checked(path: String) throws -> String {
+    guard FileManager.default.isReadableFile(atPath: path) else {
+      throw SpeechError(.badAudio, "\(path) can't be read: give the path of an audio file.")
+    }
+    return path
+  }
+}

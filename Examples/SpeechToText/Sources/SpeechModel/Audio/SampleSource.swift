@@ -1,0 +1,21 @@
+/// Where 16 kHz mono samples come from, a piece at a time.
+protocol SampleSource: AnyObject {
+  /// Appends more samples: at least one, or none if there are no more.
+  ///
+  /// - Throws: `badAudio`.
+  func read(into samples: inout [Float]) throws(SpeechError)
+}
+
+/// Samples that are in memory.
+final class ArraySource: SampleSource {
+  private let samples: [Float]
+  private var position = 0
+
+  init(_ samples: [Float]) { self.samples = samples }
+
+  func read(into result: inout [Float]) {
+    let end = min(samples.count, position + 16384)
+    result.append(contentsOf: samples[position..<end])
+    position = end
+  }
+}
