@@ -75,8 +75,8 @@ extension Head {
     router.on(HeadAPI.setName) { request, _ in
       try self.attempt { state throws(MobulaError) in
         state.apply(try state.directory.named(request.name, request.object, claim: request.claim))
+        return NameReply(isNamed: state.directory.names[request.name] == request.object)
       }
-      return Empty()
     }
     router.on(HeadAPI.removeName) { request, _ in
       try self.attempt { state throws(MobulaError) in

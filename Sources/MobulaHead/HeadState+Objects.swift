@@ -16,7 +16,8 @@ extension HeadState {
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
       checksum: request.checksum)
-    lastClaim = max(lastClaim + 1, time)
+    // What hosts say is believed as far as it leaves room for more.
+    lastClaim = max(min(lastClaim, 1 << 62) + 1, time)
     switch answer {
     case .fill(let object): return ClaimReply(object: object, fills: true, number: lastClaim)
     case .exists(let object): return ClaimReply(object: object, fills: false, number: lastClaim)
@@ -45,7 +46,7 @@ extension HeadState {
     try check(damage.host, on: connection)
     act(
       .log(.error, "object \(damage.object) came to host \(hostName(damage.host)) with wrong bytes: \(damage.message)"))
-    apply(directory.removed(damage.object, damage: damage.message))
+    apply(directory.damaged(damage.object, by: damage.host, message: damage.message))
   }
 
   mutating func wait(_ id: RequestID, _ request: WaitRequest, until deadline: Duration) {
@@ -111,7 +112,7 @@ extension HeadState {
     for start in stride(from: 0, to: objects.count, by: 65_536) {
       let some = Array(objects[start..<min(objects.count, start + 65_536)])
       let damages = some.compactMap { object in directory.tombstones.damage(of: object).map { (object, $0) } }
-      act(.drop(DropRequest(objects: some, damages: Dictionary(uniqueKeysWithValues: damages)), at: connection))
+      act(.drop(DropRequest(objects: some, damages: Dictionary(damages) { first, _ in first }), at: connection))
     }
   }
 }

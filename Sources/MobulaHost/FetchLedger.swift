@@ -15,6 +15,9 @@ final class FetchLedger: Sendable {
     /// What came with wrong bytes.
     var damages: [ObjectID: MobulaError] = [:]
     var damaged: [ObjectID] = []
+    /// Why reading from S3 ended.
+    var failures: [ObjectID: MobulaError] = [:]
+    var failed: [ObjectID] = []
   }
 
   private let state = Mutex(State())
@@ -34,6 +37,25 @@ final class FetchLedger: Sendable {
   }
 
   func damage(of object: ObjectID) -> MobulaError? { state.withLock { $0.damages[object] } }
+
+  /// An object is read from S3, again or for the first time: what was wrong before counts no more.
+  func begin(_ object: ObjectID) {
+    state.withLock { state in
+      if state.damages.removeValue(forKey: object) != nil { state.damaged.removeAll { $0 == object } }
+      if state.failures.removeValue(forKey: object) != nil { state.failed.removeAll { $0 == object } }
+    }
+  }
+
+  /// Reading an object from S3 has failed.
+  func failed(_ object: ObjectID, _ error: MobulaError) {
+    state.withLock { state in
+      if state.failures.updateValue(error, forKey: object) == nil { state.failed.append(object) }
+      if state.failed.count > Self.capacity { state.failures[state.failed.removeFirst()] = nil }
+    }
+  }
+
+  /// Why reading the object failed, for who asks when nobody has it any more.
+  func failure(of object: ObjectID) -> MobulaError? { state.withLock { $0.failures[object] } }
 
   /// - Parameter verification: whether its bytes were compared with S3's checksum.
   func record(_ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?) {

@@ -324,7 +324,8 @@ public final class Host: Sendable {
     router.on(HostAPI.setName) { request, connection in
       self.store.takeAnnouncements(of: try self.client(connection))
       try await self.reporter.flush()
-      _ = try await self.head.call(HeadAPI.setName, request)
+      // Claims are numbered for what this host fetches itself.
+      _ = try await self.head.call(HeadAPI.setName, NameRequest(name: request.name, object: request.object))
       self.notes.name(request.name, KnownName(request.object, .given))
       return Empty()
     }
@@ -343,7 +344,7 @@ public final class Host: Sendable {
         // Evicted everywhere: what came from S3 can come again.
         guard let origin = self.notes.origin(of: request.object),
           try await self.s3.fetchAgain(request.object, origin)
-        else { throw error }
+        else { throw self.fetcher.ledger.failure(of: request.object) ?? error }
         let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
         return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
       }

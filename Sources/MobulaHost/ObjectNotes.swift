@@ -17,7 +17,11 @@ final class ObjectNotes: Sendable {
     state.withLock { state in
       // Of two fetches the one that began later may be done first.
       if case .url(let claim) = known.kind, case .url(let other)? = state.names[name]?.kind, other > claim { return }
-      state.names[name] = known
+      let before = state.names.updateValue(known, forKey: name)?.object
+      // A version that no URL names any more has no name of its own, at the head neither.
+      guard let before, before != known.object else { return }
+      let isNamed = state.names.values.contains { if case .url = $0.kind { $0.object == before } else { false } }
+      if !isNamed { state.names = state.names.filter { $0.value != KnownName(before, .version) } }
     }
   }
 

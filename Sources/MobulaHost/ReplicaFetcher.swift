@@ -180,6 +180,7 @@ final class ReplicaFetcher: Sendable {
     fill: @escaping @Sendable (ObjectExchange) async throws -> Void
   ) async throws {
     if isHere(object) { return }
+    ledger.begin(object)
     // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = check.watching(try await reserve(object, geometry, isOrigin: true))
     let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
@@ -197,6 +198,7 @@ final class ReplicaFetcher: Sendable {
           return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
           let error = self.ledger.damage(of: object) ?? error
+          if let error = error as? MobulaError { self.ledger.failed(object, error) }
           await self.giveUp(writer, object, error)
           self.ledger.forget(object)
           throw error

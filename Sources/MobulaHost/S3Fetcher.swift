@@ -109,17 +109,21 @@ final class S3Fetcher: Sendable {
   func fetch(_ request: FetchRequest) async throws -> FetchReply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    let found = try await find(url, client)
-    let (layout, header) = ValueLayout.blob(size: found.info.size)
-    let geometry = try ChunkGeometry(objectSize: layout.size)
-    let version = found.version(at: client.configuration.baseEndpoint)
-    // The caller may go; a claim that nobody follows would keep all others waiting.
-    return try await Task {
-      let reply = try await self.fetch(
-        url, version, client: client, found: found, header: header, geometry: geometry)
-      self.notes.comesFrom(reply.object, request, version: version)
-      return reply
-    }.value
+    for _ in 0..<3 {
+      let found = try await find(url, client)
+      let (layout, header) = ValueLayout.blob(size: found.info.size)
+      let geometry = try ChunkGeometry(objectSize: layout.size)
+      let version = found.version(at: client.configuration.baseEndpoint)
+      // The caller may go; a claim that nobody follows would keep all others waiting.
+      let reply = try await Task {
+        let reply = try await self.fetch(
+          url, version, client: client, found: found, header: header, geometry: geometry)
+        if let reply { self.notes.comesFrom(reply.object, request, version: version) }
+        return reply
+      }.value
+      if let reply { return reply }
+    }
+    throw MobulaError(.unavailable, "\(url) changed again and again while it was fetched: fetch it once more.")
   }
 
   /// Downloads an object again that every host has lost or evicted.
@@ -139,11 +143,18 @@ final class S3Fetcher: Sendable {
     }.value
   }
 
+  /// - Returns: `nil` when another host has found a newer version there meanwhile.
   private func fetch(
     _ url: S3URL, _ version: String, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
-  ) async throws -> FetchReply {
+  ) async throws -> FetchReply? {
     let claim = try await claim(version, client: client, found: found, header: header, geometry: geometry)
-    _ = try await head.call(HeadAPI.setName, NameRequest(name: "\(url)", object: claim.object, claim: claim.number))
+    let request = NameRequest(name: "\(url)", object: claim.object, claim: claim.number)
+    do {
+      guard try await head.call(HeadAPI.setName, request).isNamed else { return nil }
+    } catch {
+      // Reading it may have failed before it had a name.
+      throw fetcher.ledger.failure(of: claim.object) ?? error
+    }
     notes.name("\(url)", KnownName(claim.object, .url(claim: claim.number)))
     notes.name(version, KnownName(claim.object, .version))
     return FetchReply(

@@ -271,8 +271,38 @@ import Testing
     // The answer to the claim was slower than the failure.
     _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: object(2))
     #expect(directory.changed(a, [.gone(object(2))]) == [])
-    #expect(try directory.named(url, object(2), claim: 2) == [])
+    #expect(throws: MobulaError.self) { try directory.named(url, object(2), claim: 2) }
     #expect(directory.names.isEmpty && directory.records.isEmpty)
+    // Who was told of it before is not left waiting.
+    #expect(directory.locate(question(1, b, object(2))) == [.refuse(1, object(2), .deleted)])
+  }
+
+  @Test func anObjectWithTwoURLsKeepsItsVersionUntilNoneNamesIt() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let (url, old, next) = ("s3://models/one", "s3://models/one?versionId=1", object(2))
+    _ = try directory.claim(url + "#e1#1", geometry: geometry, by: a, fresh: model)
+    _ = try directory.named(url, model, claim: 1)
+    _ = try directory.named(old, model, claim: 2)
+    _ = directory.changed(a, [sealed(model)])
+    _ = try directory.claim(url + "#e2#2", geometry: geometry, by: a, fresh: next)
+    #expect(try directory.named(url, next, claim: 3) == [])
+    #expect(directory.names[url + "#e1#1"] == model && directory.names[old] == model)
+  }
+
+  /// A host's copy was damaged on the way; another has compared all of its own.
+  @Test func aDamagedCopyGoesAlone() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let name = "s3://models/one#e1"
+    let checksum = ExpectedChecksum(source: name, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
+    for host in [a, b] {
+      _ = try directory.claim(name, geometry: geometry, by: host, fresh: model, checksum: checksum)
+    }
+    _ = directory.changed(b, [.partial(model, geometry)])
+    _ = directory.changed(a, [sealed(model)])
+    #expect(directory.damaged(model, by: b, message: "wrong") == [.drop(model, hosts: [b])])
+    #expect(directory.names[name] == model && directory.records[model]?.planner.complete == [a])
+    #expect(directory.damaged(model, by: a, message: "wrong") == [.drop(model, hosts: [a])])
+    #expect(directory.names.isEmpty)
   }
 
   @Test func theQuestionsOfALostHostEnd() {

@@ -18,10 +18,8 @@ extension ObjectDirectoryStateMachine {
       if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
     }
-    // Reading it may have failed meanwhile.
-    if claim != nil, !(records[object]?.isSomewhere ?? false) { return settle([object]) }
-    if let claim, let known = claims[name], known > claim {
-      if other != nil { forgetVersion(object) }
+    if let claim, let known = claims[name], known > claim, other != nil {
+      forgetVersion(object)
       return settle([object])
     }
     if let other {
@@ -29,15 +27,17 @@ extension ObjectDirectoryStateMachine {
       records[other]?.names.remove(name)
       forgetVersion(other)
     }
-    claims[name] = claim
+    claims[name] = claim.map { max($0, claims[name] ?? 0) }
     names[name] = object
     records[object, default: ObjectRecord()].names.insert(name)
     return settle([object] + (other.map { [$0] } ?? []))
   }
 
-  /// A version that its URL no longer names has no name of its own.
+  /// A version that no URL names any more has no name of its own.
   private mutating func forgetVersion(_ object: ObjectID) {
-    guard let version = records[object]?.claimedName else { return }
+    guard let record = records[object], let version = record.claimedName,
+      !record.names.contains(where: { claims[$0] != nil })
+    else { return }
     names[version] = nil
     records[object]?.names.remove(version)
     records[object]?.claimedName = nil
@@ -66,10 +66,10 @@ extension ObjectDirectoryStateMachine {
         if let other = names[name], other != known.object {
           let isNewer = claims[name] ?? 0 < claim
           let older = isNewer ? other : known.object
+          if isNewer { records[other]?.names.remove(name) }
           forgetVersion(older)
           touched.append(older)
           guard isNewer else { continue }
-          records[other]?.names.remove(name)
         }
         claims[name] = max(claims[name] ?? 0, claim)
         names[name] = known.object
@@ -105,6 +105,15 @@ extension ObjectDirectoryStateMachine {
       claims[name] = nil
     }
     return bury(object, record, damage: damage) + settle(record.contents)
+  }
+
+  /// A host found other bytes than the object's source says: they may have been damaged on the way to that host, where
+  /// another has compared all of them.
+  mutating func damaged(_ object: ObjectID, by host: HostID, message: String) -> [DirectoryAction] {
+    guard let record = records[object], record.checksum != nil,
+      record.planner.complete.contains(where: { $0 != host })
+    else { return removed(object, damage: message) }
+    return [.drop(object, hosts: [host])] + changed(host, [.gone(object)])
   }
 
   /// What the bytes of an object are compared with; `nil` where there is nothing, or a host has done it.
@@ -160,5 +169,7 @@ extension ObjectDirectoryStateMachine {
     }
     records[object]?.claimedName = nil
     records[object]?.fill = nil
+    // Who was told of it just now must not wait for it.
+    tombstones.insert(object)
   }
 }

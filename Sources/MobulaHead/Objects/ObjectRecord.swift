@@ -32,9 +32,6 @@ struct ObjectRecord: Sendable {
   /// Whether there is one host that has every chunk, or some that get them from outside.
   var hasRoot: Bool { planner.hasRoot }
 
-  /// Whether it can be had: a host has it, reads it, or could read it again.
-  var isSomewhere: Bool { digest != nil || claimedName != nil || !planner.isEmpty || !planner.fillers.isEmpty }
-
   /// Whether anybody ever had chunks of it.
   var hasExisted: Bool { !planner.isEmpty || lastHost != nil }
 

@@ -19,7 +19,7 @@ public enum HeadAPI {
   /// The object's bytes are not those that they should be: it goes, with its names, wherever it is.
   public static let damaged = RPCMethod<DamagedObject, Empty>("head.damaged")
 
-  public static let setName = RPCMethod<NameRequest, Empty>("head.setName")
+  public static let setName = RPCMethod<NameRequest, NameReply>("head.setName")
   /// Takes a name away; the object goes if nothing else holds it.
   ///
   /// - Errors: `notFound` when nothing has the name.
@@ -162,6 +162,13 @@ public struct NameRequest: Codable, Sendable {
     self.object = object
     self.claim = claim
   }
+}
+
+public struct NameReply: Codable, Sendable {
+  /// Whether the object has the name now; false where a version that was claimed later has it.
+  public var isNamed: Bool
+
+  public init(isNamed: Bool) { self.isNamed = isNamed }
 }
 
 /// A name, or the text form of an `ObjectID`.
