@@ -84,7 +84,7 @@ let package = Package(
     tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaWire", crypto, nioCore, nioHTTP, http]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
-    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaWire", "MobulaCore"]),
+    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),

@@ -73,11 +73,24 @@ final class S3SpillPlace: SpillPlace {
     _ item: SpillItem, _ range: Range<Int>,
     piece: @escaping @Sendable (_ offset: Int, _ bytes: UnsafeRawBufferPointer) throws -> Void
   ) async throws {
-    try await asking { client in
-      try await client.read(
+    do {
+      try await client().read(
         bucket: bucket, key: prefix + item.name, range: range, ifMatch: item.version,
         pace: { [traffic] in try await traffic.admit($0, .get) }, consume: piece)
+    } catch {
+      throw Self.readFailure(error)
     }
+  }
+
+  /// What a failed read is to the store, which gives an object up that is not found: only S3's own word counts, not
+  /// a proxy's page, or a bucket that is away.
+  static func readFailure(_ error: any Error) -> any Error {
+    guard let failure = error as? S3Error else {
+      guard let error = error as? MobulaError, error.code == .notFound else { return error }
+      return MobulaError(.unavailable, error.message)
+    }
+    let told = failure.mobulaError
+    return told.code == .notFound && failure.code != "NoSuchKey" ? MobulaError(.unavailable, told.message) : told
   }
 
   func items() async throws -> [SpillItem] {
@@ -95,7 +108,16 @@ final class S3SpillPlace: SpillPlace {
         try await client.delete(bucket: bucket, keys: keys)
       } catch let error as S3Error where [400, 405, 501].contains(error.httpStatus) {
         // Not every service deletes several at once.
-        for key in keys { try await client.delete(bucket: bucket, key: key) }
+        var failure: (any Error)?
+        for key in keys {
+          do {
+            try await client.delete(bucket: bucket, key: key)
+          } catch {
+            try Task.checkCancellation()
+            failure = failure ?? error
+          }
+        }
+        if let failure { throw failure }
       }
     }
   }

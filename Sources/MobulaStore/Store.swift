@@ -182,10 +182,12 @@ public final class Store: Sendable {
   /// Ends the store in order: its socket, what it spilled and kept descriptors are gone. What clients
   /// have mapped stays mapped. Blocks, with a spill place on a thread of its own.
   public func close() {
+    // The supervisor kills this process 5 s after it told it to end.
+    let start = ContinuousClock.now
     spill?.end()
-    server.close()
+    server.close(until: start + .seconds(2))
     pump.close()
-    spill?.removeAll()
+    spill?.removeAll(until: start + .seconds(4))
     let (segments, clients) = state.withLock { state in
       (Array(state.segments.keys), state.records.values.map(\.key))
     }

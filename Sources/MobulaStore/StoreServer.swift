@@ -64,7 +64,9 @@ final class StoreServer: Sendable {
   }
 
   /// Removes the socket, and ends all conversations.
-  func close() {
+  ///
+  /// - Parameter end: when those are left alone that still wait for something.
+  func close(until end: ContinuousClock.Instant) {
     let (listener, connections) = state.update { state in
       defer { state.listener = nil }
       return (state.listener, Array(state.connections.values))
@@ -73,7 +75,6 @@ final class StoreServer: Sendable {
     unlink(path)
     shutdown(listener.rawValue, CInt(SHUT_RDWR))
     for connection in connections { shutdown(connection.rawValue, CInt(SHUT_RDWR)) }
-    let end = ContinuousClock.now + StoreProtocol.patience
     _ = try? state.wait(until: end) { $0.isListening || !$0.connections.isEmpty ? nil : () }
   }
 }

@@ -23,6 +23,11 @@ final class MemoryPlace: SpillPlace {
     var items: [String: [UInt8]] = [:]
     var unfinished: Set<String> = []
     var fault = Fault.none
+    /// What can be listed, and not read: by these names, and by why.
+    var unreadable: [String: MobulaError] = [:]
+    /// What can't be removed.
+    var stuck: Set<String> = []
+    var isUnfinishedStuck = false
     /// What came of asking for bytes when nobody waited any more.
     var late: [MobulaError.Code?] = []
   }
@@ -80,6 +85,7 @@ final class MemoryPlace: SpillPlace {
         state.fault = .forgets(reads: reads - 1)
         throw MobulaError(.notFound, "There is no \(item.name).")
       }
+      if let error = state.unreadable[item.name] { throw error }
       guard let bytes = state.items[item.name] else { throw MobulaError(.notFound, "There is no \(item.name).") }
       guard item.version == "v\(bytes.count)" else { throw MobulaError(.mismatch, "\(item.name) is another.") }
       return Array(bytes[range])
@@ -103,13 +109,15 @@ final class MemoryPlace: SpillPlace {
 
   func remove(_ names: [String]) async throws {
     try await meet()
-    state.withLock { state in
-      for name in names { state.items[name] = nil }
+    try state.withLock { state throws(MobulaError) in
+      for name in names where !state.stuck.contains(name) { state.items[name] = nil }
+      guard state.stuck.isDisjoint(with: names) else { throw MobulaError(.denied, "It is locked.") }
     }
   }
 
   func removeUnfinished(unless isNeeded: @escaping @Sendable (String) -> Bool) async throws {
     try await meet()
+    if state.withLock({ $0.isUnfinishedStuck }) { throw MobulaError(.denied, "No right to see uploads.") }
     state.withLock { state in state.unfinished = state.unfinished.filter { isNeeded($0) } }
   }
 }

@@ -218,14 +218,91 @@ struct RemoteSpillTests {
   @Test func aPlaceThatIsAwayKeepsNobodyFromStarting() async throws {
     try await Self.onThread {
       let place = MemoryPlace()
-      _ = try Self.write(SpillSample(size: 1000), to: Self.spill(place))
+      let spilled = try Self.write(SpillSample(size: 1000), to: Self.spill(place))
       for fault in [MemoryPlace.Fault.hangs, .refuses(MobulaError(.unavailable, "Away."))] {
+        _ = try Self.write(SpillSample(2, size: 1000), to: Self.spill(place, Self.other))
         place.set(fault)
         let troubles = Troubles(), again = Self.spill(place, Self.mine, troubles)
+        let start = ContinuousClock.now
         #expect(again.recover() == [])
-        #expect(troubles.messages.count == 1 && troubles.messages[0].contains("are lost"), "\(troubles.messages)")
+        #expect(start.duration(to: .now) < .seconds(5))
+        #expect(troubles.messages.count == 1 && troubles.messages[0].contains("stays until"), "\(troubles.messages)")
+        place.set(.none)
+        again.clean()
+        #expect(eventually { place.names == [spilled.item.name] }, "what may be needed stays")
         again.end()
       }
+      let last = Self.spill(place)
+      #expect(last.recover() == [spilled])
+      last.removeAll()
+      #expect(place.names == [])
+    }
+  }
+
+  @Test func whatCantBeReadAtTheStartStays() async throws {
+    try await Self.onThread {
+      let place = MemoryPlace(), dead = Self.spill(place)
+      let spilled = try (1...40).map { try Self.write(SpillSample(UInt64($0), size: 1000), to: dead) }
+      _ = try Self.write(SpillSample(50, size: 1000), to: Self.spill(place, Self.other))
+      let codes: [MobulaError.Code] = [.unavailable, .denied, .corrupted, .notFound]
+      place.state.withLock { state in
+        for (index, object) in spilled.prefix(20).enumerated() {
+          state.unreadable[object.item.name] = MobulaError(codes[index % 4], "Not now.")
+        }
+        state.items[spilled[30].item.name]![70] ^= 1
+      }
+      let troubles = Troubles(), again = Self.spill(place, Self.mine, troubles)
+      #expect(again.recover().map(\.object) == (spilled[20..<30] + spilled[31...]).map(\.object).sorted())
+      #expect(troubles.messages.count == 2, "\(troubles.messages)")
+      #expect(troubles.messages.contains { $0.contains("1 of 40 objects of this host are lost") })
+      #expect(troubles.messages.contains { $0.contains("20 of 40 objects of this host stay") })
+      again.clean()
+      let kept = (spilled[..<30] + spilled[31...]).map(\.item.name).sorted()
+      #expect(eventually { place.names == kept }, "only what is damaged, or another run's, goes")
+      again.end()
+
+      place.state.withLock { $0.unreadable = [:] }
+      let third = Self.spill(place)
+      #expect(third.recover().map(\.item.name).sorted() == kept)
+      third.removeAll()
+      #expect(place.names == [])
+    }
+  }
+
+  @Test func whatCantBeReadAtOnceIsReadAgain() async throws {
+    try await Self.onThread {
+      let place = MemoryPlace()
+      let spilled = try Self.write(SpillSample(size: 1000), to: Self.spill(place))
+      for fault in [MemoryPlace.Fault.forgets(reads: 2), .damages(reads: 1)] {
+        place.set(fault)
+        #expect(Self.spill(place).recover() == [spilled])
+      }
+      Self.spill(place).removeAll()
+    }
+  }
+
+  @Test func whatCantBeRemovedKeepsNothingElse() async throws {
+    try await Self.onThread {
+      let place = MemoryPlace(), spill = Self.spill(place)
+      let spilled = try (1...20).map { try Self.write(SpillSample(UInt64($0), size: 1000), to: spill) }
+      let stuck = spilled[0].item.name
+      place.state.withLock { state in
+        state.stuck = [stuck]
+        state.isUnfinishedStuck = true
+      }
+      place.set(.losesAnswer)
+      #expect(Self.error { _ = try Self.write(SpillSample(21, size: 1000), to: spill) } != nil)
+      for object in spilled.prefix(10) { spill.remove(object.item.name) }
+      #expect(eventually { place.names == ([stuck] + spilled[10...].map(\.item.name)).sorted() })
+      for object in spilled[10...] { spill.remove(object.item.name) }
+      #expect(eventually { place.names == [stuck] })
+      place.state.withLock { $0.unfinished = ["x"] }
+      place.state.withLock { state in
+        state.stuck = []
+        state.isUnfinishedStuck = false
+      }
+      #expect(eventually { place.names == [] && place.state.withLock { $0.unfinished == [] } })
+      spill.removeAll()
     }
   }
 

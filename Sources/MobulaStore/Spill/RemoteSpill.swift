@@ -21,9 +21,9 @@ final class RemoteSpill: Sendable {
     var read = Duration.seconds(60)
     /// Bytes a second that a restore brings at least.
     var leastRate = ByteCount.megabytes(4)
-    /// For the list of what a store left that died.
-    var recover = Duration.seconds(30)
-    /// For the orderly end, after which the process is killed.
+    /// For all that is looked at of what a store left that died: the head gives a host up that is silent for 10 s.
+    var recover = Duration.seconds(5)
+    /// For the orderly end, 5 s after whose beginning the process is killed.
     var removeAll = Duration.seconds(4)
     /// Before a removal that failed is tried again: the first time, and at most.
     var firstPause = Duration.seconds(1)
@@ -34,12 +34,15 @@ final class RemoteSpill: Sendable {
   }
 
   private struct State {
-    /// What is needed, and what is being written: all else in the place can go.
+    /// What is needed, what is being written, and what may be needed by the next run: all else in the place can go.
     var needed: Set<String> = []
+    /// It is not known what an earlier run of this instance left: no item of this instance can go unasked.
+    var keepsInstance = false
     var toRemove: [String] = []
     /// A write has failed, of which something may remain.
     var hasUnfinished = false
     var remover: Task<Void, Never>?
+    var sweeper: Task<Void, Never>?
     var cleaner: Task<Void, Never>?
     /// Writes and reads that somebody waits for.
     var running: [UInt64: Task<Void, Never>] = [:]
@@ -48,6 +51,8 @@ final class RemoteSpill: Sendable {
     var isEnded = false
   }
 
+  /// How many items are removed at once.
+  private static let largestBatch = 1000
   let place: any SpillPlace
   private let instance: SpillInstance
   private let patience: Patience
@@ -189,39 +194,62 @@ final class RemoteSpill: Sendable {
   func remove(_ name: String, isUnfinished: Bool = false) {
     state.withLock { state in
       state.needed.remove(name)
-      if isUnfinished { state.hasUnfinished = true }
       // Everything goes, or has gone.
       if state.isEnded { return }
       state.toRemove.append(name)
       if state.remover == nil { state.remover = Task { await self.removeQueued() } }
+      guard isUnfinished else { return }
+      state.hasUnfinished = true
+      if state.sweeper == nil { state.sweeper = Task { await self.sweep() } }
     }
   }
 
   private func removeQueued() async {
-    var pause = patience.firstPause
+    var (pause, size) = (patience.firstPause, Self.largestBatch)
     while true {
-      let (batch, hasUnfinished) = state.withLock { state in
+      let batch = state.withLock { state in
         // Under the lock in which `remove` looks for this task.
         if state.toRemove.isEmpty { state.remover = nil }
-        return (Array(state.toRemove.prefix(1000)), state.hasUnfinished)
+        return Array(state.toRemove.prefix(size))
       }
       if batch.isEmpty { return }
       do {
-        if hasUnfinished {
-          state.withLock { $0.hasUnfinished = false }
-          do {
-            try await removeUnfinished()
-          } catch {
-            state.withLock { $0.hasUnfinished = true }
-            throw error
-          }
-        }
         try await place.remove(batch)
         state.withLock { $0.toRemove.removeFirst(batch.count) }
-        pause = patience.firstPause
+        (pause, size) = (patience.firstPause, min(Self.largestBatch, size * 10))
       } catch {
         if Task.isCancelled { return }
         if pause == patience.firstPause { report("what is not needed any more can't be removed yet", error) }
+        // One that can't be removed ends up alone, behind all others.
+        state.withLock { state in
+          state.toRemove.removeFirst(batch.count)
+          state.toRemove += batch
+        }
+        size = max(1, size / 10)
+        guard (try? await Task.sleep(for: pause)) != nil else { return }
+        pause = min(patience.longestPause, pause * 2)
+      }
+    }
+  }
+
+  /// Removes what remains of writes that failed; apart from the queue, for which this is nothing to wait for.
+  private func sweep() async {
+    var pause = patience.firstPause
+    while true {
+      let isDone = state.withLock { state in
+        // Under the lock in which `remove` looks for this task.
+        if !state.hasUnfinished { state.sweeper = nil }
+        defer { state.hasUnfinished = false }
+        return !state.hasUnfinished
+      }
+      if isDone { return }
+      do {
+        try await removeUnfinished()
+        pause = patience.firstPause
+      } catch {
+        if Task.isCancelled { return }
+        if pause == patience.firstPause { report("what remains of failed writes can't be removed yet", error) }
+        state.withLock { $0.hasUnfinished = true }
         guard (try? await Task.sleep(for: pause)) != nil else { return }
         pause = min(patience.longestPause, pause * 2)
       }
@@ -251,12 +279,21 @@ final class RemoteSpill: Sendable {
   private func removeUnneeded() async throws {
     // First the list: what is begun after it is needed, or will be removed by who began it.
     let names = try await place.items().map(\.name)
-    let needed = state.withLock { $0.needed }
-    let stale = names.filter { !needed.contains($0) }
-    for start in stride(from: 0, to: stale.count, by: 1000) {
-      try await place.remove(Array(stale[start..<min(stale.count, start + 1000)]))
+    let (needed, keepsInstance) = state.withLock { ($0.needed, $0.keepsInstance) }
+    let stale = names.filter {
+      !needed.contains($0) && !(keepsInstance && SpillItemName($0)?.instance == instance)
+    }
+    var failure: (any Error)?
+    for start in stride(from: 0, to: stale.count, by: Self.largestBatch) {
+      do {
+        try await place.remove(Array(stale[start..<min(stale.count, start + Self.largestBatch)]))
+      } catch {
+        try Task.checkCancellation()
+        failure = failure ?? error
+      }
     }
     try await removeUnfinished()
+    if let failure { throw failure }
   }
 
   private func removeUnfinished() async throws {
@@ -269,8 +306,9 @@ final class RemoteSpill: Sendable {
 
   // MARK: Start and end
 
-  /// The objects that an earlier run of this instance left, for a store that has started again. What can't be read
-  /// is left out, told as trouble, and lost.
+  /// The objects that an earlier run of this instance left, for a store that has started again. What is damaged is
+  /// told as trouble, and lost. What could not be looked at in time is told too; it stays where it is for the next
+  /// run.
   func recover() -> [RemoteObject] {
     let deadline = ContinuousClock.now + patience.recover
     let listed = wait(until: deadline) { [place, patience] in
@@ -284,36 +322,102 @@ final class RemoteSpill: Sendable {
       }
     }
     guard case .success(let items) = listed else {
+      state.withLock { $0.keepsInstance = true }
       var error = MobulaError(.deadlineExceeded, "it did not answer in time")
       if case .failure(let failure) = listed { error = failure }
-      report("objects that this host has spilled are lost", error)
+      report("what this host has spilled can't be listed, and stays until its store starts again", error)
       return []
     }
     let own = items.filter { SpillItemName($0.name)?.instance == instance }
-    var found: [ObjectID: RemoteObject] = [:]
-    // As many at a time as a place takes well.
-    for start in stride(from: 0, to: own.count, by: 16) {
-      let batch = Array(own[start..<min(own.count, start + 16)])
-      let headers = wait(until: deadline + patience.recover) { [self] in
-        await withTaskGroup(of: RemoteObject?.self) { group in
-          for item in batch { group.addTask { try? await self.examine(item) } }
-          return await group.reduce(into: []) { $0.append($1) }
-        }
+    let examined = Mutex<[String: Examined]>([:])
+    _ = wait(until: deadline) { [self] in
+      var rest = own
+      while true {
+        rest = await examine(rest) { name, result in examined.withLock { $0[name] = result } }
+        if rest.isEmpty { return }
+        try await Task.sleep(for: patience.firstPause)
       }
-      guard case .success(let examined) = headers else { break }
-      for case let spilled? in examined where found[spilled.object] == nil { found[spilled.object] = spilled }
     }
-    let objects = Set(own.compactMap { SpillItemName($0.name)?.object })
-    if found.count < objects.count {
+    return recovered(own, examined.withLock { $0 })
+  }
+
+  /// What is known of an item that was read.
+  private enum Examined {
+    case intact(RemoteObject)
+    case damaged
+  }
+
+  /// Settles what becomes of each of this instance's items.
+  private func recovered(_ own: [SpillItem], _ examined: [String: Examined]) -> [RemoteObject] {
+    var found: [ObjectID: RemoteObject] = [:]
+    var (needed, unread, damaged): (Set<String>, Set<ObjectID>, Set<ObjectID>) = ([], [], [])
+    for item in own {
+      let object = SpillItemName(item.name)!.object
+      switch examined[item.name] {
+      case .intact(let spilled):
+        // Of two copies, one goes.
+        if found[object] != nil { continue }
+        found[object] = spilled
+        needed.insert(item.name)
+      case .damaged: damaged.insert(object)
+      case nil:
+        unread.insert(object)
+        needed.insert(item.name)
+      }
+    }
+    state.withLock { $0.needed.formUnion(needed) }
+    unread.subtract(found.keys)
+    damaged.subtract(found.keys)
+    damaged.subtract(unread)
+    let count = found.count + unread.count + damaged.count
+    if !damaged.isEmpty {
       report(
-        "\(objects.count - found.count) of \(objects.count) objects of this host are lost",
-        MobulaError(.corrupted, "what was spilled of them can't be read"))
+        "\(damaged.count) of \(count) objects of this host are lost",
+        MobulaError(.corrupted, "what was spilled of them is damaged"))
     }
-    state.withLock { $0.needed.formUnion(found.values.map(\.item.name)) }
+    if !unread.isEmpty {
+      report(
+        "\(unread.count) of \(count) objects of this host stay until its store starts again",
+        MobulaError(.deadlineExceeded, "what was spilled of them can't be read in time"))
+    }
     return found.values.sorted { $0.object < $1.object }
   }
 
+  /// Reads the items' headers, as many at a time as a place takes well.
+  ///
+  /// - Returns: those that can't be read now.
+  private func examine(
+    _ items: [SpillItem], _ tell: @escaping @Sendable (String, Examined) -> Void
+  ) async -> [SpillItem] {
+    await withTaskGroup(of: SpillItem?.self) { group in
+      var failed: [SpillItem] = []
+      for (number, item) in items.enumerated() {
+        if number >= 16, case let item?? = await group.next() { failed.append(item) }
+        group.addTask {
+          guard let result = try? await self.examined(item) else { return item }
+          tell(item.name, result)
+          return nil
+        }
+      }
+      for await case let item? in group { failed.append(item) }
+      return failed
+    }
+  }
+
+  /// - Throws: when nothing can be said of the item.
+  private func examined(_ item: SpillItem) async throws -> Examined {
+    // The way here may have damaged it once.
+    for _ in 1...2 {
+      do {
+        return .intact(try await examine(item))
+      } catch let error as MobulaError where error.code == .corrupted {}
+    }
+    return .damaged
+  }
+
   /// Reads an item's header.
+  ///
+  /// - Throws: `MobulaError`: `corrupted` when it came, and can't be what was written.
   private func examine(_ item: SpillItem) async throws -> RemoteObject {
     let title = "\(item.name) in \(place.title)"
     guard item.size >= SpillHeader.alignment else { throw SpillHeader.damaged(title, "it has \(item.size) bytes only") }
@@ -329,13 +433,18 @@ final class RemoteSpill: Sendable {
 
   private func bytes(of item: SpillItem, _ range: Range<Int>) async throws -> [UInt8] {
     let bytes = Mutex([UInt8](repeating: 0, count: range.count))
-    try await place.read(item, range) { offset, piece in
-      try bytes.withLock { bytes throws(MobulaError) in
-        guard offset >= range.lowerBound, offset - range.lowerBound + piece.count <= bytes.count else {
-          throw MobulaError(.protocolViolation, "More bytes came from a spill place than were asked for.")
+    do {
+      try await place.read(item, range) { offset, piece in
+        try bytes.withLock { bytes throws(MobulaError) in
+          guard offset >= range.lowerBound, offset - range.lowerBound + piece.count <= bytes.count else {
+            throw MobulaError(.protocolViolation, "More bytes came from a spill place than were asked for.")
+          }
+          bytes.replaceSubrange(offset - range.lowerBound..<offset - range.lowerBound + piece.count, with: piece)
         }
-        bytes.replaceSubrange(offset - range.lowerBound..<offset - range.lowerBound + piece.count, with: piece)
       }
+    } catch let error as MobulaError where error.code == .corrupted {
+      // On the way here: of the item it says nothing.
+      throw MobulaError(.unavailable, error.message)
     }
     return bytes.withLock { $0 }
   }
@@ -344,16 +453,22 @@ final class RemoteSpill: Sendable {
   func end() {
     let tasks = state.withLock { state in
       state.isEnded = true
-      return Array(state.running.values) + [state.remover, state.cleaner].compactMap { $0 }
+      return Array(state.running.values) + [state.remover, state.sweeper, state.cleaner].compactMap { $0 }
     }
     for task in tasks { task.cancel() }
   }
 
   /// The orderly end of a store: removes everything that is there, in the time that there is.
-  func removeAll() {
+  ///
+  /// - Parameter limit: when it must be over, even if that is sooner.
+  func removeAll(until limit: ContinuousClock.Instant? = nil) {
     end()
-    state.withLock { $0.needed = [] }
-    let result = wait(until: .now + patience.removeAll, isLast: true) { try await self.removeUnneeded() }
+    state.withLock { state in
+      state.needed = []
+      state.keepsInstance = false
+    }
+    let deadline = ContinuousClock.now + patience.removeAll
+    let result = wait(until: min(deadline, limit ?? deadline), isLast: true) { try await self.removeUnneeded() }
     switch result {
     case .success: return
     case .failure(let error): report("what this host spilled stays until it starts again", error)

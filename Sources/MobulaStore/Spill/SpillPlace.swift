@@ -30,7 +30,8 @@ public protocol SpillPlace: Sendable {
   /// All that is there.
   func items() async throws -> [SpillItem]
 
-  /// Removes what has these names; no error where there is nothing.
+  /// Removes what has these names; no error where there is nothing. One that can't be removed is an error, and keeps
+  /// none of the others.
   func remove(_ names: [String]) async throws
 
   /// Removes what remains of writes that never ended.

@@ -139,12 +139,14 @@ final class SpillSpace: Sendable {
   func end() { remote?.end() }
 
   /// Removes everything of this instance, and the folders if they are empty then. Blocks.
-  func removeAll() {
+  ///
+  /// - Parameter limit: when the place is given up.
+  func removeAll(until limit: ContinuousClock.Instant? = nil) {
     directories.withLock { directories in
       guard let opened = directories.take() else { return }
       opened.removeAll()
       for path in paths { rmdir(path) }
     }
-    remote?.removeAll()
+    remote?.removeAll(until: limit)
   }
 }
