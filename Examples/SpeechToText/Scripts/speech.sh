@@ -12,7 +12,8 @@ server=
 
 finish() {
   local status=$?
-  trap - EXIT INT TERM
+  trap - EXIT
+  trap '' INT TERM
   for host in 3 2 1; do
     [[ -d $work/host$host ]] && MOBULA_DIRECTORY=$work/host$host "$mobula" stop >/dev/null 2>&1 || true
   done

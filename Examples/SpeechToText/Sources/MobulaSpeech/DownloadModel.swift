@@ -27,12 +27,13 @@ struct DownloadModel: RemoteTask {
     let start = ContinuousClock.now
     let prefix = url.hasSuffix("/") ? url : url + "/"
     let found = try await cluster.listS3(prefix, endpoint: endpoint).map(\.url)
-    let urls = Self.needed(found)
+    let urls = Self.needed(found, under: prefix)
     let references = try await withThrowingTaskGroup(of: (String, ObjectRef<Blob>).self) { group in
-      for url in urls {
+      var all: [String: ObjectRef<Blob>] = [:]
+      for (index, url) in urls.enumerated() {
+        if index >= Self.maximumFetches, let (name, reference) = try await group.next() { all[name] = reference }
         group.addTask { (String(url.dropFirst(prefix.count)), try await cluster.fetch(url, endpoint: endpoint)) }
       }
-      var all: [String: ObjectRef<Blob>] = [:]
       for try await (name, reference) in group { all[name] = reference }
       return all
     }
@@ -52,13 +53,18 @@ struct DownloadModel: RemoteTask {
       blob: blob.reference, name: name, bytes: blob.bytes, fetch: fetched, normalise: seconds(since: begin))
   }
 
-  /// A model's repository may have the same weights for several frameworks: one of them is enough.
-  static func needed(_ urls: [String]) -> [String] {
-    let isSafe = urls.contains { $0.hasSuffix(".safetensors") }
-    return urls.filter { url in
-      let isOther = [".h5", ".msgpack", ".ot", ".onnx", ".md", ".gitattributes"].contains { url.hasSuffix($0) }
-      return !isOther && !(isSafe && url.hasSuffix(".bin"))
+  /// At a time.
+  private static let maximumFetches = 8
+
+  /// The files right under the prefix that can be a model's, as of a folder. A model's repository may have the same
+  /// weights in several formats: one of them is enough.
+  static func needed(_ urls: [String], under prefix: String) -> [String] {
+    let children = urls.filter { url in
+      let name = url.dropFirst(prefix.count)
+      return url.hasPrefix(prefix) && !name.contains("/") && ModelFile.canMatter(String(name))
     }
+    let isSafe = children.contains { $0.hasPrefix(prefix + "model") && $0.hasSuffix(".safetensors") }
+    return children.filter { !(isSafe && $0.hasSuffix(".bin")) }
   }
 }
 

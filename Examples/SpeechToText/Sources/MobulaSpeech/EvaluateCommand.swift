@@ -56,8 +56,9 @@ struct EvaluateCommand: AsyncParsableCommand {
       let hosts = try await cluster.status().hosts.count { $0.connected }
       let actors = try await spawn(actors ?? hosts, of: prepared, model, on: cluster)
       let files = references.map { "\(clips)/\($0.file)" }
-      let transcripts = try await transcribe(
+      let results = try await transcribe(
         files, on: actors, RequestedOptions(beams: beams), cluster: cluster, progress: ProgressLine(files: files.count))
+      let transcripts = try results.map { try $0.get() }
       try report(references, transcripts)
     } catch {
       await cluster.close()
@@ -101,7 +102,7 @@ struct EvaluateCommand: AsyncParsableCommand {
       throw ValidationError(
         "\(folder)/transcription can't be read: install pocketsphinx-testdata, or name another folder with --clips.")
     }
-    let clips = lines.split(separator: "\n").compactMap { line -> (String, String)? in
+    let clips = lines.split(whereSeparator: \.isNewline).compactMap { line -> (String, String)? in
       guard let open = line.lastIndex(of: "("), let close = line.lastIndex(of: ")"), open < close else { return nil }
       let text = line[..<open].split(separator: " ").filter { $0 != "<s>" && $0 != "</s>" }
       return ("\(line[line.index(after: open)..<close]).wav", text.joined(separator: " "))

@@ -82,8 +82,9 @@ distributed actor LoadAndRunModel: RemoteActor {
   distributed func transcribe(
     _ audio: ObjectRef<BlobArray<Float>>, _ requested: RequestedOptions
   ) async throws -> Transcript {
-    let samples = try AudioSamples(Array(try await audio.value))
     done.store(0, ordering: .relaxed)
+    // The one copy: the recogniser uses 16 kHz as it is.
+    let samples = try AudioSamples(Array(try await audio.value))
     let recogniser = recogniser
     let result = try await onThread {
       try recogniser.transcribe(samples, options: requested.options) { progress in

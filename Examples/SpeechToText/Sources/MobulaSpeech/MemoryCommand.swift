@@ -1,5 +1,6 @@
 import ArgumentParser
 import Mobula
+import SpeechModel
 
 struct MemoryCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -20,7 +21,7 @@ struct MemoryCommand: AsyncParsableCommand {
     do {
       let prepared = try await model.prepare(on: cluster)
       guard let host = try await cluster.status().hosts.filter(\.connected).min(by: { $0.name < $1.name }) else {
-        return
+        throw noHosts
       }
       var all: [LoadAndRunModel] = []
       for _ in 0..<actors {

@@ -5,6 +5,7 @@ import Synchronization
 final class ProgressLine: Sendable {
   private struct State {
     var files: [Int: (seconds: Double, done: Double)] = [:]
+    var hasEnded = false
   }
 
   private let count: Int
@@ -17,8 +18,10 @@ final class ProgressLine: Sendable {
   }
 
   func begins(_ index: Int, seconds: Double) {
-    state.withLock { $0.files[index] = (seconds, 0) }
-    show()
+    state.withLock { state in
+      state.files[index] = (seconds, 0)
+      show(state)
+    }
   }
 
   /// - Parameter done: seconds of that file's audio.
@@ -26,21 +29,25 @@ final class ProgressLine: Sendable {
     state.withLock { state in
       guard let file = state.files[index] else { return }
       state.files[index]!.done = min(file.seconds, max(file.done, done))
+      show(state)
     }
-    show()
   }
 
-  func end() { if isShown { write("\r\u{1b}[K") } }
-
-  private func show() {
-    guard isShown else { return }
-    let (done, all, finished) = state.withLock { state in
-      let files = state.files.values
-      return (
-        files.reduce(0) { $0 + $1.done }, files.reduce(0) { $0 + $1.seconds },
-        files.count { $0.done >= $0.seconds }
-      )
+  /// Wipes the line; nothing is drawn after it.
+  func end() {
+    state.withLock { state in
+      if isShown, !state.hasEnded { write("\r\u{1b}[K") }
+      state.hasEnded = true
     }
+  }
+
+  /// Within the lock, so that the line is never older than what was said before.
+  private func show(_ state: State) {
+    guard isShown, !state.hasEnded else { return }
+    let files = state.files.values
+    let done = files.reduce(0) { $0 + $1.done }
+    let all = files.reduce(0) { $0 + $1.seconds }
+    let finished = files.count { $0.done >= $0.seconds }
     let width = 24
     let filled = all > 0 ? Int(done / all * Double(width)) : 0
     let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)

@@ -64,11 +64,16 @@ func put(_ path: String, on cluster: Cluster) async throws -> (audio: ObjectRef<
   return (try await cluster.put(BlobArray(audio.samples)), audio.duration / .seconds(1))
 }
 
+/// Why nothing can be started on a cluster without workers.
+let noHosts = SpeechError(
+  .unsupported, "No host of the cluster is connected: look at `mobula status`, then start one with `mobula start`.")
+
 /// One actor on each of so many hosts, in turn.
 func spawn(
   _ count: Int, of model: PreparedModel, _ options: ModelOptions, on cluster: Cluster
 ) async throws -> [LoadAndRunModel] {
   let hosts = try await cluster.status().hosts.filter(\.connected).sorted { $0.name < $1.name }
+  guard !hosts.isEmpty else { throw noHosts }
   return try await withThrowingTaskGroup(of: (Int, LoadAndRunModel).self) { group in
     for index in 0..<count {
       let host = hosts[index % hosts.count]
@@ -84,40 +89,59 @@ func spawn(
   }
 }
 
-/// Transcribes files on actors: whoever is done takes the next one.
+/// Transcribes files on actors: whoever is done takes the next one. An actor that can't be reached takes no more.
 ///
-/// - Parameter report: Called with what is done of all audio, in seconds, and for each file as it is done.
+/// - Parameter progress: Shows what is done of all audio, until this returns.
+/// - Returns: For each file its transcript, or what went wrong with it.
 func transcribe(
   _ files: [String], on actors: [LoadAndRunModel], _ requested: RequestedOptions, cluster: Cluster,
   progress: ProgressLine
-) async throws -> [Transcript] {
+) async throws -> [Result<Transcript, any Error>] {
+  defer { progress.end() }
   let queue = Queue(files.count)
-  return try await withThrowingTaskGroup(of: [(Int, Transcript)].self) { group in
+  return try await withThrowingTaskGroup(of: [Int: Result<Transcript, any Error>].self) { group in
     for actor in actors {
       group.addTask {
-        var done: [(Int, Transcript)] = []
+        var done: [Int: Result<Transcript, any Error>] = [:]
         while let index = await queue.next() {
-          let (audio, length) = try await put(files[index], on: cluster)
-          progress.begins(index, seconds: length)
-          let watch = Task {
-            while !Task.isCancelled {
-              try await Task.sleep(for: .milliseconds(500))
-              progress.update(index, done: try await actor.progress())
-            }
+          do {
+            done[index] = .success(
+              try await transcribe(index, files[index], on: actor, requested, cluster: cluster, progress: progress))
+          } catch {
+            try Task.checkCancellation()
+            done[index] = .failure(error)
+            // Else an actor that is gone would take all files, and fail at once with each.
+            if let error = error as? MobulaError, [.connectionClosed, .unavailable].contains(error.code) { break }
           }
-          defer { watch.cancel() }
-          let transcript = try await actor.transcribe(audio, requested)
-          progress.update(index, done: length)
-          done.append((index, transcript))
         }
         return done
       }
     }
-    var all: [Int: Transcript] = [:]
-    for try await done in group { for (index, transcript) in done { all[index] = transcript } }
-    progress.end()
-    return files.indices.map { all[$0]! }
+    var all: [Int: Result<Transcript, any Error>] = [:]
+    for try await done in group { all.merge(done) { first, _ in first } }
+    let untaken = SpeechError(.system, "No actor was left for it: look at `mobula status`, and try again.")
+    return files.indices.map { all[$0] ?? .failure(untaken) }
   }
+}
+
+private func transcribe(
+  _ index: Int, _ file: String, on actor: LoadAndRunModel, _ requested: RequestedOptions, cluster: Cluster,
+  progress: ProgressLine
+) async throws -> Transcript {
+  let (audio, length) = try await put(file, on: cluster)
+  progress.begins(index, seconds: length)
+  let watch = Task {
+    while !Task.isCancelled {
+      try await Task.sleep(for: .milliseconds(500))
+      let done = try await actor.progress()
+      // The answer may be of the actor's next file.
+      if !Task.isCancelled { progress.update(index, done: done) }
+    }
+  }
+  defer { watch.cancel() }
+  let transcript = try await actor.transcribe(audio, requested)
+  progress.update(index, done: length)
+  return transcript
 }
 
 /// Numbers below a count, each once.

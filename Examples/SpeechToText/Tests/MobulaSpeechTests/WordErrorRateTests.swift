@@ -21,7 +21,11 @@ import Testing
 
   @Test func oneFormatOfTheWeightsIsEnough() {
     let all = ["s3://m/model.safetensors", "s3://m/pytorch_model.bin", "s3://m/config.json", "s3://m/tf_model.h5"]
-    #expect(DownloadModel.needed(all) == ["s3://m/model.safetensors", "s3://m/config.json"])
-    #expect(DownloadModel.needed(["s3://m/model.bin", "s3://m/README.md"]) == ["s3://m/model.bin"])
+    #expect(DownloadModel.needed(all, under: "s3://m/") == ["s3://m/model.safetensors", "s3://m/config.json"])
+    let bin = ["s3://m/model.bin", "s3://m/vocabulary.txt"]
+    let others = ["s3://m/README.md", "s3://m/old/model.safetensors", "s3://m/old/config.json", "s3://m/train.tar"]
+    #expect(DownloadModel.needed(bin + others, under: "s3://m/") == bin)
+    let adapter = ["s3://m/adapter.safetensors", "s3://m/pytorch_model.bin"]
+    #expect(DownloadModel.needed(adapter, under: "s3://m/") == adapter)
   }
 }

@@ -18,6 +18,10 @@ public struct AudioSamples: Sendable, Hashable {
     guard samples.allSatisfy({ abs($0) < 1e6 }) else {
       throw SpeechError(.badAudio, "The audio has samples that are no numbers or enormous: encode it again.")
     }
+    guard sampleRate != Self.sampleRate else {
+      self.samples = samples
+      return
+    }
     var resampler = Resampler(from: sampleRate, to: Self.sampleRate)
     var result: [Float] = []
     resampler.resample(samples, into: &result)

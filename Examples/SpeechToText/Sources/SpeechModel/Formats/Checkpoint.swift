@@ -9,6 +9,11 @@ struct Checkpoint {
   /// What to call the weights in an error.
   let name: String
 
+  /// What the output layer is called, which is tied to the token embeddings.
+  static let heads = ["lm_head.weight", "proj_out.weight"]
+  /// Of generated position embeddings, which no file's size bounds.
+  private static let maximumGeneratedPositions = 1 << 14
+
   /// - Throws: as `ModelNormaliser.init`.
   init(_ files: [ModelFile]) throws(SpeechError) {
     let files = try ModelFiles(files)
@@ -52,6 +57,12 @@ struct Checkpoint {
       return parts
     }
     if configuration.family == .speech2text, tensor.name.hasSuffix(".embed_positions.weights") {
+      guard tensor.shape[0] - SpeechConfiguration.sinusoidOffset <= Self.maximumGeneratedPositions else {
+        throw SpeechError(
+          .badModel,
+          "\(name) lacks \(tensor.name), and its config wants more than \(Self.maximumGeneratedPositions) positions: "
+            + "correct it.")
+      }
       return [.sinusoids(rows: tensor.shape[0], width: tensor.shape[1], padding: configuration.padToken)]
     }
     return [.stored(try stored(tensor.name, tensor.shape))]
@@ -77,7 +88,7 @@ struct Checkpoint {
 
   /// Refuses weights that the configuration doesn't know of, but would change what the model computes.
   func refuseOthers() throws(SpeechError) {
-    for head in ["lm_head.weight", "proj_out.weight"] {
+    for head in Self.heads {
       guard let head = tensors[head], let tokens = tensors["decoder.embed_tokens.weight"] else { continue }
       guard head.shape == tokens.shape, head.element == tokens.element, head.bytes.elementsEqual(to: tokens.bytes),
         (head.scales ?? tokens.bytes).elementsEqual(to: tokens.scales ?? tokens.bytes)

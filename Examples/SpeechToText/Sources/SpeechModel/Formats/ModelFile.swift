@@ -40,10 +40,15 @@ public struct ModelFile: @unchecked Sendable {
       throw SpeechError(.system, "The directory \(path) can't be listed: check that it is there and may be read.")
     }
     var files: [ModelFile] = []
-    for name in names where name.hasSuffix(".json") || ModelNormaliser.isWeights(name) || name == "vocabulary.txt" {
+    for name in names where canMatter(name) {
       files.append(try ModelFile(path: "\(path)/\(name)"))
     }
     return files
+  }
+
+  /// Whether a file of that name in a model's directory can be one of the model.
+  public static func canMatter(_ name: String) -> Bool {
+    name.hasSuffix(".json") || ModelNormaliser.isWeights(name) || name == "vocabulary.txt"
   }
 }
 

@@ -102,7 +102,7 @@ extension SpeechConfiguration {
       }
     }
     try check("the model's width", dModel, 2...65536)
-    for layers in [encoderLayers, decoderLayers] { try check("a number of layers", layers, 1...1024) }
+    for layers in [encoderLayers, decoderLayers] { try check("a number of layers", layers, 1...128) }
     for heads in [encoderHeads, decoderHeads] {
       try check("a number of attention heads", heads, 1...dModel)
       guard dModel % heads == 0 else {

@@ -24,7 +24,15 @@ enum TorchCheckpoint {
       throw SpeechError(.unsupported, "\(name) was written on a big-endian machine: save it anew on another.")
     }
     var machine = try PickleMachine(program, name: name) { key in archive.entries["\(prefix)/data/\(key)"] }
-    return try machine.run()
+    let tensors = try machine.run()
+    // Views of one storage may be many, and each becomes numbers of its own; a tied output layer becomes none.
+    let size = tensors.reduce(0) { Checkpoint.heads.contains($1.key) ? $0 : $0 + $1.value.bytes.count }
+    guard size <= file.bytes.count else {
+      throw SpeechError(
+        .unsupported,
+        "\(name) has \(file.bytes.count) bytes for tensors of \(size): save it anew, without shared ones.")
+    }
+    return tensors
   }
 }
 
@@ -69,8 +77,11 @@ struct TorchStorage {
       bytes: UnsafeRawBufferPointer(rebasing: storage.bytes[start..<start + length]))
   }
 
+  /// More than any weight has; bounds what a tuple that is meant again and again makes us allocate.
+  private static let maximumRank = 8
+
   private static func integers(_ value: PickleMachine.Value) -> [Int]? {
-    guard case .tuple(let values, _) = value else { return nil }
+    guard case .tuple(let values, _) = value, values.count <= maximumRank else { return nil }
     var integers: [Int] = []
     for case .integer(let integer) in values { integers.append(integer) }
     return integers.count == values.count ? integers : nil

@@ -15,8 +15,11 @@ struct TokenDecoder {
   private let positions: UnsafePointer<Float>
   /// A token that has no position (Speech2Text's padding).
   private let positionless: Int?
+  /// Keeps the memory that the pointers lead to.
+  private let model: NormalisedModel
 
   init(_ model: NormalisedModel) throws(SpeechError) {
+    self.model = model
     let configuration = model.configuration
     width = configuration.dModel
     heads = configuration.decoderHeads

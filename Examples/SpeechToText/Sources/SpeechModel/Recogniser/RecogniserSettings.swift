@@ -2,6 +2,8 @@ extension SpeechRecogniser {
   private static let maxBeams = 32
   /// In tokens; what a model's files may claim beyond it would only cost memory.
   private static let maxLength = 4096
+  /// Of the tokens' keys and values, in bytes: Whisper large with 32 beams takes 5 GB.
+  private static let maxCacheSize = 8_000_000_000
 
   /// A window's length, in samples.
   var windowSamples: Int {
@@ -34,12 +36,26 @@ extension SpeechRecogniser {
         "A length of \(options.maxLength ?? maxLength) tokens isn't possible: use \(lengths.lowerBound) to "
           + "\(lengths.upperBound).")
     }
+    // Checked configurations and the limits above keep this under 2⁴⁴.
+    let size = Self.cacheSize(
+      layers: configuration.decoderLayers, width: configuration.dModel, length: maxLength, beams: beams)
+    guard size <= Self.maxCacheSize else {
+      throw SpeechError(
+        .unsupported,
+        "\(beams) beams of \(maxLength) tokens would take \(size) bytes with this model, and \(Self.maxCacheSize) are "
+          + "the most: use fewer beams or a shorter length.")
+    }
     try check(language: options.language, options.task)
     return SearchSettings(
       beams: beams, maxLength: maxLength, earlyStopping: configuration.generation.earlyStopping,
       lengthPenalty: configuration.generation.lengthPenalty, endToken: configuration.eosToken,
       suppressed: configuration.whisper?.suppressTokens ?? [],
       suppressedFirst: configuration.whisper?.beginSuppressTokens ?? [])
+  }
+
+  /// What a search's keys and values take, in bytes: [layers, length, beams, 2 width] of float32.
+  private static func cacheSize(layers: Int, width: Int, length: Int, beams: Int) -> Int {
+    layers * length * beams * 2 * width * MemoryLayout<Float>.size
   }
 
   private func check(language: String?, _ task: TranscriptionOptions.Task) throws(SpeechError) {

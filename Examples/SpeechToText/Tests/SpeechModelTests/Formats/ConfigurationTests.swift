@@ -84,6 +84,22 @@ struct ConfigurationTests {
     #expect(error?.code == .unsupported, "\(error?.message ?? "no error")")
   }
 
+  @Test func boundsGeneratedPositions() throws {
+    let name = "decoder.embed_positions.weight"
+    // The stored ones under another name of the same length, so that they are generated.
+    var bytes = try FixtureModel.randomS2T.bytes("model.safetensors")
+    let start = try #require(bytes.firstRange(of: Array((name + "s").utf8))).lowerBound
+    bytes[start + name.utf8.count] = UInt8(ascii: "x")
+    for (positions, isRight) in [("16384", true), ("16385", false), ("1048576", false)] {
+      let files = try changed(.randomS2T, "config.json", "max_target_positions", positions)
+        .filter { $0.name != "model.safetensors" }
+      let error = speechError {
+        _ = try ModelNormaliser(files: files + [ModelFile(name: "model.safetensors", contents: bytes)])
+      }
+      #expect(error?.code == (isRight ? nil : .badModel), "\(positions): \(error?.message ?? "no error")")
+    }
+  }
+
   @Test func readsTheSearch() throws {
     for name in ["config.json", "generation_config.json"] {
       func generation(_ key: String, _ value: String) throws -> SpeechConfiguration.Generation {

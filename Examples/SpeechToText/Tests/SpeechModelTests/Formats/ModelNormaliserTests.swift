@@ -41,7 +41,7 @@ struct ModelNormaliserTests {
     #expect(pieces.count == normaliser.size)
   }
 
-  /// 12 MB, so that there are several pieces, tensors longer than one, and steps that don't fit in what is left.
+  /// 6 MB, so that there are several pieces, tensors longer than one, and steps that don't fit in what is left.
   @Test func writesPiecesOfAModelLongerThanOne() throws {
     let files = try FixtureModel.randomS2T.files(replacing: try longPositions(100_000))
     let normaliser = try ModelNormaliser(files: files)
@@ -54,14 +54,22 @@ struct ModelNormaliserTests {
     #expect(try pieces == blob(normaliser).array)
   }
 
-  /// random-s2t without positions in its file and with room for more.
+  /// random-s2t with more positions, all zero, behind the other tensors of its file.
   private func longPositions(_ positions: Int) throws -> [String: [UInt8]] {
     let fixture = FixtureModel.randomS2T
     let config = String(decoding: try fixture.bytes("config.json"), as: UTF8.self)
       .replacing("\"max_source_positions\": 400", with: "\"max_source_positions\": \(positions)")
+    let name = "encoder.embed_positions.weights"
+    let file = try renamed(name, in: fixture.bytes("model.safetensors"))
+    let length = file[..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
+    let header = String(decoding: file[8..<8 + length], as: UTF8.self)
+    let end = try #require(header.lastIndex(of: "}"))
+    let (start, size) = (file.count - 8 - length, 4 * 16 * (positions + 2))
+    let entry = "\"dtype\":\"F32\",\"shape\":[\(positions + 2),16],\"data_offsets\":[\(start),\(start + size)]"
+    let data = Array(file[(8 + length)...]) + Array(repeating: 0, count: size)
     return [
       "config.json": Array(config.utf8),
-      "model.safetensors": try renamed("encoder.embed_positions.weights", in: fixture.bytes("model.safetensors")),
+      "model.safetensors": safetensors("\(header[..<end]),\"\(name)\":{\(entry)}}", data: data),
     ]
   }
 

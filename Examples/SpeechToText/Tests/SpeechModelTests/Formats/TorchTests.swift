@@ -58,6 +58,18 @@ struct TorchTests {
     #expect(try read(tensor(5, [], []))["a"]?.numbers == [5])
   }
 
+  @Test func refusesManyTensorsOfOneStorage() throws {
+    let numbers = [UInt8](repeating: 0, count: 40_000)
+    func file(_ names: [String]) -> [UInt8] {
+      let tensor = Pickle.tensor(Pickle.storage("FloatStorage", "0", 10_000), 0, [10_000], [1])
+      var pickle: [UInt8] = [0x80, 2, 0x7D]
+      for name in names { pickle += Pickle.text(name) + tensor + [0x73] }
+      return torchFile(pickle + [0x2E], storages: ["0": numbers])
+    }
+    #expect(try read(file(["a", "lm_head.weight"])).count == 2)
+    #expect(speechError { _ = try read(file(["a", "b"])) }?.code == .unsupported)
+  }
+
   @Test func refusesTensorsOutsideTheirStorage() throws {
     for (offset, shape, strides) in [
       (1, [2, 3], [3, 1]), (-1, [2], [1]), (7, [0], [1]), (0, [-1], [1]), (0, [.max], [1]),
@@ -126,6 +138,13 @@ struct TorchTests {
     ] {
       #expect(speechError { _ = try read(torchFile(pickle)) }?.code == .badModel, "\(pickle.prefix(16))")
     }
+    // Dimensions without end: a shape that is remembered costs two bytes for each tensor that has it.
+    func ones(_ rank: Int) -> [UInt8] {
+      let ones = Array(repeating: 1, count: rank)
+      return tensor(5, ones, ones)
+    }
+    #expect(try read(ones(8))["a"]?.numbers == [5])
+    for rank in [9, 100_000] { #expect(speechError { _ = try read(ones(rank)) }?.code == .badModel) }
     // A dictionary that holds itself ends nowhere, and is no tensor.
     let itself: [UInt8] = [0x80, 2, 0x7D, 0x71, 0] + Pickle.text("a") + [0x68, 0, 0x73, 0x2E]
     #expect(try read(torchFile(itself)).isEmpty)
