@@ -30,7 +30,7 @@ let package = Package(
     .executableTarget(
       name: "MobulaSpeech",
       dependencies: [
-        "SpeechModel", "CMalloc", .product(name: "Mobula", package: "mobula"),
+        "SpeechModel", "CMalloc", "COpenBLAS", .product(name: "Mobula", package: "mobula"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),

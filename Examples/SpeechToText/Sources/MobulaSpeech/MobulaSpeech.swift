@@ -18,7 +18,7 @@ struct MobulaSpeech: AsyncParsableCommand {
         mobula-speech evaluate --model s3://models/whisper-tiny.en/ --clips librivox
         mobula-speech memory --model s3://models/whisper-tiny.en/ --actors 10
       """,
-    subcommands: [TranscribeCommand.self, EvaluateCommand.self, MemoryCommand.self])
+    subcommands: [TranscribeCommand.self, EvaluateCommand.self, MemoryCommand.self, BenchmarkCommand.self])
 
   @concurrent static func main() async {
     if Worker.isRequested { await Worker.main() }
