@@ -81,7 +81,9 @@ let package = Package(
     tests(
       "MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks", "MobulaStoreProcess"]),
     tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
-    tests("MobulaS3Tests", ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaWire", crypto, nioCore, nioHTTP, http]),
+    tests(
+      "MobulaS3Tests",
+      ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaTestKit", "MobulaWire", crypto, nioCore, nioHTTP, http]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaWire", "MobulaCore"]),

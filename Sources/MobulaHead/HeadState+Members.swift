@@ -20,7 +20,6 @@ extension HeadState {
     let inventory = HostInventory(registration)
     if !inventory.isEmpty, !isKnown { beginSettling(at: now) }
     apply(directory.registered(host, inventory))
-    lastClaim = max(lastClaim, directory.lastClaim)
     heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)), at: now)
     return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
   }

@@ -8,7 +8,7 @@ extension HeadState {
     apply(directory.changed(host, changes))
   }
 
-  /// - Parameter time: microseconds since 1970, so that numbers grow over restarts of the head, too.
+  /// - Parameter time: microseconds since 1970.
   mutating func claim(
     _ request: ClaimRequest, on connection: RPCConnection, time: UInt64
   ) throws(MobulaError) -> ClaimReply {
@@ -16,11 +16,10 @@ extension HeadState {
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
       checksum: request.checksum)
-    // What hosts say is believed as far as it leaves room for more.
-    lastClaim = max(min(lastClaim, 1 << 62) + 1, time)
+    let number = directory.numberClaim(time: time)
     switch answer {
-    case .fill(let object): return ClaimReply(object: object, fills: true, number: lastClaim)
-    case .exists(let object): return ClaimReply(object: object, fills: false, number: lastClaim)
+    case .fill(let object): return ClaimReply(object: object, fills: true, number: number)
+    case .exists(let object): return ClaimReply(object: object, fills: false, number: number)
     }
   }
 

@@ -16,8 +16,6 @@ struct HeadState: Sendable {
   /// The connection that each job lasts as long as.
   var jobs: [JobID: ConnectionID] = [:]
   var lastJob = JobID.commandLine
-  /// The number of the last claim of a URL.
-  var lastClaim: UInt64 = 0
   var waiters: [RequestID: Waiter] = [:]
   /// When a wait for objects ends with what is there.
   var waitDeadlines: [RequestID: Duration] = [:]

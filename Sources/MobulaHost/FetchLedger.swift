@@ -4,20 +4,14 @@ import Synchronization
 
 /// From where the bytes of the objects came that this host received lately.
 final class FetchLedger: Sendable {
-  /// Objects that are remembered, the last ones.
-  private static let capacity = 1024
-
   private struct State {
-    var origins: [ObjectID: ObjectOrigins] = [:]
-    var order: [ObjectID] = []
+    var origins = Recent<ObjectOrigins>()
     /// Why bytes were read from S3 that other hosts had.
     var reasons: [ObjectID: String] = [:]
     /// What came with wrong bytes.
-    var damages: [ObjectID: MobulaError] = [:]
-    var damaged: [ObjectID] = []
+    var damages = Recent<MobulaError>()
     /// Why reading from S3 ended.
-    var failures: [ObjectID: MobulaError] = [:]
-    var failed: [ObjectID] = []
+    var failures = Recent<MobulaError>()
   }
 
   private let state = Mutex(State())
@@ -29,30 +23,20 @@ final class FetchLedger: Sendable {
   func forget(_ object: ObjectID) { state.withLock { $0.reasons[object] = nil } }
 
   /// An object's bytes are wrong, whoever asks for it.
-  func condemn(_ object: ObjectID, _ error: MobulaError) {
-    state.withLock { state in
-      if state.damages.updateValue(error, forKey: object) == nil { state.damaged.append(object) }
-      if state.damaged.count > Self.capacity { state.damages[state.damaged.removeFirst()] = nil }
-    }
-  }
+  func condemn(_ object: ObjectID, _ error: MobulaError) { state.withLock { $0.damages[object] = error } }
 
   func damage(of object: ObjectID) -> MobulaError? { state.withLock { $0.damages[object] } }
 
   /// An object is read from S3, again or for the first time: what was wrong before counts no more.
   func begin(_ object: ObjectID) {
     state.withLock { state in
-      if state.damages.removeValue(forKey: object) != nil { state.damaged.removeAll { $0 == object } }
-      if state.failures.removeValue(forKey: object) != nil { state.failed.removeAll { $0 == object } }
+      state.damages[object] = nil
+      state.failures[object] = nil
     }
   }
 
   /// Reading an object from S3 has failed.
-  func failed(_ object: ObjectID, _ error: MobulaError) {
-    state.withLock { state in
-      if state.failures.updateValue(error, forKey: object) == nil { state.failed.append(object) }
-      if state.failed.count > Self.capacity { state.failures[state.failed.removeFirst()] = nil }
-    }
-  }
+  func failed(_ object: ObjectID, _ error: MobulaError) { state.withLock { $0.failures[object] = error } }
 
   /// Why reading the object failed, for who asks when nobody has it any more.
   func failure(of object: ObjectID) -> MobulaError? { state.withLock { $0.failures[object] } }
@@ -67,10 +51,31 @@ final class FetchLedger: Sendable {
       case .notVerified(let why): origins.unverified = why
       case nil: break
       }
-      if state.origins.updateValue(origins, forKey: object) == nil { state.order.append(object) }
-      if state.order.count > Self.capacity { state.origins[state.order.removeFirst()] = nil }
+      state.origins[object] = origins
     }
   }
 
   func origins(of object: ObjectID) -> ObjectOrigins? { state.withLock { $0.origins[object] } }
+}
+
+/// What is remembered of objects: of so many, those of which something was said first are forgotten first.
+private struct Recent<Value> {
+  private static var capacity: Int { 1024 }
+
+  private var values: [ObjectID: Value] = [:]
+  private var order: [ObjectID] = []
+
+  subscript(object: ObjectID) -> Value? {
+    get { values[object] }
+    set {
+      let before = values[object]
+      values[object] = newValue
+      if newValue == nil {
+        if before != nil { order.removeAll { $0 == object } }
+        return
+      }
+      if before == nil { order.append(object) }
+      if order.count > Self.capacity { values[order.removeFirst()] = nil }
+    }
+  }
 }

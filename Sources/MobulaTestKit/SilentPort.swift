@@ -1,11 +1,11 @@
 internal import Glibc
 public import MobulaCore
 
-/// A TCP port of 127.0.0.1 that is taken as long as this lives, and at which nobody listens.
+/// A TCP port of 127.0.0.1 that is taken as long as this lives, and at which nobody listens before `listen`.
 ///
 /// A port that was merely free a moment ago may be another test's by now.
 public final class SilentPort: Sendable {
-  private let socket: OwnedDescriptor
+  private let socket: SharedDescriptor
   public let port: Int
 
   /// - Throws: `MobulaError` (`inputOutput`) when no port is left.
@@ -13,7 +13,7 @@ public final class SilentPort: Sendable {
     let raw = try systemCall("A socket can't be made") {
       Glibc.socket(AF_INET, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
     }
-    socket = OwnedDescriptor(owning: raw)
+    socket = SharedDescriptor(OwnedDescriptor(owning: raw))
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
@@ -28,6 +28,30 @@ public final class SilentPort: Sendable {
     }
     port = Int(UInt16(bigEndian: address.sin_port))
   }
+
+  /// Takes connections from now on, and serves each on a thread of its own; without `serve` nobody answers them.
+  ///
+  /// - Parameter name: of the threads.
+  /// - Throws: `MobulaError` (`inputOutput`).
+  public func listen(
+    _ name: String, _ serve: (@Sendable (SilentConnection) -> Void)? = nil
+  ) throws(MobulaError) {
+    let socket = socket
+    try systemCall("Port \(port) can't be listened at") { Glibc.listen(socket.rawValue, 64) }
+    guard let serve else { return }
+    detachThread(named: name) {
+      while true {
+        let connection = accept(socket.rawValue, nil, nil)
+        guard connection >= 0 else { return }
+        _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
+        let descriptor = SharedDescriptor(OwnedDescriptor(owning: connection))
+        detachThread(named: name) { serve(SilentConnection(descriptor)) }
+      }
+    }
+  }
+
+  /// Ends the thread that accepts; the descriptor is closed when that has let go of it.
+  public func stop() { shutdown(socket.rawValue, CInt(SHUT_RDWR)) }
 
   public var endpoint: Endpoint { .tcp(host: "127.0.0.1", port: port) }
 }

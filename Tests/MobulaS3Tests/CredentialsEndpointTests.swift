@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 import MobulaCore
+import MobulaTestKit
 import Synchronization
 import Testing
 
@@ -85,23 +86,22 @@ import Testing
   }
 
   @Test func nowhereAnyCredentials() async throws {
-    let (socket, port) = try boundSocket()
+    let silent = try SilentPort()
     let chain = S3CredentialsChain(
-      surroundings(["AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:\(port)"]))
+      surroundings(["AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:\(silent.port)"]))
     await expectMobulaError(.unauthenticated, "this host is no EC2 instance") { _ = try await chain.credentials() }
-    withExtendedLifetime(socket) {}
+    withExtendedLifetime(silent) {}
   }
 
   @Test func aStandInThatIsSilentIsGivenUpWithinSeconds() async throws {
-    let (socket, port) = try boundSocket()
-    let raw = socket.rawValue
-    try systemCall("listen") { listen(raw, 8) }
+    let silent = try SilentPort()
+    try silent.listen("silent")
     let began = ContinuousClock.now
     let chain = S3CredentialsChain(
-      surroundings(["AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:\(port)"]))
+      surroundings(["AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:\(silent.port)"]))
     await expectMobulaError(.unauthenticated, "no EC2 instance") { _ = try await chain.credentials() }
     #expect(ContinuousClock.now - began < .seconds(4))
-    withExtendedLifetime(socket) {}
+    withExtendedLifetime(silent) {}
   }
 
   @Test(arguments: [

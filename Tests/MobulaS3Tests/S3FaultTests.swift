@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTestKit
 import Synchronization
 import Testing
 
@@ -74,11 +75,11 @@ import Testing
   }
 
   @Test func nobodyListens() async throws {
-    let (socket, port) = try boundSocket()
-    await expectError(.unavailable, "http://127.0.0.1:\(port) can't be reached (Connection refused)") {
-      _ = try await client(port, attempts: 2).head(bucket: "b", key: "k")
+    let silent = try SilentPort()
+    await expectError(.unavailable, "http://127.0.0.1:\(silent.port) can't be reached (Connection refused)") {
+      _ = try await client(silent.port, attempts: 2).head(bucket: "b", key: "k")
     }
-    withExtendedLifetime(socket) {}
+    withExtendedLifetime(silent) {}
   }
 
   @Test func aBodyThatIsTooLongForItsReader() async throws {

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 @testable import MobulaS3
@@ -183,12 +184,14 @@ import Testing
   }
 
   @Test func nobodyListens() async throws {
-    let (socket, port) = try boundSocket()
-    var sts = STSClient(endpoint: S3Endpoint(host: "127.0.0.1", port: port))
+    let silent = try SilentPort()
+    var sts = STSClient(endpoint: S3Endpoint(host: "127.0.0.1", port: silent.port))
     sts.retry = S3RetryPolicy(maximumAttempts: 1)
-    await expectMobulaError(.unavailable, "STS at http://127.0.0.1:\(port) can't be reached (Connection refused)") {
+    await expectMobulaError(
+      .unavailable, "STS at http://127.0.0.1:\(silent.port) can't be reached (Connection refused)"
+    ) {
       _ = try await sts.callerIdentity(of: S3Credentials(accessKey: "a", secretKey: "s"))
     }
-    withExtendedLifetime(socket) {}
+    withExtendedLifetime(silent) {}
   }
 }

@@ -1,5 +1,5 @@
-import Glibc
 import MobulaCore
+import MobulaTestKit
 import Synchronization
 import Testing
 
@@ -16,61 +16,36 @@ final class StandInServer: Sendable {
     var body: String
   }
 
-  let port: Int
-  private let listener: SharedDescriptor
+  private let silent: SilentPort
+  var port: Int { silent.port }
   private let seen = Mutex<[Request]>([])
 
   init(_ answer: @escaping @Sendable (Request) -> [UInt8]) throws {
-    (listener, port) = try boundSocket()
-    let raw = listener.rawValue
-    try systemCall("listen") { listen(raw, 64) }
-    detachThread(named: "stand-in") { [self] in
-      while true {
-        let connection = accept(raw, nil, nil)
-        guard connection >= 0 else { return }
-        _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
-        detachThread(named: "stand-in") { self.serve(OwnedDescriptor(owning: connection), answer) }
-      }
-    }
+    silent = try SilentPort()
+    try silent.listen("stand-in") { [self] in serve($0, answer) }
   }
 
-  func stop() { shutdown(listener.rawValue, Int32(SHUT_RDWR)) }
+  func stop() { silent.stop() }
 
   var url: String { "http://127.0.0.1:\(port)" }
 
   /// All requests so far.
   var requests: [Request] { seen.withLock { $0 } }
 
-  private func serve(_ connection: consuming OwnedDescriptor, _ answer: (Request) -> [UInt8]) {
-    var head: [UInt8] = []
-    var byte: UInt8 = 0
-    while !head.suffix(4).elementsEqual("\r\n\r\n".utf8) {
-      guard read(connection.rawValue, &byte, 1) == 1 else { return }
-      head.append(byte)
-    }
-    let lines = String(decoding: head, as: UTF8.self).split(separator: "\r\n")
+  private func serve(_ connection: SilentConnection, _ answer: (Request) -> [UInt8]) {
+    guard let head = connection.head() else { return }
+    let lines = head.split(separator: "\r\n")
     let words = lines[0].split(separator: " ")
     var headers: [String: String] = [:]
     for line in lines.dropFirst() {
       let pair = line.split(separator: ":", maxSplits: 1)
       headers[pair[0].lowercased()] = pair.count == 2 ? String(pair[1].drop { $0 == " " }) : ""
     }
-    var body: [UInt8] = []
-    for _ in 0..<(headers["content-length"].flatMap { Int($0) } ?? 0) {
-      guard read(connection.rawValue, &byte, 1) == 1 else { return }
-      body.append(byte)
-    }
+    guard let body = connection.body(headers["content-length"].flatMap { Int($0) } ?? 0) else { return }
     let request = Request(
       method: String(words[0]), path: String(words[1]), headers: headers, body: String(decoding: body, as: UTF8.self))
     seen.withLock { $0.append(request) }
-    var rest = answer(request)[...]
-    while !rest.isEmpty {
-      let sent = rest.withUnsafeBytes { send(connection.rawValue, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-      guard sent > 0 else { return }
-      rest = rest.dropFirst(sent)
-    }
-    shutdown(connection.rawValue, Int32(SHUT_WR))
-    while read(connection.rawValue, &byte, 1) > 0 {}
+    connection.answer(answer(request))
   }
 }
 

@@ -1,5 +1,5 @@
-import Glibc
 import MobulaCore
+import MobulaTestKit
 import Synchronization
 
 /// An HTTP server that stands in for S3 where no real one would do what a test needs: it says of its objects what the
@@ -31,8 +31,8 @@ final class ObjectServer: Sendable {
     var deniesVersions = false
   }
 
-  let port: Int
-  private let listener: SharedDescriptor
+  private let silent: SilentPort
+  var port: Int { silent.port }
   private let state = Mutex(State())
 
   var environment: [String: String] {
@@ -55,48 +55,15 @@ final class ObjectServer: Sendable {
   }
 
   init() throws {
-    let raw = try systemCall("socket") { socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0) }
-    listener = SharedDescriptor(OwnedDescriptor(owning: raw))
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    try withUnsafeMutablePointer(to: &address) { pointer in
-      try pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-        try systemCall("bind") { bind(raw, address, length) }
-        try systemCall("getsockname") { getsockname(raw, address, &length) }
-      }
-    }
-    port = Int(in_port_t(bigEndian: address.sin_port))
-    try systemCall("listen") { listen(raw, 64) }
-    detachThread(named: "object server") { [self] in
-      while true {
-        let connection = accept(raw, nil, nil)
-        guard connection >= 0 else { return }
-        _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
-        detachThread(named: "object server") { self.serve(OwnedDescriptor(owning: connection)) }
-      }
-    }
+    silent = try SilentPort()
+    try silent.listen("object server") { [self] in serve($0) }
   }
 
-  func stop() { shutdown(listener.rawValue, Int32(SHUT_RDWR)) }
+  func stop() { silent.stop() }
 
-  private func serve(_ connection: consuming OwnedDescriptor) {
-    var head: [UInt8] = []
-    var byte: UInt8 = 0
-    while !head.suffix(4).elementsEqual("\r\n\r\n".utf8) {
-      guard read(connection.rawValue, &byte, 1) == 1 else { return }
-      head.append(byte)
-    }
-    let request = Self.parse(String(decoding: head, as: UTF8.self))
-    var rest = answer(request)[...]
-    while !rest.isEmpty {
-      let sent = rest.withUnsafeBytes { send(connection.rawValue, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-      guard sent > 0 else { return }
-      rest = rest.dropFirst(sent)
-    }
-    shutdown(connection.rawValue, Int32(SHUT_WR))
-    while read(connection.rawValue, &byte, 1) > 0 {}
+  private func serve(_ connection: SilentConnection) {
+    guard let head = connection.head() else { return }
+    connection.answer(answer(Self.parse(head)))
   }
 
   private static func parse(_ head: String) -> Request {

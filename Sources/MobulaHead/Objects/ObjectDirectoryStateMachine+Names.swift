@@ -27,9 +27,8 @@ extension ObjectDirectoryStateMachine {
       records[other]?.names.remove(name)
       forgetVersion(other)
     }
-    claims[name] = claim.map { max($0, claims[name] ?? 0) }
-    names[name] = object
-    records[object, default: ObjectRecord()].names.insert(name)
+    if let claim { claims[name] = max(claim, claims[name] ?? 0) }
+    give(name, to: object)
     return settle([object] + (other.map { [$0] } ?? []))
   }
 
@@ -51,17 +50,14 @@ extension ObjectDirectoryStateMachine {
     // The names of versions first, so that those of older ones can go.
     let all = known.filter { !tombstones.contains($0.value.object) }
     for (name, known) in all where known.kind == .version && names[name] == nil {
-      names[name] = known.object
-      records[known.object, default: ObjectRecord()].names.insert(name)
+      give(name, to: known.object)
       records[known.object]?.claimedName = name
     }
     for (name, known) in all.sorted(by: { $0.key < $1.key }) {
       switch known.kind {
       case .version: continue
       case .given:
-        guard names[name] == nil else { continue }
-        names[name] = known.object
-        records[known.object, default: ObjectRecord()].names.insert(name)
+        if names[name] == nil { give(name, to: known.object) }
       case .url(let claim):
         if let other = names[name], other != known.object {
           let isNewer = claims[name] ?? 0 < claim
@@ -72,15 +68,26 @@ extension ObjectDirectoryStateMachine {
           guard isNewer else { continue }
         }
         claims[name] = max(claims[name] ?? 0, claim)
-        names[name] = known.object
-        records[known.object, default: ObjectRecord()].names.insert(name)
+        lastClaim = max(lastClaim, claim)
+        give(name, to: known.object)
       }
     }
     return touched
   }
 
-  /// The highest number of a claim that is known.
-  var lastClaim: UInt64 { claims.values.max() ?? 0 }
+  /// The number of a new claim: higher than all that are known.
+  ///
+  /// - Parameter time: microseconds since 1970, so that numbers grow over restarts of the head, too.
+  mutating func numberClaim(time: UInt64) -> UInt64 {
+    // What hosts say is believed as far as it leaves room for more.
+    lastClaim = max(min(lastClaim, 1 << 62) + 1, time)
+    return lastClaim
+  }
+
+  private mutating func give(_ name: String, to object: ObjectID) {
+    names[name] = object
+    records[object, default: ObjectRecord()].names.insert(name)
+  }
 
   /// Takes a name away; the object goes if nothing else holds it.
   ///

@@ -12,6 +12,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var names: [String: ObjectID] = [:]
   /// Of names that are URLs, the number of the claim that found the object there.
   var claims: [String: UInt64] = [:]
+  /// The highest number of a claim that was given or heard of.
+  var lastClaim: UInt64 = 0
   var requests: [RequestID: LocateQuestion] = [:]
   var waits: [RequestID: ObjectWait] = [:]
   /// Hosts that wait for a part of an object to read from outside.

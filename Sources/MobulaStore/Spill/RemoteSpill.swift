@@ -33,7 +33,7 @@ final class RemoteSpill: Sendable {
     var secondLook = Duration.seconds(1)
   }
 
-  private struct State {
+  struct State {
     /// What is needed, what is being written, and what may be needed by the next run: all else in the place can go.
     var needed: Set<String> = []
     /// It is not known what an earlier run of this instance left: no item of this instance can go unasked.
@@ -52,12 +52,12 @@ final class RemoteSpill: Sendable {
   }
 
   /// How many items are removed at once.
-  private static let largestBatch = 1000
+  static let largestBatch = 1000
   let place: any SpillPlace
-  private let instance: SpillInstance
-  private let patience: Patience
-  private let trouble: @Sendable (MobulaError) -> Void
-  private let state = Mutex(State())
+  let instance: SpillInstance
+  let patience: Patience
+  let trouble: @Sendable (MobulaError) -> Void
+  let state = Mutex(State())
 
   /// - Parameter trouble: told what goes wrong while nobody waits.
   init(
@@ -186,304 +186,12 @@ final class RemoteSpill: Sendable {
     )
   }
 
-  // MARK: Removing
-
-  /// Removes an item in the background, as soon as the place can be reached.
-  ///
-  /// - Parameter isUnfinished: whether it was not written to its end, as far as is known.
-  func remove(_ name: String, isUnfinished: Bool = false) {
-    state.withLock { state in
-      state.needed.remove(name)
-      // Everything goes, or has gone.
-      if state.isEnded { return }
-      state.toRemove.append(name)
-      if state.remover == nil { state.remover = Task { await self.removeQueued() } }
-      guard isUnfinished else { return }
-      state.hasUnfinished = true
-      if state.sweeper == nil { state.sweeper = Task { await self.sweep() } }
-    }
-  }
-
-  private func removeQueued() async {
-    var (pause, size) = (patience.firstPause, Self.largestBatch)
-    while true {
-      let batch = state.withLock { state in
-        // Under the lock in which `remove` looks for this task.
-        if state.toRemove.isEmpty { state.remover = nil }
-        return Array(state.toRemove.prefix(size))
-      }
-      if batch.isEmpty { return }
-      do {
-        try await place.remove(batch)
-        state.withLock { $0.toRemove.removeFirst(batch.count) }
-        (pause, size) = (patience.firstPause, min(Self.largestBatch, size * 10))
-      } catch {
-        if Task.isCancelled { return }
-        if pause == patience.firstPause { report("what is not needed any more can't be removed yet", error) }
-        // One that can't be removed ends up alone, behind all others.
-        state.withLock { state in
-          state.toRemove.removeFirst(batch.count)
-          state.toRemove += batch
-        }
-        size = max(1, size / 10)
-        guard (try? await Task.sleep(for: pause)) != nil else { return }
-        pause = min(patience.longestPause, pause * 2)
-      }
-    }
-  }
-
-  /// Removes what remains of writes that failed; apart from the queue, for which this is nothing to wait for.
-  private func sweep() async {
-    var pause = patience.firstPause
-    while true {
-      let isDone = state.withLock { state in
-        // Under the lock in which `remove` looks for this task.
-        if !state.hasUnfinished { state.sweeper = nil }
-        defer { state.hasUnfinished = false }
-        return !state.hasUnfinished
-      }
-      if isDone { return }
-      do {
-        try await removeUnfinished()
-        pause = patience.firstPause
-      } catch {
-        if Task.isCancelled { return }
-        if pause == patience.firstPause { report("what remains of failed writes can't be removed yet", error) }
-        state.withLock { $0.hasUnfinished = true }
-        guard (try? await Task.sleep(for: pause)) != nil else { return }
-        pause = min(patience.longestPause, pause * 2)
-      }
-    }
-  }
-
-  /// Removes in the background what other runs of this host have left; until that has worked, or the end.
-  func clean() {
-    state.withLock { state in
-      guard !state.isEnded, state.cleaner == nil else { return }
-      state.cleaner = Task {
-        var pause = patience.firstPause
-        while !Task.isCancelled {
-          do {
-            return try await removeUnneeded()
-          } catch {
-            if Task.isCancelled { return }
-            if pause == patience.firstPause { report("what an earlier run left there can't be removed yet", error) }
-            try? await Task.sleep(for: pause)
-            pause = min(patience.longestPause, pause * 2)
-          }
-        }
-      }
-    }
-  }
-
-  private func removeUnneeded() async throws {
-    // First the list: what is begun after it is needed, or will be removed by who began it.
-    let names = try await place.items().map(\.name)
-    let (needed, keepsInstance) = state.withLock { ($0.needed, $0.keepsInstance) }
-    let stale = names.filter {
-      !needed.contains($0) && !(keepsInstance && SpillItemName($0)?.instance == instance)
-    }
-    var failure: (any Error)?
-    for start in stride(from: 0, to: stale.count, by: Self.largestBatch) {
-      do {
-        try await place.remove(Array(stale[start..<min(stale.count, start + Self.largestBatch)]))
-      } catch {
-        try Task.checkCancellation()
-        failure = failure ?? error
-      }
-    }
-    try await removeUnfinished()
-    if let failure { throw failure }
-  }
-
-  private func removeUnfinished() async throws {
-    try await place.removeUnfinished { name in self.state.withLock { $0.needed.contains(name) } }
-  }
-
-  private func report(_ what: String, _ error: any Error) {
-    trouble(MobulaError(.unavailable, "At \(place.title) \(what): \(Self.reason(error))."))
-  }
-
-  // MARK: Start and end
-
-  /// The objects that an earlier run of this instance left, for a store that has started again. What is damaged is
-  /// told as trouble, and lost. What could not be looked at in time is told too; it stays where it is for the next
-  /// run.
-  func recover() -> [RemoteObject] {
-    let deadline = ContinuousClock.now + patience.recover
-    let listed = wait(until: deadline) { [place, patience] in
-      while true {
-        do {
-          return try await place.items()
-        } catch {
-          if Task.isCancelled || ContinuousClock.now + patience.firstPause > deadline { throw error }
-          try await Task.sleep(for: patience.firstPause)
-        }
-      }
-    }
-    guard case .success(let items) = listed else {
-      state.withLock { $0.keepsInstance = true }
-      var error = MobulaError(.deadlineExceeded, "it did not answer in time")
-      if case .failure(let failure) = listed { error = failure }
-      report("what this host has spilled can't be listed, and stays until its store starts again", error)
-      return []
-    }
-    let own = items.filter { SpillItemName($0.name)?.instance == instance }
-    let examined = Mutex<[String: Examined]>([:])
-    _ = wait(until: deadline) { [self] in
-      var rest = own
-      while true {
-        rest = await examine(rest) { name, result in examined.withLock { $0[name] = result } }
-        if rest.isEmpty { return }
-        try await Task.sleep(for: patience.firstPause)
-      }
-    }
-    return recovered(own, examined.withLock { $0 })
-  }
-
-  /// What is known of an item that was read.
-  private enum Examined {
-    case intact(RemoteObject)
-    case damaged
-  }
-
-  /// Settles what becomes of each of this instance's items.
-  private func recovered(_ own: [SpillItem], _ examined: [String: Examined]) -> [RemoteObject] {
-    var found: [ObjectID: RemoteObject] = [:]
-    var (needed, unread, damaged): (Set<String>, Set<ObjectID>, Set<ObjectID>) = ([], [], [])
-    for item in own {
-      let object = SpillItemName(item.name)!.object
-      switch examined[item.name] {
-      case .intact(let spilled):
-        // Of two copies, one goes.
-        if found[object] != nil { continue }
-        found[object] = spilled
-        needed.insert(item.name)
-      case .damaged: damaged.insert(object)
-      case nil:
-        unread.insert(object)
-        needed.insert(item.name)
-      }
-    }
-    state.withLock { $0.needed.formUnion(needed) }
-    unread.subtract(found.keys)
-    damaged.subtract(found.keys)
-    damaged.subtract(unread)
-    let count = found.count + unread.count + damaged.count
-    if !damaged.isEmpty {
-      report(
-        "\(damaged.count) of \(count) objects of this host are lost",
-        MobulaError(.corrupted, "what was spilled of them is damaged"))
-    }
-    if !unread.isEmpty {
-      report(
-        "\(unread.count) of \(count) objects of this host stay until its store starts again",
-        MobulaError(.deadlineExceeded, "what was spilled of them can't be read in time"))
-    }
-    return found.values.sorted { $0.object < $1.object }
-  }
-
-  /// Reads the items' headers, as many at a time as a place takes well.
-  ///
-  /// - Returns: those that can't be read now.
-  private func examine(
-    _ items: [SpillItem], _ tell: @escaping @Sendable (String, Examined) -> Void
-  ) async -> [SpillItem] {
-    await withTaskGroup(of: SpillItem?.self) { group in
-      var failed: [SpillItem] = []
-      for (number, item) in items.enumerated() {
-        if number >= 16, case let item?? = await group.next() { failed.append(item) }
-        group.addTask {
-          guard let result = try? await self.examined(item) else { return item }
-          tell(item.name, result)
-          return nil
-        }
-      }
-      for await case let item? in group { failed.append(item) }
-      return failed
-    }
-  }
-
-  /// - Throws: when nothing can be said of the item.
-  private func examined(_ item: SpillItem) async throws -> Examined {
-    // The way here may have damaged it once.
-    for _ in 1...2 {
-      do {
-        return .intact(try await examine(item))
-      } catch let error as MobulaError where error.code == .corrupted {}
-    }
-    return .damaged
-  }
-
-  /// Reads an item's header.
-  ///
-  /// - Throws: `MobulaError`: `corrupted` when it came, and can't be what was written.
-  private func examine(_ item: SpillItem) async throws -> RemoteObject {
-    let title = "\(item.name) in \(place.title)"
-    guard item.size >= SpillHeader.alignment else { throw SpillHeader.damaged(title, "it has \(item.size) bytes only") }
-    var bytes = try await bytes(of: item, 0..<SpillHeader.alignment)
-    let length = try SpillHeader.length(ofPrefix: bytes, fileSize: item.size, file: title)
-    if length > bytes.count { bytes += try await self.bytes(of: item, bytes.count..<length) }
-    let header = try SpillHeader(decoding: bytes, fileSize: item.size, file: title)
-    guard header.object == SpillItemName(item.name)?.object else {
-      throw SpillHeader.damaged(title, "it holds another object")
-    }
-    return RemoteObject(item: item, header: header)
-  }
-
-  private func bytes(of item: SpillItem, _ range: Range<Int>) async throws -> [UInt8] {
-    let bytes = Mutex([UInt8](repeating: 0, count: range.count))
-    do {
-      try await place.read(item, range) { offset, piece in
-        try bytes.withLock { bytes throws(MobulaError) in
-          guard offset >= range.lowerBound, offset - range.lowerBound + piece.count <= bytes.count else {
-            throw MobulaError(.protocolViolation, "More bytes came from a spill place than were asked for.")
-          }
-          bytes.replaceSubrange(offset - range.lowerBound..<offset - range.lowerBound + piece.count, with: piece)
-        }
-      }
-    } catch let error as MobulaError where error.code == .corrupted {
-      // On the way here: of the item it says nothing.
-      throw MobulaError(.unavailable, error.message)
-    }
-    return bytes.withLock { $0 }
-  }
-
-  /// The end begins: nothing is written any more, and whoever waits gets an error.
-  func end() {
-    let tasks = state.withLock { state in
-      state.isEnded = true
-      return Array(state.running.values) + [state.remover, state.sweeper, state.cleaner].compactMap { $0 }
-    }
-    for task in tasks { task.cancel() }
-  }
-
-  /// The orderly end of a store: removes everything that is there, in the time that there is.
-  ///
-  /// - Parameter limit: when it must be over, even if that is sooner.
-  func removeAll(until limit: ContinuousClock.Instant? = nil) {
-    end()
-    state.withLock { state in
-      state.needed = []
-      state.keepsInstance = false
-    }
-    let deadline = ContinuousClock.now + patience.removeAll
-    let result = wait(until: min(deadline, limit ?? deadline), isLast: true) { try await self.removeUnneeded() }
-    switch result {
-    case .success: return
-    case .failure(let error): report("what this host spilled stays until it starts again", error)
-    case nil:
-      report(
-        "what this host spilled stays until it starts again", MobulaError(.deadlineExceeded, "it is not fast enough"))
-    }
-  }
-
   // MARK: Waiting
 
   /// Blocks until `body` has ended; `nil` at the deadline, or after `end`, with `body` cancelled.
   ///
   /// - Parameter isLast: whether it may run after `end`.
-  private func wait<Value: Sendable>(
+  func wait<Value: Sendable>(
     until deadline: ContinuousClock.Instant, isLast: Bool = false, _ body: @escaping @Sendable () async throws -> Value
   ) -> Result<Value, MobulaError>? {
     let outcome = Monitor<Result<Value, MobulaError>?>(nil)
@@ -514,7 +222,7 @@ final class RemoteSpill: Sendable {
   }
 
   /// An error's sentence, as a part of another.
-  private static func reason(_ error: any Error) -> String {
+  static func reason(_ error: any Error) -> String {
     let text = (error as? MobulaError)?.message ?? "\(error)"
     return text.hasSuffix(".") ? String(text.dropLast()) : text
   }

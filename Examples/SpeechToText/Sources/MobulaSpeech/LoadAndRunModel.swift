@@ -74,7 +74,7 @@ distributed actor LoadAndRunModel: RemoteActor {
     let mapping = ContinuousClock.now
     recogniser = try SpeechRecogniser(NormalisedModel(bytes: owner.bytes, owner: owner))
     map = seconds(since: mapping)
-    // What reading the vocabulary took goes back to the system: actors share little else than what they don't have.
+    // What reading the vocabulary took goes back to the system: many actors may be on one host.
     malloc_trim(0)
   }
 

@@ -52,7 +52,10 @@ struct TranscribeCommand: AsyncParsableCommand {
   }
 
   @concurrent func run() async throws {
-    for file in files { _ = try AudioSamples.checked(path: file) }
+    // Before anything is started for them.
+    for file in files where !FileManager.default.isReadableFile(atPath: file) {
+      throw SpeechError(.badAudio, "\(file) can't be read: give the path of an audio file.")
+    }
     let cluster = try await model.connect()
     do {
       let prepared = try await model.prepare(on: cluster)
@@ -126,14 +129,4 @@ func subRipTime(_ seconds: Double) -> String {
   let (hours, minutes) = (milliseconds / 3_600_000, milliseconds / 60_000 % 60)
   return
     "\(padded(hours, 2)):\(padded(minutes, 2)):\(padded(milliseconds / 1000 % 60, 2)),\(padded(milliseconds % 1000, 3))"
-}
-
-extension AudioSamples {
-  /// Whether there is such a file, before anything is started for it.
-  static func checked(path: String) throws -> String {
-    guard FileManager.default.isReadableFile(atPath: path) else {
-      throw SpeechError(.badAudio, "\(path) can't be read: give the path of an audio file.")
-    }
-    return path
-  }
 }
