@@ -22,6 +22,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let log = Target.Dependency.product(name: "Logging", package: "swift-log")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let http = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -44,6 +45,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
@@ -54,7 +56,8 @@ let package = Package(
     library("MobulaStore", ["MobulaCore", "CMobula"]),
     library("MobulaTransfer", ["MobulaCore", "MobulaWire", "CMobula"]),
     library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, nioSSL, http, crypto]),
-    library("MobulaHead", ["MobulaCore", "MobulaWire", log]),
+    library("MobulaJournal", ["MobulaCore", grdb, log]),
+    library("MobulaHead", ["MobulaCore", "MobulaWire", "MobulaJournal", log]),
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),

@@ -1,0 +1,2 @@
+internal import GRDB
+internal import MobulaCore
