@@ -87,7 +87,8 @@ let package = Package(
     tests(
       "MobulaS3Tests",
       ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaTestKit", "MobulaWire", crypto, nioCore, nioHTTP, http]),
-    tests("MobulaHeadTests", ["MobulaHead", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
+    tests("MobulaJournalTests", ["MobulaJournal", "MobulaCore", grdb]),
+    tests("MobulaHeadTests", ["MobulaHead", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.

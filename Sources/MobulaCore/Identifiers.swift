@@ -88,6 +88,8 @@ public enum LeaseTag {}
 public enum ActorTag {}
 public enum ClusterTag {}
 public enum ObjectTag {}
+public enum NonceTag {}
+public enum JobSecretTag {}
 
 /// A compute instance. Given or made at start, never the machine's own id:
 /// two emulated hosts on one machine are two hosts.
@@ -100,6 +102,11 @@ public typealias RemoteActorID = Identifier<ActorTag>
 public typealias ClusterID = Identifier<ClusterTag>
 /// Immutable bytes in the stores of a cluster. The first 32 bits are its job.
 public typealias ObjectID = Identifier<ObjectTag>
+
+/// Drawn by a process at its start: two processes that use one identifier differ in it, whatever their clocks say.
+public typealias ProcessNonce = Identifier<NonceTag>
+/// What a driver proves with that a job is its own, also at a head that was restarted. From the system's random numbers.
+public typealias JobSecret = Identifier<JobSecretTag>
 
 /// All that one driver started. The head gives them out, from 1; 0 stands for
 /// the command line, whose objects have names.

@@ -1,0 +1,241 @@
+internal import Foundation
+internal import GRDB
+internal import Glibc
+package import MobulaCore
+internal import Synchronization
+
+/// The journal in a file of SQLite's, with write-ahead logging, synced at every commit.
+///
+/// What waits while one transaction is written goes into the next one together (*group commit*), so that a slow disk
+/// costs each caller one or two of its syncs, and never the sum of all.
+package final class SQLiteJournal: Journal {
+  private typealias Commit = (records: [JournalRecord], done: @Sendable (Result<Void, MobulaError>) -> Void)
+
+  private struct Queue {
+    var waiting: [Commit] = []
+    var isWriting = false
+    var isClosed = false
+  }
+
+  private let path: String
+  private let database: DatabaseQueue
+  private let queue = Mutex(Queue())
+  /// Held while the file is open, and for `close` to let go of.
+  private let lock: Mutex<CInt?>
+
+  /// Opens the file, or makes it, for this process alone.
+  ///
+  /// - Throws: `MobulaError`: `alreadyExists` while another process has it open, `corrupted` when it is damaged or no
+  ///   journal, `mismatch` when a newer build has written it, `inputOutput` when it can't be opened.
+  package convenience init(path: String) throws(MobulaError) { try self.init(path: path, maximumPages: nil) }
+
+  /// - Parameter maximumPages: what a test takes for the size of the disk.
+  init(path: String, maximumPages: Int?) throws(MobulaError) {
+    self.path = path
+    let lock = try Self.lock(path)
+    do {
+      database = try Self.open(path, maximumPages: maximumPages)
+    } catch {
+      Glibc.close(lock)
+      throw Self.opening(path, error)
+    }
+    self.lock = Mutex(lock)
+  }
+
+  deinit {
+    // SQLite's own descriptors first, so that nobody opens the file in between.
+    try? database.close()
+    lock.withLock { lock in if let lock { Glibc.close(lock) } }
+  }
+
+  // MARK: Opening
+
+  /// The lock is on a file of its own: closing a descriptor of the journal's would end SQLite's locks.
+  private static func lock(_ path: String) throws(MobulaError) -> CInt {
+    let descriptor = try systemCall("\(path).lock can't be opened") {
+      Glibc.open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    }
+    if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
+    Glibc.close(descriptor)
+    throw MobulaError(
+      .alreadyExists, "Another head has the journal \(path) open: stop it first, or choose another folder with --state."
+    )
+  }
+
+  private static func open(_ path: String, maximumPages: Int?) throws -> DatabaseQueue {
+    var configuration = Configuration()
+    configuration.busyMode = .timeout(5)
+    configuration.journalMode = .wal
+    configuration.prepareDatabase { db in
+      // A backup reads while we write; we never read what it has.
+      try db.execute(sql: "PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
+      if let maximumPages { try db.execute(sql: "PRAGMA max_page_count = \(maximumPages)") }
+    }
+    try makePrivate(path)
+    let database = try DatabaseQueue(path: path, configuration: configuration)
+    let migrator = SQLiteSchema.migrator
+    try database.read { db in try check(db, migrator) }
+    try migrator.migrate(database)
+    return database
+  }
+
+  /// Job secrets are for nobody else. SQLite gives its other files the mode of this one.
+  private static func makePrivate(_ path: String) throws {
+    let descriptor = try systemCall("\(path) can't be opened") {
+      Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    }
+    fchmod(descriptor, 0o600)
+    Glibc.close(descriptor)
+  }
+
+  private static func check(_ db: Database, _ migrator: DatabaseMigrator) throws {
+    let application = try Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0
+    let isEmpty = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_schema") == 0
+    guard application == SQLiteSchema.applicationID || isEmpty && application == 0 else {
+      throw MobulaError(.corrupted, "it is another program's")
+    }
+    if try migrator.hasBeenSuperseded(db) {
+      throw MobulaError(.mismatch, "a newer build of Mobula has written it")
+    }
+    let findings = try String.fetchAll(db, sql: "PRAGMA quick_check(1)")
+    guard findings == ["ok"] else { throw MobulaError(.corrupted, findings.first ?? "no finding") }
+  }
+
+  /// The sentence, with the way out, for what made opening fail.
+  private static func opening(_ path: String, _ error: any Error) -> MobulaError {
+    let wayOut = "`mobula head recover` makes a new one from what the hosts know"
+    switch error {
+    case let error as MobulaError where error.code == .mismatch:
+      return MobulaError(.mismatch, "The journal \(path) can't be used, since \(error.message): start that build.")
+    case let error as MobulaError where error.code == .corrupted:
+      return MobulaError(.corrupted, "The journal \(path) can't be used (\(error.message)): \(wayOut).")
+    case let error as MobulaError: return error
+    case let error as DatabaseError
+    where [.SQLITE_CORRUPT, .SQLITE_NOTADB].contains(error.resultCode) || error.resultCode == .SQLITE_ERROR:
+      return MobulaError(
+        .corrupted, "The journal \(path) can't be used (\(error.message ?? error.resultCode.description)): \(wayOut).")
+    case let error as DatabaseError:
+      return MobulaError(
+        .inputOutput,
+        "The journal \(path) can't be opened (\(error.message ?? error.resultCode.description)): check the folder, its disk and its owner."
+      )
+    default: return MobulaError(.inputOutput, "The journal \(path) can't be opened: \(error).")
+    }
+  }
+
+  // MARK: Reading
+
+  package func load() async throws(MobulaError) -> JournalState {
+    do {
+      return try await database.read { db in try SQLiteSchema.read(db) }
+    } catch {
+      throw Self.opening(path, error)
+    }
+  }
+
+  /// Writes all that is committed into a new file, while a head may go on writing: a journal like this one.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when there is no journal, `alreadyExists` when the file is there.
+  package static func back(up path: String, to file: String) async throws(MobulaError) {
+    guard access(path, F_OK) == 0 else {
+      throw MobulaError(.notFound, "There is no journal \(path): a head keeps one, on its own machine.")
+    }
+    let descriptor = Glibc.open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    if descriptor < 0 {
+      let number = currentErrno()
+      if number == EEXIST {
+        throw MobulaError(.alreadyExists, "\(file) is there already: choose another file for the backup.")
+      }
+      throw MobulaError.system("\(file) can't be made", number: number)
+    }
+    Glibc.close(descriptor)
+    var isComplete = false
+    defer { if !isComplete { unlink(file) } }
+    do {
+      var configuration = Configuration()
+      configuration.busyMode = .timeout(5)
+      let database = try DatabaseQueue(path: path, configuration: configuration)
+      try await database.read { db in try check(db, SQLiteSchema.migrator) }
+      try await database.vacuum(into: file)
+      try database.close()
+      isComplete = true
+    } catch let error as DatabaseError
+      where [.SQLITE_FULL, .SQLITE_IOERR, .SQLITE_CANTOPEN].contains(error.resultCode)
+    {
+      throw MobulaError(.inputOutput, "\(file) can't be written (\(error.message ?? error.resultCode.description)).")
+    } catch {
+      throw opening(path, error)
+    }
+  }
+
+  // MARK: Writing
+
+  package func append(_ records: [JournalRecord], done: @escaping @Sendable (Result<Void, MobulaError>) -> Void) {
+    let starts = queue.withLock { queue -> Bool? in
+      if queue.isClosed { return nil }
+      queue.waiting.append((records, done))
+      defer { queue.isWriting = true }
+      return !queue.isWriting
+    }
+    guard let starts else {
+      return done(.failure(MobulaError(.unavailable, "The head is stopping: try again when it is back.")))
+    }
+    if starts { database.asyncWriteWithoutTransaction { db in self.write(db) } }
+  }
+
+  /// Writes until nothing waits, on the database's own queue.
+  private func write(_ db: Database) {
+    while true {
+      let group = queue.withLock { queue -> [Commit] in
+        defer { queue.waiting = [] }
+        if queue.waiting.isEmpty { queue.isWriting = false }
+        return queue.waiting
+      }
+      if group.isEmpty { return }
+      do {
+        try db.inTransaction(.immediate) {
+          for commit in group { for record in commit.records { try SQLiteSchema.write(record, db) } }
+          return .commit
+        }
+        for commit in group { commit.done(.success(())) }
+      } catch {
+        fail(group, failure(error))
+      }
+    }
+  }
+
+  /// What was decided before the failure was known counts on what failed.
+  private func fail(_ group: [Commit], _ error: MobulaError) {
+    var group = group
+    while !group.isEmpty {
+      for commit in group { commit.done(.failure(error)) }
+      group = queue.withLock { queue in
+        defer { queue.waiting = [] }
+        return queue.waiting
+      }
+    }
+  }
+
+  private func failure(_ error: any Error) -> MobulaError {
+    let error = error as? DatabaseError
+    let reason = error.map { $0.message ?? $0.resultCode.description } ?? "unknown"
+    if error?.resultCode == .SQLITE_FULL {
+      return MobulaError(.full, "The disk of the head's journal \(path) is full: make room there, and try again.")
+    }
+    return MobulaError(
+      .inputOutput, "The head's journal \(path) can't be written (\(reason)): mend its disk, and try again.")
+  }
+
+  package func close() async {
+    queue.withLock { $0.isClosed = true }
+    // After what is being written, on the same queue.
+    try? await database.writeWithoutTransaction { db in
+      _ = try db.checkpoint(.truncate)
+    }
+    try? database.close()
+    lock.withLock { lock in
+      if let lock { Glibc.close(lock) }
+      lock = nil
+    }
+  }
+}

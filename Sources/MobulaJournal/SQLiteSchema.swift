@@ -1,0 +1,174 @@
+internal import Foundation
+internal import GRDB
+internal import MobulaCore
+
+/// The tables of a journal's file, and how older ones become newer ones.
+///
+/// Identifiers, nonces and names are BLOBs: SQLite compares bytes, and so do we. Numbers of 64 bits without sign are
+/// kept as SQLite's signed ones with the same bits. Each row ends with the CRC32C of what is before it, since SQLite
+/// finds damage in its own structure only.
+enum SQLiteSchema {
+  /// "Mobu": what tells our files from other programs'.
+  static let applicationID: Int32 = 0x4D6F_6275
+
+  static var migrator: DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    // What was released is never changed: new tables and columns come with a migration of their own.
+    migrator.registerMigration("1: hosts, pods, jobs, names") { db in
+      try db.execute(
+        sql: """
+          CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID;
+          CREATE TABLE host(id BLOB PRIMARY KEY, nonce BLOB NOT NULL, incarnation INTEGER NOT NULL,
+            session INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL,
+            checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+          CREATE TABLE pod(id BLOB PRIMARY KEY, host BLOB NOT NULL, nonce BLOB NOT NULL,
+            incarnation INTEGER NOT NULL, session INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL,
+            checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+          CREATE TABLE job(id INTEGER PRIMARY KEY, secret BLOB NOT NULL, state INTEGER NOT NULL, program BLOB,
+            checksum INTEGER NOT NULL) STRICT;
+          CREATE TABLE object_name(name BLOB PRIMARY KEY, object BLOB NOT NULL, kind INTEGER NOT NULL, claim INTEGER,
+            checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+          PRAGMA application_id = \(applicationID);
+          """)
+    }
+    return migrator
+  }
+
+  /// The columns of each table, without the checksum, the key first.
+  static let columns: [(table: String, columns: [String])] = [
+    ("meta", ["key", "value"]),
+    ("host", ["id", "nonce", "incarnation", "session", "state", "name", "since"]),
+    ("pod", ["id", "host", "nonce", "incarnation", "session", "state", "name"]),
+    ("job", ["id", "secret", "state", "program"]),
+    ("object_name", ["name", "object", "kind", "claim"]),
+  ]
+
+  private static let insertions: [String: String] = Dictionary(
+    uniqueKeysWithValues: columns.map { table, columns in
+      let names = (columns + ["checksum"]).joined(separator: ", ")
+      let places = Array(repeating: "?", count: columns.count + 1).joined(separator: ", ")
+      return (table, "INSERT OR REPLACE INTO \(table)(\(names)) VALUES(\(places))")
+    })
+
+  // MARK: Writing
+
+  static func write(_ record: JournalRecord, _ db: Database) throws {
+    switch record {
+    case .cluster(let cluster): try insert("meta", ["cluster".databaseValue, blob(cluster)], db)
+    case .recovering(let isRecovering):
+      try insert("meta", ["recovering".databaseValue, blob(UInt64(isRecovering ? 1 : 0))], db)
+    case .epoch(let epoch): try insert("meta", ["epoch".databaseValue, blob(epoch)], db)
+    case .counter(let counter, let limit):
+      try insert("meta", ["counter \(counter.rawValue)".databaseValue, blob(limit)], db)
+    case .host(let host):
+      try insert(
+        "host",
+        [
+          blob(host.host), blob(host.nonce), integer(host.incarnation), integer(host.session),
+          integer(UInt64(host.state.rawValue)), host.name.databaseValue, integer(host.since),
+        ], db)
+    case .hostForgotten(let host): try delete("host", "id", blob(host), db)
+    case .pod(let pod):
+      try insert(
+        "pod",
+        [
+          blob(pod.pod), blob(pod.host), blob(pod.nonce), integer(pod.incarnation), integer(pod.session),
+          integer(UInt64(pod.state.rawValue)), pod.name.databaseValue,
+        ], db)
+    case .podForgotten(let pod): try delete("pod", "id", blob(pod), db)
+    case .job(let job):
+      try insert(
+        "job",
+        [
+          integer(UInt64(job.job.number)), blob(job.secret), integer(UInt64(job.state.rawValue)),
+          job.program.map { blob($0) } ?? .null,
+        ], db)
+    case .jobForgotten(let job): try delete("job", "id", integer(UInt64(job.number)), db)
+    case .name(let name):
+      let (kind, claim): (UInt64, DatabaseValue) =
+        switch name.known.kind {
+        case .given: (1, .null)
+        case .url(let claim): (2, integer(claim))
+        case .version: (3, .null)
+        }
+      try insert(
+        "object_name", [blob(Array(name.name.utf8)), blob(name.known.object), integer(kind), claim], db)
+    case .nameRemoved(let name): try delete("object_name", "name", blob(Array(name.utf8)), db)
+    }
+  }
+
+  private static func insert(_ table: String, _ values: [DatabaseValue], _ db: Database) throws {
+    let statement = try db.cachedStatement(sql: insertions[table]!)
+    try statement.execute(
+      arguments: StatementArguments(values + [Int64(SQLiteRow.checksum(table, values)).databaseValue]))
+  }
+
+  private static func delete(_ table: String, _ column: String, _ key: DatabaseValue, _ db: Database) throws {
+    try db.cachedStatement(sql: "DELETE FROM \(table) WHERE \(column) = ?").execute(arguments: [key])
+  }
+
+  // MARK: Reading
+
+  /// - Throws: `DatabaseError`, or `MobulaError` (`corrupted`) for a row that no head wrote so.
+  static func read(_ db: Database) throws -> JournalState {
+    var state = JournalState()
+    for (table, columns) in columns {
+      let rows = try Row.fetchCursor(
+        db, sql: "SELECT \((columns + ["checksum"]).joined(separator: ", ")) FROM \(table)")
+      while let row = try rows.next() {
+        var row = try SQLiteRow(table, row, count: columns.count)
+        if let record = try record(table, &row) { state.apply(record) }
+      }
+    }
+    return state
+  }
+
+  private static func record(_ table: String, _ row: inout SQLiteRow) throws -> JournalRecord? {
+    switch table {
+    case "meta":
+      switch try row.text() {
+      case "cluster": return .cluster(try row.identifier())
+      case "epoch": return .epoch(try row.number64())
+      case "recovering": return .recovering(try row.number64() != 0)
+      case let key:
+        guard key.hasPrefix("counter "), let counter = UInt8(key.dropFirst(8)).flatMap(JournalCounter.init) else {
+          return nil
+        }
+        return .counter(counter, limit: try row.number64())
+      }
+    case "host":
+      return .host(
+        HostRecord(
+          host: try row.identifier(), nonce: try row.identifier(), incarnation: try row.integer(),
+          session: try row.integer(), state: try row.state(), name: try row.text(), since: try row.integer()))
+    case "pod":
+      return .pod(
+        PodRecord(
+          pod: try row.identifier(), host: try row.identifier(), nonce: try row.identifier(),
+          incarnation: try row.integer(), session: try row.integer(), state: try row.state(), name: try row.text()))
+    case "job":
+      guard let number = UInt32(exactly: try row.integer()) else { throw row.damage }
+      return .job(
+        JobRecord(
+          job: JobID(number), secret: try row.identifier(), state: try row.state(), program: try row.bytesOrNull()))
+    default:
+      let name = String(decoding: try row.bytes(), as: UTF8.self)
+      let object: ObjectID = try row.identifier()
+      switch try row.integer() {
+      case 1: return .name(NameRecord(name, KnownName(object, .given)))
+      case 2: return .name(NameRecord(name, KnownName(object, .url(claim: try row.integer()))))
+      case 3: return .name(NameRecord(name, KnownName(object, .version)))
+      default: throw row.damage
+      }
+    }
+  }
+
+  // MARK: Values
+
+  private static func integer(_ number: UInt64) -> DatabaseValue { Int64(bitPattern: number).databaseValue }
+  private static func blob(_ bytes: [UInt8]) -> DatabaseValue { Data(bytes).databaseValue }
+  private static func blob(_ number: UInt64) -> DatabaseValue { blob(bytes(number)) }
+  private static func blob<Tag>(_ id: Identifier<Tag>) -> DatabaseValue { blob(bytes(id.high) + bytes(id.low)) }
+  private static func bytes(_ number: UInt64) -> [UInt8] { withUnsafeBytes(of: number.bigEndian) { Array($0) } }
+}

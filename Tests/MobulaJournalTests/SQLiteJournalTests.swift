@@ -1,0 +1,241 @@
+import Foundation
+import GRDB
+import MobulaCore
+import Testing
+
+@testable import MobulaJournal
+
+@Suite struct SQLiteJournalTests {
+  /// Runs `body` with the path of a journal in a folder of its own.
+  private func withJournal(_ body: (String) async throws -> Void) async throws {
+    let folder = try makeTemporaryDirectory("journal")
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    try await body(folder + "/journal.sqlite")
+  }
+
+  private static func name(_ number: Int) -> JournalRecord {
+    .name(NameRecord("name \(number)", KnownName(ObjectID(high: 1, low: UInt64(number)), .given)))
+  }
+
+  /// One of each kind, with the values at the ends of their ranges.
+  private static let all: [JournalRecord] = [
+    .cluster(ClusterID(high: .max, low: 1)), .recovering(true), .epoch(.max), .counter(.jobs, limit: 1024),
+    .counter(.claims, limit: 1 << 63),
+    .host(HostRecord(host: HostID(high: 1, low: 2), nonce: .random(), incarnation: 3, name: "a")),
+    .host(
+      HostRecord(
+        host: HostID(high: 1, low: 3), nonce: .random(), incarnation: .max, session: .max, state: .retired,
+        name: "b \u{0} \u{1F41F}", since: 9)),
+    .pod(
+      PodRecord(
+        pod: PodID(high: 5, low: 6), host: HostID(high: 1, low: 2), nonce: .random(), incarnation: 2, session: 1,
+        state: .absent, name: "")),
+    .job(JobRecord(job: JobID(.max), secret: .random(), state: .ended, program: [0, 255])),
+    .job(JobRecord(job: JobID(1), secret: .random())),
+    .name(NameRecord("caf\u{e9}", KnownName(ObjectID(high: 1, low: 1), .given))),
+    .name(NameRecord("cafe\u{301}", KnownName(ObjectID(high: 1, low: 2), .url(claim: .max)))),
+    .name(NameRecord("s3://b/k#\"1\"", KnownName(ObjectID(high: 1, low: 3), .version))),
+  ]
+
+  @Test func whatIsCommittedIsFound() async throws {
+    try await withJournal { path in
+      var expected = JournalState()
+      var journal = try SQLiteJournal(path: path)
+      #expect(try await journal.load().isEmpty)
+      for records in [
+        Self.all,
+        [
+          .recovering(false), .jobForgotten(JobID(1)), .nameRemoved("caf\u{e9}"),
+          .hostForgotten(HostID(high: 1, low: 2)),
+        ],
+        [.podForgotten(PodID(high: 5, low: 6)), .job(JobRecord(job: JobID(.max), secret: .random()))], [],
+      ] {
+        expected.apply(records)
+        try await journal.commit(records)
+        #expect(try await journal.load() == expected)
+        await journal.close()
+        journal = try SQLiteJournal(path: path)
+        #expect(try await journal.load() == expected)
+      }
+      #expect(expected.names.count == 2)
+      await journal.close()
+    }
+  }
+
+  @Test func onlyOneHeadHasTheFile() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      let error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: path) }
+      #expect(error?.code == .alreadyExists)
+      await journal.close()
+      await #expect(throws: MobulaError.self) { try await journal.commit([.epoch(1)]) }
+      try await SQLiteJournal(path: path).commit([.epoch(1)])
+      // One that was not closed lets go of it, too.
+      #expect(try await SQLiteJournal(path: path).load().epoch == 1)
+    }
+  }
+
+  @Test func othersFilesAreRefused() async throws {
+    try await withJournal { path in
+      try Data("This is a text, and it is longer than SQLite's header of one hundred bytes.".utf8 + Data(count: 8192))
+        .write(to: URL(filePath: path))
+      var error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: path) }
+      #expect(error?.code == .corrupted && error?.message.contains("mobula head recover") == true)
+      try FileManager.default.removeItem(atPath: path)
+      let other = try DatabaseQueue(path: path)
+      try await other.write { try $0.execute(sql: "CREATE TABLE other(a)") }
+      try other.close()
+      error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: path) }
+      #expect(error?.code == .corrupted && error?.message.contains("another program's") == true)
+    }
+  }
+
+  @Test func aNewerBuildsFileIsRefused() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([.epoch(1)])
+      await journal.close()
+      let other = try DatabaseQueue(path: path)
+      try await other.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES('2: of the future')") }
+      try other.close()
+      let error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: path) }
+      #expect(error?.code == .mismatch && error?.message.contains("newer build") == true)
+    }
+  }
+
+  /// Bytes changed anywhere are found, or change nothing that is read.
+  @Test(arguments: 0..<60 as Range<UInt64>) func damageIsFound(seed: UInt64) async throws {
+    try await withJournal { path in
+      var generator = SeededGenerator(seed: seed)
+      let records = Self.all + (0..<400).map(Self.name)
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit(records)
+      await journal.close()
+      var bytes = try Data(contentsOf: URL(filePath: path))
+      if seed.isMultiple(of: 6) {
+        bytes = bytes.prefix(Int.random(in: 1..<bytes.count, using: &generator))
+      } else {
+        let length = seed.isMultiple(of: 2) ? 1 : 512
+        let start = Int.random(in: 0..<bytes.count - length, using: &generator)
+        for index in start..<start + length { bytes[index] ^= UInt8.random(in: 1...255, using: &generator) }
+      }
+      try bytes.write(to: URL(filePath: path))
+      var expected = JournalState()
+      expected.apply(records)
+      do {
+        let opened = try SQLiteJournal(path: path)
+        #expect(try await opened.load() == expected, "seed \(seed)")
+      } catch let error as MobulaError {
+        #expect([.corrupted, .mismatch].contains(error.code), "seed \(seed): \(error)")
+        #expect(error.message.contains("mobula head recover") || error.code == .mismatch, "seed \(seed): \(error)")
+      }
+    }
+  }
+
+  /// Power is lost while the log is written: its end is cut, or is something else. Commits are there up to some
+  /// point, each of them whole.
+  @Test(arguments: 0..<20 as Range<UInt64>) func aTornLogLosesItsEndOnly(seed: UInt64) async throws {
+    try await withJournal { path in
+      var generator = SeededGenerator(seed: seed)
+      let journal = try SQLiteJournal(path: path)
+      var log = try Data(contentsOf: URL(filePath: path + "-wal")).count
+      var ends: [Int] = []
+      for number in 0..<20 {
+        try await journal.commit([Self.name(2 * number), Self.name(2 * number + 1)])
+        log = try Data(contentsOf: URL(filePath: path + "-wal")).count
+        ends.append(log)
+      }
+      let copy = path + ".torn"
+      try FileManager.default.copyItem(atPath: path, toPath: copy)
+      var bytes = try Data(contentsOf: URL(filePath: path + "-wal"))
+      let cut = Int.random(in: 0...bytes.count, using: &generator)
+      if seed.isMultiple(of: 2) {
+        bytes = bytes.prefix(cut)
+      } else {
+        for index in cut..<bytes.count { bytes[index] = UInt8.random(in: 0...255, using: &generator) }
+      }
+      try bytes.write(to: URL(filePath: copy + "-wal"))
+      let found = try await SQLiteJournal(path: copy).load().names
+      let whole = ends.count { $0 <= cut }
+      #expect(found.count == 2 * whole, "seed \(seed)")
+      #expect((0..<2 * whole).allSatisfy { found[Array("name \($0)".utf8)] != nil })
+      await journal.close()
+    }
+  }
+
+  @Test func aFullDiskFailsUntilThereIsRoom() async throws {
+    try await withJournal { path in
+      var journal = try SQLiteJournal(path: path, maximumPages: 20)
+      var kept = 0
+      let long = String(repeating: "x", count: 3000)
+      let error = await #expect(throws: MobulaError.self) {
+        while kept < 100 {
+          try await journal.commit([.name(NameRecord("\(kept)\(long)", KnownName(ObjectID(high: 1, low: 1), .given)))])
+          kept += 1
+        }
+      }
+      #expect(error?.code == .full && error?.message.contains(path) == true)
+      #expect(kept > 3)
+      #expect(try await journal.load().names.count == kept)
+      // Others that were decided meanwhile fail as well, and are not kept.
+      let failures = await withTaskGroup(of: Bool.self) { [journal] group in
+        for number in 0..<10 {
+          group.addTask {
+            do {
+              try await journal.commit([.name(NameRecord("\(number) \(long)", KnownName(.random(), .given)))])
+              return false
+            } catch { return true }
+          }
+        }
+        return await group.reduce(into: 0) { count, failed in count += failed ? 1 : 0 }
+      }
+      #expect(failures == 10)
+      // Room is made: what is removed has room for others.
+      try await journal.commit([.nameRemoved("0\(long)")])
+      try await journal.commit([.name(NameRecord("again \(long)", KnownName(.random(), .given)))])
+      await journal.close()
+      journal = try SQLiteJournal(path: path)
+      #expect(try await journal.load().names.count == kept)
+    }
+  }
+
+  @Test func aBackupIsAJournal() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      var expected = JournalState()
+      expected.apply(Self.all)
+      try await journal.commit(Self.all)
+      try await SQLiteJournal.back(up: path, to: path + ".backup")
+      try await journal.commit([.nameRemoved("caf\u{e9}")])
+      #expect(try await SQLiteJournal(path: path + ".backup").load() == expected)
+      #expect(try FileManager.default.attributesOfItem(atPath: path + ".backup")[.posixPermissions] as? Int == 0o600)
+      let there = await #expect(throws: MobulaError.self) {
+        try await SQLiteJournal.back(up: path, to: path + ".backup")
+      }
+      #expect(there?.code == .alreadyExists)
+      let missing = await #expect(throws: MobulaError.self) {
+        try await SQLiteJournal.back(up: path + ".none", to: path + ".other")
+      }
+      #expect(missing?.code == .notFound)
+      await journal.close()
+    }
+  }
+
+  /// Many wait for one sync: 64 callers, each with one commit after the other.
+  @Test func callersShareSyncs() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      let start = ContinuousClock.now
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for client in 0..<64 {
+          group.addTask { for number in 0..<40 { try await journal.commit([Self.name(client * 1000 + number)]) } }
+        }
+        try await group.waitForAll()
+      }
+      let took = ContinuousClock.now - start
+      print("journal: \(Int(2560 / (took / .seconds(1)))) commits/s of 64 callers")
+      #expect(try await journal.load().names.count == 2560)
+      await journal.close()
+    }
+  }
+}
