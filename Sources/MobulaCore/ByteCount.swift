@@ -55,9 +55,28 @@ public struct ByteCount: Hashable, Comparable, Sendable, LosslessStringConvertib
   public static func < (a: Self, b: Self) -> Bool { a.bytes < b.bytes }
 }
 
+extension ByteCount {
+  /// The most that is believed of anybody: 1 EiB.
+  package static let largest = ByteCount(1 << 60)
+
+  /// The sum, which stays at the end of what a number can hold: the terms come from outside.
+  package static func + (a: Self, b: Self) -> Self {
+    let (sum, isTooMuch) = a.bytes.addingReportingOverflow(b.bytes)
+    return Self(!isTooMuch ? sum : a.bytes < 0 ? .min : .max)
+  }
+
+  package static func += (a: inout Self, b: Self) { a = a + b }
+}
+
 extension ByteCount: Codable {
+  /// - Throws: `DecodingError` for an amount that nobody has: a negative one, or more than 1 EiB.
   public init(from decoder: any Decoder) throws {
-    bytes = try decoder.singleValueContainer().decode(Int.self)
+    let container = try decoder.singleValueContainer()
+    bytes = try container.decode(Int.self)
+    guard 0...Self.largest.bytes ~= bytes else {
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "\(bytes) can't be an amount of bytes: there are 0 to 2^60 of them")
+    }
   }
 
   public func encode(to encoder: any Encoder) throws {

@@ -118,6 +118,13 @@ public struct JobID: Hashable, Sendable, Codable, Comparable, CustomStringConver
   /// The job of what the command line puts and fetches.
   public static let commandLine = JobID(0)
 
+  /// The highest number that a head believes from others, who may be wrong: half of all that there are, so that a
+  /// head that counts on from it never comes to the end.
+  package static let highestBelieved = JobID(1 << 31 - 1)
+
+  /// The job after this one; `nil` after the last that there is a number for.
+  package var next: JobID? { number < .max ? JobID(number + 1) : nil }
+
   public var description: String { "\(number)" }
   public static func < (a: Self, b: Self) -> Bool { a.number < b.number }
 

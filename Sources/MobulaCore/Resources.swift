@@ -86,6 +86,12 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
     set { amounts[name] = newValue == .zero ? nil : newValue }
   }
 
+  /// The largest amount of one resource that books add up without overflow, in ten-thousandths.
+  private static let largestAmount = 250_000_000_000_000_000
+
+  /// Whether the amounts, which come from outside, are neither negative nor absurd.
+  package var arePlausible: Bool { amounts.values.allSatisfy { 0...Self.largestAmount ~= $0.tenThousandths } }
+
   /// Whether all of `demand` fits into what is here.
   public func covers(_ demand: Resources) -> Bool {
     demand.amounts.allSatisfy { self[$0.key] >= $0.value }

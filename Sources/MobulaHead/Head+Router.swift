@@ -1,4 +1,3 @@
-internal import Glibc
 internal import MobulaCore
 internal import MobulaWire
 
@@ -21,7 +20,9 @@ extension Head {
     router.on(HeadAPI.registerPod) { request, connection in
       try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
     }
-    router.on(HeadAPI.startJob) { _, connection in self.perform { $0.startJob(on: connection) } }
+    router.on(HeadAPI.startJob) { _, connection in
+      try self.attempt { state throws(MobulaError) in try state.startJob(on: connection) }
+    }
   }
 
   private func answerObjects(_ router: inout RPCRouter) {
@@ -53,8 +54,7 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.claim) { request, connection in
-      let time = wallClockMicroseconds()
-      return try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection, time: time) }
+      try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection) }
     }
     router.on(HeadAPI.takePart) { request, connection in
       try await self.answer(as: { .part($0) }) { state, id throws(MobulaError) in
@@ -155,11 +155,4 @@ extension Head {
         state.scheduler.returned(request.lease, workerIsReusable: request.workerIsReusable, at: self.now))
     }
   }
-}
-
-/// Microseconds since 1970.
-private func wallClockMicroseconds() -> UInt64 {
-  var time = timespec()
-  clock_gettime(CLOCK_REALTIME, &time)
-  return UInt64(max(time.tv_sec, 0)) * 1_000_000 + UInt64(time.tv_nsec / 1000)
 }

@@ -69,8 +69,12 @@ extension HeadState {
     return connection
   }
 
-  mutating func startJob(on connection: RPCConnection) -> JobReply {
-    lastJob = JobID(lastJob.number + 1)
+  /// - Throws: `MobulaError` (`full`) when the cluster has used up all numbers.
+  mutating func startJob(on connection: RPCConnection) throws(MobulaError) -> JobReply {
+    guard let next = lastJob.next else {
+      throw MobulaError(.full, "This cluster has given out every number that a job can have: start another cluster.")
+    }
+    lastJob = next
     jobs[lastJob] = ConnectionID(connection.id)
     watch(connection)
     return JobReply(job: lastJob)
@@ -113,18 +117,18 @@ extension HeadState {
 
   /// The cluster as `mobula status` shows it.
   func status(at endpoint: Endpoint) -> ClusterStatus {
-    var objects: [HostID: (count: Int, bytes: Int)] = [:]
+    var objects: [HostID: (count: Int, bytes: ByteCount)] = [:]
     for record in directory.records.values {
       for host in record.planner.complete {
-        objects[host, default: (0, 0)].count += 1
-        objects[host]?.bytes += record.geometry?.objectSize ?? 0
+        objects[host, default: (0, ByteCount(0))].count += 1
+        objects[host]?.bytes += ByteCount(record.geometry?.objectSize ?? 0)
       }
     }
     let hosts = membership.hosts.members.sorted { $0.key < $1.key }.map { host, member in
       ClusterStatus.Host(
         host: host, name: member.description.name, bulk: member.description.bulk,
         capacity: member.description.capacity, objects: objects[host]?.count ?? 0,
-        bytes: ByteCount(objects[host]?.bytes ?? 0), connected: member.connection != nil,
+        bytes: min(objects[host]?.bytes ?? ByteCount(0), .largest), connected: member.connection != nil,
         labels: member.description.labels)
     }
     let pods = scheduler.pods.sorted { $0.key < $1.key }.map { pod, book in

@@ -8,15 +8,14 @@ extension HeadState {
     apply(directory.changed(host, changes))
   }
 
-  /// - Parameter time: microseconds since 1970.
   mutating func claim(
-    _ request: ClaimRequest, on connection: RPCConnection, time: UInt64
+    _ request: ClaimRequest, on connection: RPCConnection
   ) throws(MobulaError) -> ClaimReply {
     try check(request.host, on: connection)
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
       checksum: request.checksum)
-    let number = directory.numberClaim(time: time)
+    let number = directory.numberClaim()
     switch answer {
     case .fill(let object): return ClaimReply(object: object, fills: true, number: number)
     case .exists(let object): return ClaimReply(object: object, fills: false, number: number)

@@ -13,7 +13,8 @@ extension HeadState {
 
   /// A member has objects or leases of these jobs.
   mutating func heard(of registered: Set<JobID>, at now: Duration) {
-    for job in registered { lastJob = max(lastJob, job) }
+    // A number that no head has reached is nothing to count on from.
+    for job in registered where job <= .highestBelieved { lastJob = max(lastJob, job) }
     let orphans = registered.filter { $0 != .commandLine && jobs[$0] == nil }
     orphanedJobs.formUnion(orphans)
     // Who comes after the others have settled is not waited for.

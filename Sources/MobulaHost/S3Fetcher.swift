@@ -66,8 +66,18 @@ final class S3Fetcher: Sendable {
     }
     // An object's own name means that object, and not those whose names go on.
     if let exact = objects.first(where: { $0.key == url.key }) { objects = [exact] }
+    for object in objects { try Self.checkSize(object.size, of: "s3://\(url.bucket)/\(object.key)") }
     return ListS3Reply(
       entries: objects.map { .init(url: "s3://\(url.bucket)/\($0.key)", size: ByteCount($0.size)) })
+  }
+
+  /// S3 may name any size; what is made of it is added to and multiplied.
+  private static func checkSize(_ size: Int, of name: String) throws(MobulaError) {
+    guard 0...1 << 50 ~= size else {
+      throw MobulaError(
+        .invalidArgument,
+        "S3 says that \(name) has \(size) bytes, which no object can have: check the endpoint, or upload it again.")
+    }
   }
 
   /// What a URL names in S3.
@@ -91,7 +101,7 @@ final class S3Fetcher: Sendable {
 
   /// Asks S3 for what a URL names: the key that is written so, or else the version of one that it ends with.
   private func find(_ url: S3URL, _ client: S3Client) async throws -> Found {
-    try await S3Error.asMobulaError {
+    let found = try await S3Error.asMobulaError {
       do {
         return Found(object: url, info: try await client.head(bucket: url.bucket, key: url.key))
       } catch let error as S3Error where [403, 404].contains(error.httpStatus) {
@@ -101,6 +111,8 @@ final class S3Fetcher: Sendable {
         return Found(object: object, info: info)
       }
     }
+    try Self.checkSize(found.info.size, of: "\(url)")
+    return found
   }
 
   /// Names the object that this version of the S3 object is, and starts to download it if nobody has.

@@ -54,6 +54,12 @@ struct PodBooksStateMachine: Sendable {
     guard leases[request.lease] == nil else {
       return .refuse(MobulaError(.alreadyExists, "Lease \(request.lease) was granted before."))
     }
+    guard request.demand.arePlausible else {
+      return .refuse(
+        MobulaError(
+          .invalidArgument,
+          "A lease can't be of \(request.demand): amounts are positive, and at most 25 TB of memory."))
+    }
     guard free.covers(request.demand) else {
       return .refuse(
         MobulaError(.full, "The pod has \(free) free of \(total), not \(request.demand): return a lease first."))

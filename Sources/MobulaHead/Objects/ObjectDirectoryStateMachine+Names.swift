@@ -9,6 +9,7 @@ extension ObjectDirectoryStateMachine {
   package mutating func named(
     _ name: String, _ object: ObjectID, claim: UInt64? = nil
   ) throws(MobulaError) -> [DirectoryAction] {
+    let claim = claim.map { min($0, Self.highestBelievedClaim) }
     let other = names[name].flatMap { $0 == object ? nil : $0 }
     if let other, claim == nil {
       throw MobulaError(
@@ -27,7 +28,10 @@ extension ObjectDirectoryStateMachine {
       records[other]?.names.remove(name)
       forgetVersion(other)
     }
-    if let claim { claims[name] = max(claim, claims[name] ?? 0) }
+    if let claim {
+      heard(ofClaim: claim)
+      claims[name] = max(claim, claims[name] ?? 0)
+    }
     give(name, to: object)
     return settle([object] + (other.map { [$0] } ?? []))
   }
@@ -58,7 +62,8 @@ extension ObjectDirectoryStateMachine {
       case .version: continue
       case .given:
         if names[name] == nil { give(name, to: known.object) }
-      case .url(let claim):
+      case .url(let said):
+        let claim = min(said, Self.highestBelievedClaim)
         if let other = names[name], other != known.object {
           let isNewer = claims[name] ?? 0 < claim
           let older = isNewer ? other : known.object
@@ -68,21 +73,23 @@ extension ObjectDirectoryStateMachine {
           guard isNewer else { continue }
         }
         claims[name] = max(claims[name] ?? 0, claim)
-        lastClaim = max(lastClaim, claim)
+        heard(ofClaim: claim)
         give(name, to: known.object)
       }
     }
     return touched
   }
 
-  /// The number of a new claim: higher than all that are known.
-  ///
-  /// - Parameter time: microseconds since 1970, so that numbers grow over restarts of the head, too.
-  mutating func numberClaim(time: UInt64) -> UInt64 {
-    // What hosts say is believed as far as it leaves room for more.
-    lastClaim = max(min(lastClaim, 1 << 62) + 1, time)
+  /// The number of a new claim: higher than all that were given, and all that were heard of.
+  mutating func numberClaim() -> UInt64 {
+    lastClaim += 1
     return lastClaim
   }
+
+  /// What hosts say of claims is believed as far as it leaves room for more.
+  private static var highestBelievedClaim: UInt64 { 1 << 62 }
+
+  private mutating func heard(ofClaim number: UInt64) { lastClaim = max(lastClaim, number) }
 
   private mutating func give(_ name: String, to object: ObjectID) {
     names[name] = object

@@ -93,10 +93,4 @@ enum LeaseRefusal: Hashable, Sendable {
 
 extension Resources {
   fileprivate var described: String { amounts.isEmpty ? "nothing" : description }
-
-  /// The largest amount of one resource that the books add up without overflow, in ten-thousandths.
-  private static let largestAmount = 250_000_000_000_000_000
-
-  /// Whether the amounts, which come from outside, are neither negative nor absurd.
-  var arePlausible: Bool { amounts.values.allSatisfy { 0...Self.largestAmount ~= $0.tenThousandths } }
 }

@@ -10,13 +10,13 @@ struct BroadcastPicture {
   var states: [BroadcastState] = []
 
   private func bytes(_ state: BroadcastState) -> Int { state.isComplete ? size : min(size, state.verified.bytes) }
-  private func percent(_ bytes: Int, of all: Int) -> Int { all > 0 ? bytes * 100 / all : 100 }
+  private func percent(_ bytes: Double, of all: Double) -> Int { all > 0 ? Int(bytes * 100 / all) : 100 }
 
   /// What all hosts together have.
   var summary: String {
     let done = states.count(where: \.isComplete)
     let failed = states.count { $0.failure != nil }
-    let all = percent(states.reduce(0) { $0 + bytes($1) }, of: size * states.count)
+    let all = percent(states.reduce(0) { $0 + Double(bytes($1)) }, of: Double(size) * Double(states.count))
     let failures = failed > 0 ? ", \(failed) failed" : ""
     return "\(title): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
   }
@@ -38,7 +38,7 @@ struct BroadcastPicture {
         let cells = max(4, min(30, width - names - 12))
         let full = size > 0 ? bytes(state) * cells / size : cells
         let bar = String(repeating: "#", count: full) + String(repeating: "-", count: cells - full)
-        lines.append("  \(name)  [\(bar)]  \(percent(bytes(state), of: size))%")
+        lines.append("  \(name)  [\(bar)]  \(percent(Double(bytes(state)), of: Double(size)))%")
       }
     }
     if isCut {

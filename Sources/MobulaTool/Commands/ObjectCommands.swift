@@ -254,7 +254,7 @@ struct FetchCommand: AsyncParsableCommand {
       guard !entries.isEmpty else {
         throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
       }
-      let total = entries.reduce(0) { $0 + $1.size.bytes }
+      let total = entries.reduce(ByteCount(0)) { $0 + $1.size }.bytes
       let progress = Progress(url, total: nil)
       defer { progress.finish(succeeded: false) }
       let names =
