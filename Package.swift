@@ -71,7 +71,8 @@ let package = Package(
     .executableTarget(
       name: "MobulaTool",
       dependencies: [
-        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaStore", "MobulaWire",
+        "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaJournal", "MobulaPod", "MobulaS3", "MobulaStore",
+        "MobulaWire",
         "MobulaCore", "MobulaTestKit", arguments, log, signals,
       ],
       swiftSettings: settings),

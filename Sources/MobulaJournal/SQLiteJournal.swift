@@ -43,8 +43,7 @@ package final class SQLiteJournal: Journal {
   }
 
   deinit {
-    // SQLite's own descriptors first, so that nobody opens the file in between.
-    try? database.close()
+    // The database closes itself, perhaps on its own queue, on which nobody may ask it to.
     lock.withLock { lock in if let lock { Glibc.close(lock) } }
   }
 
@@ -90,7 +89,9 @@ package final class SQLiteJournal: Journal {
 
   private static func check(_ db: Database, _ migrator: DatabaseMigrator) throws {
     let application = try Int32.fetchOne(db, sql: "PRAGMA application_id") ?? 0
-    let isEmpty = try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_schema") == 0
+    // Power may have gone while the first head made the tables.
+    let isEmpty =
+      try Int.fetchOne(db, sql: "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> 'grdb_migrations'") == 0
     guard application == SQLiteSchema.applicationID || isEmpty && application == 0 else {
       throw MobulaError(.corrupted, "it is another program's")
     }

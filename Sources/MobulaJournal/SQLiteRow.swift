@@ -65,6 +65,8 @@ struct SQLiteRow {
     return bytes
   }
 
+  mutating func textBytes() throws -> String { String(decoding: try bytes(), as: UTF8.self) }
+
   /// A number that was kept as eight bytes, the highest first.
   mutating func number64() throws -> UInt64 {
     let bytes = try bytes()

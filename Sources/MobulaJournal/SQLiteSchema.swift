@@ -4,7 +4,7 @@ internal import MobulaCore
 
 /// The tables of a journal's file, and how older ones become newer ones.
 ///
-/// Identifiers, nonces and names are BLOBs: SQLite compares bytes, and so do we. Numbers of 64 bits without sign are
+/// Identifiers, nonces and names are BLOBs: SQLite compares bytes, and so do we; a TEXT would end at its first zero. Numbers of 64 bits without sign are
 /// kept as SQLite's signed ones with the same bits. Each row ends with the CRC32C of what is before it, since SQLite
 /// finds damage in its own structure only.
 enum SQLiteSchema {
@@ -20,10 +20,10 @@ enum SQLiteSchema {
           CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL, checksum INTEGER NOT NULL)
             STRICT, WITHOUT ROWID;
           CREATE TABLE host(id BLOB PRIMARY KEY, nonce BLOB NOT NULL, incarnation INTEGER NOT NULL,
-            session INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL,
+            session INTEGER NOT NULL, state INTEGER NOT NULL, name BLOB NOT NULL, since INTEGER NOT NULL,
             checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
           CREATE TABLE pod(id BLOB PRIMARY KEY, host BLOB NOT NULL, nonce BLOB NOT NULL,
-            incarnation INTEGER NOT NULL, session INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL,
+            incarnation INTEGER NOT NULL, session INTEGER NOT NULL, state INTEGER NOT NULL, name BLOB NOT NULL,
             checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
           CREATE TABLE job(id INTEGER PRIMARY KEY, secret BLOB NOT NULL, state INTEGER NOT NULL, program BLOB,
             checksum INTEGER NOT NULL) STRICT;
@@ -66,7 +66,7 @@ enum SQLiteSchema {
         "host",
         [
           blob(host.host), blob(host.nonce), integer(host.incarnation), integer(host.session),
-          integer(UInt64(host.state.rawValue)), host.name.databaseValue, integer(host.since),
+          integer(UInt64(host.state.rawValue)), blob(Array(host.name.utf8)), integer(host.since),
         ], db)
     case .hostForgotten(let host): try delete("host", "id", blob(host), db)
     case .pod(let pod):
@@ -74,7 +74,7 @@ enum SQLiteSchema {
         "pod",
         [
           blob(pod.pod), blob(pod.host), blob(pod.nonce), integer(pod.incarnation), integer(pod.session),
-          integer(UInt64(pod.state.rawValue)), pod.name.databaseValue,
+          integer(UInt64(pod.state.rawValue)), blob(Array(pod.name.utf8)),
         ], db)
     case .podForgotten(let pod): try delete("pod", "id", blob(pod), db)
     case .job(let job):
@@ -141,19 +141,20 @@ enum SQLiteSchema {
       return .host(
         HostRecord(
           host: try row.identifier(), nonce: try row.identifier(), incarnation: try row.integer(),
-          session: try row.integer(), state: try row.state(), name: try row.text(), since: try row.integer()))
+          session: try row.integer(), state: try row.state(), name: try row.textBytes(), since: try row.integer()))
     case "pod":
       return .pod(
         PodRecord(
           pod: try row.identifier(), host: try row.identifier(), nonce: try row.identifier(),
-          incarnation: try row.integer(), session: try row.integer(), state: try row.state(), name: try row.text()))
+          incarnation: try row.integer(), session: try row.integer(), state: try row.state(), name: try row.textBytes())
+      )
     case "job":
       guard let number = UInt32(exactly: try row.integer()) else { throw row.damage }
       return .job(
         JobRecord(
           job: JobID(number), secret: try row.identifier(), state: try row.state(), program: try row.bytesOrNull()))
     default:
-      let name = String(decoding: try row.bytes(), as: UTF8.self)
+      let name = try row.textBytes()
       let object: ObjectID = try row.identifier()
       switch try row.integer() {
       case 1: return .name(NameRecord(name, KnownName(object, .given)))

@@ -2,7 +2,6 @@ import ArgumentParser
 import Logging
 import Mobula
 import MobulaCore
-import MobulaHead
 import MobulaHost
 import MobulaPod
 import MobulaStore
@@ -20,6 +19,17 @@ struct DirectoryOption: ParsableArguments {
   var options: ClusterOptions { ClusterOptions(directory: runDirectory.path) }
 }
 
+struct StateOption: ParsableArguments {
+  @Option(
+    name: .customLong("state"),
+    help: ArgumentHelp(
+      "Where what outlives a reboot is kept: token, certificates, identity, the head's journal. Default: $MOBULA_STATE; DIRECTORY/state with --directory; else /var/lib/mobula for root, $XDG_STATE_HOME/mobula or ~/.local/state/mobula for others.",
+      valueName: "folder"))
+  var path: String?
+
+  func chosen(_ directory: DirectoryOption) -> StateDirectory { .choose(path, directory: directory.directory) }
+}
+
 struct SuperviseCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "supervise", shouldDisplay: false)
   @OptionGroup var directory: DirectoryOption
@@ -30,25 +40,6 @@ struct SuperviseCommand: AsyncParsableCommand {
       directory: directory.runDirectory, configuration: directory.runDirectory.readConfiguration(),
       log: Logger(label: "supervisor")
     ).run()
-  }
-}
-
-struct HeadCommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "head", shouldDisplay: false)
-  @OptionGroup var directory: DirectoryOption
-
-  func run() async throws {
-    Log.bootstrap()
-    let started = try directory.runDirectory.readConfiguration()
-    var configuration = HeadConfiguration(
-      cluster: started.cluster ?? .random(), endpoint: started.head, epoch: Incarnation.now())
-    configuration.name = started.name
-    let token = try directory.runDirectory.token()
-    let tls = try directory.runDirectory.tls()
-    try await ServiceProcess.run { [configuration] in
-      let head = try await Head.bind(configuration, token: token, tls: tls)
-      await head.run()
-    }
   }
 }
 

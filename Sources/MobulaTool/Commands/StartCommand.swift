@@ -3,6 +3,7 @@ import Glibc
 import Logging
 import Mobula
 import MobulaCore
+import MobulaJournal
 import MobulaS3
 import MobulaWire
 
@@ -72,9 +73,10 @@ struct StartCommand: AsyncParsableCommand {
   var tokenFile: String?
   @Option(
     help: ArgumentHelp(
-      "Use TLS among hosts, with ca.pem, cert.pem and key.pem of this folder (`mobula certificates`); all hosts of a cluster alike. Default: $MOBULA_TLS, else none.",
+      "Use TLS among hosts, with ca.pem, cert.pem and key.pem of this folder (`mobula certificates`); all hosts of a cluster alike; \"none\" for none. Default: $MOBULA_TLS, else as this host was started before.",
       valueName: "folder"))
   var tls: String?
+  @OptionGroup var state: StateOption
   @Flag(help: "Stay in the foreground; Ctrl-C stops.")
   var foreground = false
   @Flag(help: .hidden) var lifeline = false
@@ -127,12 +129,18 @@ struct StartCommand: AsyncParsableCommand {
       throw MobulaError(
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
-    try prepareToken(directory)
-    try prepareTLS(directory)
+    let state = state.chosen(self.directory)
+    try state.create()
+    try prepareToken(directory, state)
+    try prepareTLS(directory, state)
     // From here on the token is in its file, and in no child's environment.
     unsetenv("MOBULA_TOKEN")
     unsetenv("MOBULA_TLS")
-    let configuration = try makeConfiguration(directory)
+    // What can't be used is said here, not by a process that nobody watches.
+    let journaled = head ? try await checkJournal(state) : nil
+    let configuration = try makeConfiguration(directory, state, cluster: journaled)
+    let known = try configuration.cluster ?? state.identity()?.cluster
+    try state.write(StateDirectory.Identity(cluster: known, host: configuration.host))
     // In the foreground a host waits for its head, as hosts that are started together must.
     if !head, !foreground { try await checkHead(configuration, directory) }
     try directory.write(configuration)
@@ -153,46 +161,64 @@ struct StartCommand: AsyncParsableCommand {
         directory: directory, configuration: configuration, log: Logger(label: "supervisor")
       ).run()
     }
-    try await startDetached(directory)
+    try await startDetached(directory, state)
   }
 
-  private func prepareToken(_ directory: RunDirectory) throws {
-    let given: ClusterToken?
+  /// The token lies in the state directory, and a copy where the processes of this host look for it.
+  private func prepareToken(_ directory: RunDirectory, _ state: StateDirectory) throws {
+    let token: ClusterToken
     if let tokenFile {
-      given = try ClusterToken.read(file: tokenFile)
+      token = try ClusterToken.read(file: tokenFile)
     } else if let text = currentEnvironment()["MOBULA_TOKEN"] {
-      given = try ClusterToken(text)
+      token = try ClusterToken(text)
+    } else if let kept = [state.tokenFile, directory.tokenFile].first(where: { (file: String) in access(file, F_OK) == 0
+    }) {
+      token = try ClusterToken.read(file: kept)
+    } else if head {
+      token = ClusterToken.random()
     } else {
-      given = nil
+      throw MobulaError(
+        .unauthenticated,
+        "A token is needed to join a cluster: copy the file `token` that `mobula start --head` made, and give it with --token-file."
+      )
     }
-    if let given {
-      if tokenFile != directory.tokenFile {
-        unlink(directory.tokenFile)
-        try given.write(file: directory.tokenFile)
-      }
-    } else if access(directory.tokenFile, F_OK) != 0 {
-      guard head else {
-        throw MobulaError(
-          .unauthenticated,
-          "A token is needed to join a cluster: copy the file `token` that `mobula start --head` made, and give it with --token-file."
-        )
-      }
-      try ClusterToken.random().write(file: directory.tokenFile)
-    }
+    try state.write(token)
+    unlink(directory.tokenFile)
+    try token.write(file: directory.tokenFile)
   }
 
-  /// Keeps a copy of the certificates where every process of this host finds it, as the token is.
-  private func prepareTLS(_ directory: RunDirectory) throws {
+  /// Keeps the certificates in the state directory, and a copy where every process of this host finds it, as the token.
+  private func prepareTLS(_ directory: RunDirectory, _ state: StateDirectory) throws {
     let copy = ClusterOptions.certificates(in: directory.path)
-    guard let given = tls ?? currentEnvironment()["MOBULA_TLS"], !given.isEmpty else { return copy.removeCopy() }
+    guard let given = tls ?? currentEnvironment()["MOBULA_TLS"], !given.isEmpty else {
+      // As it was, also after a reboot has taken the copy.
+      if access(state.certificates.path, F_OK) == 0 { return try state.certificates.copy(to: copy) }
+      return copy.removeCopy()
+    }
+    guard given != "none" else {
+      state.certificates.removeCopy()
+      return copy.removeCopy()
+    }
     let folder = CertificateFolder(given)
     // Fails before anything is started.
     _ = try ClusterTLS(folder)
+    try folder.copy(to: state.certificates)
     try folder.copy(to: copy)
   }
 
-  private func makeConfiguration(_ directory: RunDirectory) throws -> StartConfiguration {
+  /// - Returns: the cluster that the journal is of, if there is one.
+  private func checkJournal(_ state: StateDirectory) async throws -> ClusterID? {
+    let journal = try SQLiteJournal(path: state.journalFile)
+    let cluster = try await journal.load().cluster
+    await journal.close()
+    return cluster
+  }
+
+  private func makeConfiguration(
+    _ directory: RunDirectory, _ state: StateDirectory, cluster journaled: ClusterID?
+  ) throws -> StartConfiguration {
     let before = try? directory.readConfiguration()
+    let identity = try state.identity()
     let machine = Machine.memory()
     let capacity = try parse(self.capacity, "--capacity") ?? ByteCount(machine.bytes / 10 * 3)
     let memory = try parse(self.memory, "--memory") ?? ByteCount(max(0, machine.bytes - capacity.bytes))
@@ -227,15 +253,17 @@ struct StartCommand: AsyncParsableCommand {
       listen = self.listen ?? "127.0.0.1"
       head = .tcp(host: listen, port: port)
     }
-    let host = before?.host ?? .random()
+    let host = identity?.host ?? before?.host ?? .random()
+    let cluster = journaled ?? identity?.cluster ?? before?.cluster
     let spill =
       self.spill == ["none"] ? [] : self.spill.isEmpty ? ["/var/tmp/mobula-\(getuid())-\(host.short)"] : self.spill
     return StartConfiguration(
-      isHead: self.head, head: head, cluster: before?.cluster ?? (self.head ? .random() : nil), host: host,
-      name: name, address: listen, capacity: capacity, spill: spill.map(absolute), warm: warm / 100,
+      isHead: self.head, head: head, cluster: self.head ? cluster ?? .random() : nil, host: host,
+      name: name, address: listen, capacity: capacity,
+      spill: spill.map { StartConfiguration.isS3($0) ? $0 : absolute($0) }, warm: warm / 100,
       spare: spare / 100, pods: pods, labels: try labels(label, "--label"),
       sendLimit: sendLimit.flatMap { LinkRate($0) },
-      receiveLimit: receiveLimit.flatMap { LinkRate($0) }, spillEndpoint: s3Endpoint)
+      receiveLimit: receiveLimit.flatMap { LinkRate($0) }, spillEndpoint: s3Endpoint, state: state.path)
   }
 
   /// Asks the head once, so that a wrong address or token is said at once.
@@ -254,14 +282,7 @@ struct StartCommand: AsyncParsableCommand {
     return count
   }
 
-  private func absolute(_ path: String) -> String {
-    if path.hasPrefix("/") || StartConfiguration.isS3(path) { return path }
-    guard let folder = getcwd(nil, 0) else { return path }
-    defer { free(folder) }
-    return String(cString: folder) + "/" + path
-  }
-
-  private func startDetached(_ directory: RunDirectory) async throws {
+  private func startDetached(_ directory: RunDirectory, _ state: StateDirectory) async throws {
     let log = OwnedDescriptor(
       owning: try systemCall("\(directory.logFile) can't be opened") {
         open(directory.logFile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
@@ -277,7 +298,10 @@ struct StartCommand: AsyncParsableCommand {
         throw MobulaError(.unavailable, "The host did not start (\(exit)): \(lastError(in: directory.logFile))")
       }
       do {
-        if try await isReady(configuration, directory) { return announce(configuration, directory) }
+        if let cluster = try await readyCluster(configuration, directory) {
+          try state.write(StateDirectory.Identity(cluster: cluster, host: configuration.host))
+          return announce(configuration, directory)
+        }
       } catch { last = error }
       try await Task.sleep(for: .milliseconds(20))
     }
@@ -290,14 +314,16 @@ struct StartCommand: AsyncParsableCommand {
     )
   }
 
-  /// Whether the host answers and the head knows all its pods.
-  private func isReady(_ configuration: StartConfiguration, _ directory: RunDirectory) async throws -> Bool {
-    guard access(directory.path + "/host.sock", F_OK) == 0 else { return false }
+  /// The cluster, once the host answers and the head knows all its pods.
+  private func readyCluster(
+    _ configuration: StartConfiguration, _ directory: RunDirectory
+  ) async throws -> ClusterID? {
+    guard access(directory.path + "/host.sock", F_OK) == 0 else { return nil }
     let cluster = try await Cluster.connectTool(ClusterOptions(directory: directory.path))
     let status = try? await cluster.status()
     await cluster.close()
     let registered = Set(status?.pods.map(\.pod) ?? [])
-    return configuration.pods.allSatisfy { registered.contains($0.pod) }
+    return configuration.pods.allSatisfy { registered.contains($0.pod) } ? status?.cluster : nil
   }
 
   private func lastError(in file: String) -> String {

@@ -114,6 +114,8 @@ struct StartConfiguration: Codable, Sendable {
   var sendLimit: LinkRate?
   var receiveLimit: LinkRate?
   var spillEndpoint: String?
+  /// The state directory.
+  var state: String?
 
   /// Whether a place to spill to is one in S3.
   static func isS3(_ place: String) -> Bool { place.lowercased().hasPrefix("s3://") }

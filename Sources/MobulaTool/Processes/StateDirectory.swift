@@ -1,0 +1,110 @@
+import FoundationEssentials
+import Glibc
+import Mobula
+import MobulaCore
+import MobulaWire
+
+/// What a host, and the head on it, must find again after a reboot: the token, the certificates, who they are, and the
+/// head's journal. Apart from the run directory, whose sockets and logs a reboot may take.
+struct StateDirectory {
+  /// Who runs here, in whichever cluster.
+  struct Identity: Codable, Equatable {
+    /// The cluster of the head here, or the one that was joined last.
+    var cluster: ClusterID?
+    var host: HostID
+  }
+
+  let path: String
+
+  var tokenFile: String { path + "/token" }
+  var identityFile: String { path + "/identity.json" }
+  var journalFile: String { path + "/journal.sqlite" }
+  var certificates: CertificateFolder { CertificateFolder(path + "/tls") }
+
+  /// - Parameters:
+  ///   - given: the folder that was asked for; `MOBULA_STATE` counts as such.
+  ///   - directory: the run directory that was asked for, if one was, by option or `MOBULA_DIRECTORY`: then all lies
+  ///     in there, so that one folder is one host.
+  static func choose(
+    _ given: String?, directory: String?, environment: [String: String] = currentEnvironment()
+  ) -> StateDirectory {
+    func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
+    if let given = given ?? value("MOBULA_STATE") { return StateDirectory(path: absolute(given)) }
+    if let directory = directory ?? value("MOBULA_DIRECTORY") {
+      return StateDirectory(path: absolute(directory) + "/state")
+    }
+    if getuid() == 0 { return StateDirectory(path: "/var/lib/mobula") }
+    let home = value("XDG_STATE_HOME") ?? (value("HOME") ?? "/tmp") + "/.local/state"
+    return StateDirectory(path: home + "/mobula")
+  }
+
+  /// Makes the folder, for this user alone.
+  ///
+  /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is another user's.
+  func create() throws(MobulaError) {
+    var partial = ""
+    for part in path.split(separator: "/") {
+      partial += "/" + part
+      if mkdir(partial, 0o700) != 0, currentErrno() != EEXIST {
+        throw MobulaError.system("The folder \(path) can't be made (choose one with --state)")
+      }
+    }
+    var status = stat()
+    guard stat(path, &status) == 0, status.st_uid == getuid() else {
+      throw MobulaError(.denied, "The folder \(path) belongs to another user: choose one with --state.")
+    }
+  }
+
+  /// Who was here before; `nil` when nobody was.
+  ///
+  /// - Throws: `MobulaError` (`corrupted`).
+  func identity() throws -> Identity? {
+    guard let data = try? Data(contentsOf: URL(filePath: identityFile)) else { return nil }
+    do {
+      return try JSONDecoder().decode(Identity.self, from: data)
+    } catch {
+      throw MobulaError(
+        .corrupted,
+        "\(identityFile) can't be read: restore it from a backup, or remove it, and this host is a new one.")
+    }
+  }
+
+  func write(_ identity: Identity) throws(MobulaError) {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    guard let data = try? encoder.encode(identity) else { preconditionFailure("identifiers can be encoded") }
+    try writeDurably(Array(data), identityFile)
+  }
+
+  /// Replaces the token.
+  func write(_ token: ClusterToken) throws(MobulaError) {
+    let new = tokenFile + ".new"
+    unlink(new)
+    try token.write(file: new)
+    try systemCall("\(tokenFile) can't be replaced") { rename(new, tokenFile) }
+  }
+}
+
+/// Replaces a file as a whole, so that a loss of power leaves the old one or the new one. Only this user may read it.
+private func writeDurably(_ bytes: [UInt8], _ path: String) throws(MobulaError) {
+  let what = "\(path) can't be written"
+  let new = path + ".new"
+  let descriptor = OwnedDescriptor(
+    owning: try systemCall(what) { open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600) })
+  var written = 0
+  while written < bytes.count {
+    written += try systemCall(what) {
+      bytes.withUnsafeBytes { Glibc.write(descriptor.rawValue, $0.baseAddress! + written, $0.count - written) }
+    }
+  }
+  try systemCall(what) { fsync(descriptor.rawValue) }
+  try systemCall(what) { rename(new, path) }
+}
+
+/// A path from the root, whatever the processes' working directories will be.
+func absolute(_ path: String) -> String {
+  if path.hasPrefix("/") { return path }
+  guard let folder = getcwd(nil, 0) else { return path }
+  defer { free(folder) }
+  return String(cString: folder) + "/" + path
+}
