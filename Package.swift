@@ -60,9 +60,16 @@ let package = Package(
     library("MobulaHead", ["MobulaCore", "MobulaWire", "MobulaJournal", log]),
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
-    library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaHost", log]),
-    library("MobulaBench", ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaTestKit", "MobulaWire"]),
-    library("MobulaTestKit", ["MobulaCore", "MobulaWire", "MobulaHead", "MobulaTransfer"]),
+    library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", log]),
+    // Tables and progress on a terminal.
+    library("MobulaTerminal", ["MobulaCore"]),
+    // The runtime's own decisions over a simulated network.
+    library("MobulaSimulation", ["MobulaCore", "MobulaHead", "MobulaTransfer"]),
+    library(
+      "MobulaBench",
+      ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaSimulation", "MobulaTerminal", "MobulaWire"]),
+    // For tests alone.
+    library("MobulaTestKit", ["MobulaCore", "MobulaWire"]),
     // The finer benchmarks, in this package so that one build serves all.
     .target(name: "CAllocationCount", path: "Benchmarks/CAllocationCount"),
     .executableTarget(
@@ -72,8 +79,7 @@ let package = Package(
       name: "MobulaTool",
       dependencies: [
         "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaJournal", "MobulaPod", "MobulaS3", "MobulaStore",
-        "MobulaWire",
-        "MobulaCore", "MobulaTestKit", arguments, log, signals,
+        "MobulaWire", "MobulaCore", "MobulaSimulation", "MobulaTerminal", arguments, log, signals,
       ],
       swiftSettings: settings),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
@@ -84,13 +90,14 @@ let package = Package(
       swiftSettings: settings),
     tests(
       "MobulaStoreTests", ["MobulaStore", "MobulaCore", "MobulaTestKit", "MobulaBenchmarks", "MobulaStoreProcess"]),
-    tests("MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
+    tests(
+      "MobulaTransferTests", ["MobulaTransfer", "MobulaWire", "MobulaCore", "MobulaSimulation", "MobulaTestKit"]),
     tests(
       "MobulaS3Tests",
       ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaTestKit", "MobulaWire", crypto, nioCore, nioHTTP, http]),
     tests("MobulaJournalTests", ["MobulaJournal", "MobulaCore", grdb]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
-    tests("MobulaBenchTests", ["MobulaBench", "Mobula", "MobulaCore"]),
+    tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(

@@ -1,7 +1,6 @@
 import Glibc
 public import MobulaCore
-package import MobulaHost
-import MobulaWire
+package import MobulaWire
 import Synchronization
 
 /// How far something long has come; called now and then, from any thread.

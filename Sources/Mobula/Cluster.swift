@@ -1,8 +1,7 @@
 import Distributed
 import Logging
 import MobulaCore
-import MobulaHost
-public import MobulaStore
+import MobulaStore
 import MobulaWire
 import Synchronization
 

@@ -1,7 +1,6 @@
 import Glibc
 import Logging
 import MobulaCore
-import MobulaHost
 import MobulaStore
 import MobulaWire
 import Synchronization
@@ -31,7 +30,7 @@ final class StoreSession: Sendable {
   ///
   /// - Throws: `MobulaError` (`unavailable`) when no host runs there, `unauthenticated` for another token.
   static func connect(directory: String, token: ClusterToken, hello: Hello) async throws -> StoreSession {
-    let endpoint = Endpoint.unix(path: HostConfiguration.socket(in: directory))
+    let endpoint = Endpoint.unix(path: HostSockets.host(in: directory))
     let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
     do {
       let welcome = try await connection.call(HostAPI.welcome, Empty())
@@ -82,7 +81,7 @@ final class StoreSession: Sendable {
       do {
         return try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
       } catch let error as MobulaError where error.code == .unavailable {
-        guard ContinuousClock.now < deadline, access(HostConfiguration.socket(in: directory), F_OK) == 0 else {
+        guard ContinuousClock.now < deadline, access(HostSockets.host(in: directory), F_OK) == 0 else {
           throw nothingRuns("nobody answers at \(endpoint)")
         }
         try await Task.sleep(for: .milliseconds(20))

@@ -3,7 +3,6 @@ import FoundationEssentials
 import Glibc
 import Logging
 import MobulaCore
-import MobulaHost
 import MobulaWire
 import Synchronization
 

@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTerminal
 
 extension BenchCase {
   /// `replication-5 relay, 3 loaders`.

@@ -1,5 +1,6 @@
 import MobulaCore
 import MobulaTransfer
+import MobulaWire
 import Synchronization
 
 /// From where the bytes of the objects came that this host received lately.

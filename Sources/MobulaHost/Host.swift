@@ -159,7 +159,7 @@ public final class Host: Sendable {
       if clients.isBack(client) { Self.letGo(ClientTable.absent, reporter.value, storeBox.filled?.store) }
     }
     var started = StoreConfiguration(
-      capacity: configuration.capacity, socket: HostConfiguration.storeSocket(in: configuration.directory))
+      capacity: configuration.capacity, socket: HostSockets.store(in: configuration.directory))
     started.spillDirectories = configuration.spillDirectories
     started.spillPlace = spillPlace
     started.warmShare = configuration.warmShare
@@ -225,7 +225,7 @@ public final class Host: Sendable {
       hello.incarnation = configuration.incarnation
       hello.cluster = cluster
       let server = try await RPCServer.bind(
-        to: .unix(path: HostConfiguration.socket(in: configuration.directory)), token: configuration.token,
+        to: .unix(path: HostSockets.host(in: configuration.directory)), token: configuration.token,
         hello: hello, router: router(cluster: cluster), onDisconnect: { self.clients.remove($0.id) })
       log.notice(
         "host ready",
@@ -282,7 +282,7 @@ public final class Host: Sendable {
       WelcomeReply(
         host: configuration.host, name: configuration.name, cluster: cluster ?? ClusterID(high: 0, low: 0),
         head: configuration.head, address: configuration.address,
-        storeSocket: HostConfiguration.storeSocket(in: configuration.directory), ticket: self.store.ticket(),
+        storeSocket: HostSockets.store(in: configuration.directory), ticket: self.store.ticket(),
         capacity: configuration.capacity)
     }
     router.on(HostAPI.attach) { request, connection in

@@ -50,9 +50,4 @@ public struct HostConfiguration: Sendable {
     self.address = address
     self.capacity = capacity
   }
-
-  /// The socket that processes of this host connect to.
-  public static func socket(in directory: String) -> String { directory + "/host.sock" }
-  /// The store's own socket, which hands out its memory.
-  public static func storeSocket(in directory: String) -> String { directory + "/store.sock" }
 }

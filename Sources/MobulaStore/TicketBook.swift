@@ -1,3 +1,5 @@
+import MobulaCore
+
 /// The tickets that are out: each good once, and for a limited time. The oldest goes when there are too many.
 struct TicketBook: Sendable {
   static let life = Duration.seconds(30)

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import MobulaBench
+@testable import MobulaTerminal
 
 @Suite struct ProgressTests {
   private let begin = ContinuousClock.now

@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaSimulation
 import MobulaTestKit
 import Testing
 

@@ -1,6 +1,5 @@
 import Logging
 import MobulaCore
-import MobulaHost
 import MobulaWire
 
 extension Cluster {

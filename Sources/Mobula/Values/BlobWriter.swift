@@ -1,6 +1,6 @@
 import MobulaCore
-import MobulaHost
 import MobulaStore
+import MobulaWire
 
 /// Writes a `Blob` of a size known ahead straight into shared memory, piece by piece.
 ///

@@ -1,5 +1,5 @@
 import MobulaCore
-import MobulaTestKit
+import MobulaSimulation
 
 extension PlannedCase {
   /// What the simulation of the transfer says of this case: seconds of the slowest loader that counts.

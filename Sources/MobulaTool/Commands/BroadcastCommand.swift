@@ -1,8 +1,8 @@
 import ArgumentParser
 import Glibc
 import Mobula
-import MobulaBench
 import MobulaCore
+import MobulaTerminal
 import Synchronization
 import UnixSignals
 

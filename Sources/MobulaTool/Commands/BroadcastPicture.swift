@@ -1,6 +1,6 @@
 import Mobula
-import MobulaBench
 import MobulaCore
+import MobulaTerminal
 
 /// Who has how much of an object that is pushed to many hosts, in words and bars.
 struct BroadcastPicture {

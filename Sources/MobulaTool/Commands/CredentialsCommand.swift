@@ -1,8 +1,8 @@
 import ArgumentParser
 import FoundationEssentials
-import MobulaBench
 import MobulaCore
 import MobulaS3
+import MobulaTerminal
 
 struct CredentialsCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Mobula
-import MobulaBench
 import MobulaCore
-import MobulaHost
+import MobulaTerminal
+import MobulaWire
 
 struct PutCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Glibc
-import MobulaBench
 import MobulaCore
 import MobulaS3
+import MobulaTerminal
 import Synchronization
 
 /// An object of S3 that a command writes, with the credentials of the tool's own environment.

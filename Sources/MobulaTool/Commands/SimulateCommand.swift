@@ -3,7 +3,7 @@ import FoundationEssentials
 import Glibc
 import MobulaBench
 import MobulaCore
-import MobulaTestKit
+import MobulaSimulation
 
 struct SimulateCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Mobula
-import MobulaBench
 import MobulaCore
+import MobulaTerminal
 
 struct JSONFlag: ParsableArguments {
   @Flag(help: "Print JSON instead of text.")

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Mobula
-import MobulaBench
 import MobulaCore
 import MobulaStore
+import MobulaTerminal
 
 struct StoreCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,6 +1,4 @@
 public import MobulaCore
-public import MobulaStore
-public import MobulaWire
 
 /// What a host answers to the processes on it, over its Unix socket.
 ///
@@ -49,6 +47,20 @@ public struct WelcomeReply: Codable, Sendable {
   public var storeSocket: String
   public var ticket: DescriptorTicket
   public var capacity: ByteCount
+
+  package init(
+    host: HostID, name: String, cluster: ClusterID, head: Endpoint, address: String, storeSocket: String,
+    ticket: DescriptorTicket, capacity: ByteCount
+  ) {
+    self.host = host
+    self.name = name
+    self.cluster = cluster
+    self.head = head
+    self.address = address
+    self.storeSocket = storeSocket
+    self.ticket = ticket
+    self.capacity = capacity
+  }
 }
 
 public struct AttachRequest: Codable, Sendable {
@@ -88,6 +100,11 @@ public struct BringReply: Codable, Sendable {
   /// Bytes that came into this host's store on behalf of this request; 0 when
   /// the object was here, or on its way here for somebody else.
   public var bytesCopied: Int
+
+  package init(digest: ObjectDigest, bytesCopied: Int) {
+    self.digest = digest
+    self.bytesCopied = bytesCopied
+  }
 }
 
 /// The objects that a process began or ceased to hold.
@@ -124,6 +141,12 @@ public struct FetchReply: Codable, Sendable {
   public var name: String
   /// Bytes of the S3 object.
   public var size: ByteCount
+
+  package init(object: ObjectID, name: String, size: ByteCount) {
+    self.object = object
+    self.name = name
+    self.size = size
+  }
 }
 
 /// From where the bytes of a replica came.
@@ -138,11 +161,25 @@ public struct ObjectOrigins: Codable, Hashable, Sendable {
   public var checksum: String?
   /// Why they were not compared with one; `nil`, too, for what did not come from S3.
   public var unverified: String?
+
+  package init(
+    fromS3: Int, fromHosts: [HostID: Int], reason: String? = nil, checksum: String? = nil, unverified: String? = nil
+  ) {
+    self.fromS3 = fromS3
+    self.fromHosts = fromHosts
+    self.reason = reason
+    self.checksum = checksum
+    self.unverified = unverified
+  }
 }
 
 public struct OriginsReply: Codable, Sendable {
   /// `nil` for what was made here, or came long ago.
   public var origins: ObjectOrigins?
+
+  package init(origins: ObjectOrigins?) {
+    self.origins = origins
+  }
 }
 
 public struct ListS3Request: Codable, Sendable {
@@ -160,7 +197,16 @@ public struct ListS3Reply: Codable, Sendable {
   public struct Entry: Codable, Sendable {
     public var url: String
     public var size: ByteCount
+
+    package init(url: String, size: ByteCount) {
+      self.url = url
+      self.size = size
+    }
   }
 
   public var entries: [Entry]
+
+  package init(entries: [Entry]) {
+    self.entries = entries
+  }
 }
