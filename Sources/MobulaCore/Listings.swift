@@ -72,9 +72,25 @@ public struct ClusterStatus: Codable, Sendable {
     }
   }
 
+  /// A host that the head waits for no more, and of which it still knows what it has and holds.
+  public struct AbsentHost: Codable, Sendable {
+    public var host: HostID
+    public var name: String
+    /// For how long it has been absent.
+    public var seconds: Int
+
+    public init(host: HostID, name: String, seconds: Int) {
+      self.host = host
+      self.name = name
+      self.seconds = seconds
+    }
+  }
+
   public var cluster: ClusterID
   public var head: Endpoint
   public var hosts: [Host]
+  /// `nil` from a head that forgets hosts that are away.
+  public var absent: [AbsentHost]?
   public var pods: [Pod]
   public var jobs: [JobID]
   public var objects: Int
@@ -82,8 +98,10 @@ public struct ClusterStatus: Codable, Sendable {
   public var waiting: Int
 
   public init(
-    cluster: ClusterID, head: Endpoint, hosts: [Host], pods: [Pod], jobs: [JobID], objects: Int, waiting: Int
+    cluster: ClusterID, head: Endpoint, hosts: [Host], pods: [Pod], jobs: [JobID], objects: Int, waiting: Int,
+    absent: [AbsentHost]? = nil
   ) {
+    self.absent = absent
     self.cluster = cluster
     self.head = head
     self.hosts = hosts

@@ -15,14 +15,44 @@ extension Head {
 
   private func answerMembers(_ router: inout RPCRouter) {
     router.on(HeadAPI.registerHost) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
+      try await self.refuse(besides: self.perform { $0.rival(of: request) }, "host \(request.name)")
+      return try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
     }
     router.on(HeadAPI.registerPod) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
+      try await self.refuse(besides: self.perform { $0.rival(of: request) }, "pod \(request.name)")
+      return try self.attempt { state throws(MobulaError) in
+        try state.register(request, on: connection, at: self.now)
+      }
+    }
+    router.on(HeadAPI.confirmPod) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.confirmed(request, on: connection, at: self.now) }
+      return Empty()
+    }
+    router.on(HeadAPI.forgetHost) { request, _ in
+      try self.attempt { state throws(MobulaError) in try state.forget(request.nameOrID, at: self.now) }
+      return Empty()
     }
     router.on(HeadAPI.startJob) { _, connection in
       try self.attempt { state throws(MobulaError) in try state.startJob(on: connection) }
     }
+  }
+
+  /// A process that no head has numbered takes the place of the one that is registered, unless that one answers: then
+  /// they are two, as when a host's directory was copied, and the first one stays.
+  ///
+  /// - Throws: `MobulaError` (`alreadyExists`): worth another try, since the other one may end.
+  private func refuse(besides rival: RPCConnection?, _ what: String) async throws(MobulaError) {
+    guard let rival else { return }
+    do {
+      _ = try await rival.call(MemberControlAPI.alive, Empty(), deadline: configuration.rivalTimeout)
+    } catch let error as MobulaError where [.connectionClosed, .deadlineExceeded].contains(error.code) {
+      return
+    } catch {
+      // It does not know the call, and is there.
+    }
+    throw MobulaError(
+      .alreadyExists,
+      "Another process is \(what) already, and is there: stop it, or start this one in a directory that is no copy.")
   }
 
   private func answerObjects(_ router: inout RPCRouter) {

@@ -46,7 +46,7 @@ public final class Head: Sendable {
   /// The cluster as it is now.
   public func status() -> ClusterStatus {
     let endpoint = endpoint
-    return state.withLock { $0.status(at: endpoint) }
+    return perform { $0.status(at: endpoint) }
   }
 
   /// Does what the head decides, until the calling task is cancelled; then closes every connection.
@@ -87,6 +87,7 @@ public final class Head: Sendable {
   @discardableResult
   func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
     let (answer, effects) = state.withLock { state in
+      state.now = now
       return (body(&state), state.takeEffects())
     }
     for effect in effects {
@@ -136,6 +137,8 @@ public final class Head: Sendable {
       perform { $0.disconnected(ConnectionID(connection.id), at: now) }
     case .close(let connection): await connection.close()
     case .drop(let request, let connection): await call(HostControlAPI.drop, request, at: connection)
+    case .keep(let request, let connection): await call(HostControlAPI.keep, request, at: connection)
+    case .names(let news, let connection): await call(HostControlAPI.names, news, at: connection)
     case .ask(let pod, let request, let connection):
       let answer = await grant(request, at: connection)
       perform { $0.podAnswered(pod, request.lease, answer, at: now) }

@@ -10,8 +10,13 @@ public struct HeadConfiguration: Sendable {
   public var epoch: UInt64
   /// What logs and errors of other processes call the head.
   public var name = "head"
-  /// How long a host or a pod may be away before it counts as lost. 10 s.
+  /// How long a host or a pod may be away before nobody waits for it: its leases are revoked. 10 s.
   public var hostTimeout: Duration = .seconds(10)
+  /// How long the objects and holds of a host that is away count. 1 hour.
+  public var retirement: Duration = .seconds(3600)
+  /// How long the process that was registered before may take to say that it is still there, when another one wants
+  /// to take its place. 2 s.
+  public var rivalTimeout: Duration = .seconds(2)
   /// How long a lease may be waited for while no pod could ever hold it. 20 s: less than a
   /// call's usual deadline, so that the reason reaches the caller.
   public var infeasibleTimeout: Duration = .seconds(20)

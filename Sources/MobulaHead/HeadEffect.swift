@@ -10,6 +10,8 @@ enum HeadEffect: Sendable {
   case watch(RPCConnection)
   case close(RPCConnection)
   case drop(DropRequest, at: RPCConnection)
+  case keep(KeepRequest, at: RPCConnection)
+  case names(NameNews, at: RPCConnection)
   case ask(PodID, LeaseRequest, at: RPCConnection?)
   case release(PodID, LeaseReturn, at: RPCConnection?)
   case revoke(LeaseLost, at: RPCConnection)

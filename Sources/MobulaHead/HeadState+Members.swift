@@ -9,19 +9,28 @@ extension HeadState {
     let host = registration.host
     let description = HostDescription(
       name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels)
+    let inventory = HostInventory(registration)
+    var reply = RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+    if membership.isRetired(host), registration.nonce != nil, registration.beganAnew != true, !inventory.isEmpty {
+      // It can't go on with what the cluster has given up: names and holds of it are gone.
+      act(.log(.notice, "host \(registration.name) is back after it was given up: it begins anew"))
+      reply.isRetired = true
+      return reply
+    }
     // One that was here before knew no other head.
     let isKnown = membership.hosts[host] != nil
     let actions = try membership.hostRegistered(
-      host, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
+      host, description, ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation),
+      on: ConnectionID(connection.id))
     hostNames.joined(host, registration.name)
     directory.zones[host] = registration.labels[HostLabel.zoneKey]
     watch(connection)
-    apply(actions, at: now, restarted: host)
-    let inventory = HostInventory(registration)
+    apply(actions, at: now)
     if !inventory.isEmpty, !isKnown { beginSettling(at: now) }
     apply(directory.registered(host, inventory))
     heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)), at: now)
-    return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+    reply.incarnation = membership.hosts[host]?.process.incarnation
+    return reply
   }
 
   mutating func register(
@@ -33,21 +42,75 @@ extension HeadState {
         "Pod \(registration.name) can't have \(registration.resources): amounts are positive, and at most 25 TB of memory."
       )
     }
+    let pod = registration.pod
     let description = PodDescription(
       name: registration.name, host: registration.host, resources: registration.resources)
-    let isKnown = membership.pods[registration.pod] != nil
+    let known = membership.pods[pod]
     let actions = try membership.podRegistered(
-      registration.pod, description, incarnation: registration.incarnation, on: ConnectionID(connection.id))
-    podNames.joined(registration.pod, registration.name)
+      pod, description, ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation),
+      session: registration.session, on: ConnectionID(connection.id))
+    podNames.joined(pod, registration.name)
     watch(connection)
     apply(actions, at: now)
-    if !registration.leases.isEmpty, !isKnown { beginSettling(at: now) }
-    apply(
-      scheduler.podRegistered(
-        registration.pod, host: registration.host, total: registration.resources,
-        leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) }, at: now))
+    if !registration.leases.isEmpty, known == nil { beginSettling(at: now) }
+    let session = membership.pods[pod]?.session ?? 1
+    // Leases of a session that is over were revoked, and so were those that this head knows nothing of.
+    let areCurrent = known == nil || known?.session == session && registration.session ?? session == session
+    let confirms = registration.nonce != nil
+    let (changes, end) = scheduler.podRegistered(
+      pod, host: registration.host, total: registration.resources,
+      leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) },
+      areCurrent: areCurrent, confirms: confirms, at: now)
+    apply(changes)
     heard(of: Set(registration.leases.map(\.job)), at: now)
-    return RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+    var reply = RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+    reply.incarnation = membership.pods[pod]?.process.incarnation
+    reply.session = session
+    if confirms { reply.end = end }
+    return reply
+  }
+
+  /// A pod has ended what it was told to end.
+  mutating func confirmed(
+    _ confirmation: PodConfirmation, on connection: RPCConnection, at now: Duration
+  ) throws(MobulaError) {
+    guard membership.isCurrent(confirmation.pod, on: ConnectionID(connection.id)),
+      membership.pods[confirmation.pod]?.session == confirmation.session
+    else {
+      throw MobulaError(
+        .unavailable, "Pod \(podName(confirmation.pod)) was declared lost meanwhile: register it again.")
+    }
+    apply(scheduler.podConfirmed(confirmation.pod, at: now))
+  }
+
+  /// The connection of a process that is registered as who another one wants to register as.
+  func rival(of registration: HostRegistration) -> RPCConnection? {
+    membership.rival(
+      of: ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation), as: registration.host
+    ).flatMap { connections[$0] }
+  }
+
+  func rival(of registration: PodRegistration) -> RPCConnection? {
+    membership.rival(
+      of: ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation), as: registration.pod
+    ).flatMap { connections[$0] }
+  }
+
+  /// Somebody says that a host, by its name or identifier, is not coming back.
+  mutating func forget(_ nameOrID: String, at now: Duration) throws(MobulaError) {
+    let named = membership.hosts.members.filter {
+      $0.value.presence != .retired && ($0.value.description.name == nameOrID || $0.key.description == nameOrID)
+    }.keys.sorted()
+    guard named.count < 2 else {
+      throw MobulaError(
+        .invalidArgument,
+        "Several hosts are called \(nameOrID): say which by its identifier, one of \(named.map(\.description).joined(separator: ", "))."
+      )
+    }
+    guard let host = named.first else {
+      throw MobulaError(.notFound, "No host is called \(nameOrID): `mobula status` lists those that there are.")
+    }
+    apply(try membership.forgotten(host), at: now)
   }
 
   /// Refuses what a host says on a connection that it did not register on, or no longer uses.
@@ -80,39 +143,41 @@ extension HeadState {
     return JobReply(job: lastJob)
   }
 
-  /// - Parameter restarted: a host that registers now, perhaps a newer incarnation of it. Its memory may have
-  ///   outlived the older one: what it says that it has and holds replaces what was known, and nothing is lost before.
-  mutating func apply(_ actions: [MembershipAction], at now: Duration, restarted: HostID? = nil) {
-    // Lost together, so that none of them is made the source of another's object.
-    var lostHosts: Set<HostID> = []
+  mutating func apply(_ actions: [MembershipAction], at now: Duration) {
+    // Together, so that none of them is made the source of another's object.
+    var absent: Set<HostID> = []
+    var retired: Set<HostID> = []
     for action in actions {
       switch action {
       case .hostJoined(let host): act(.log(.info, "host \(hostName(host)) has joined"))
       case .hostReturned(let host): act(.log(.info, "host \(hostName(host)) is back"))
       case .hostSuspected(let host): act(.log(.notice, "host \(hostName(host)) is away"))
-      case .hostLost(let host) where host == restarted:
+      case .hostReplaced(let host):
+        // Its memory may have outlived the process: what it says that it has and holds replaces what was known, and
+        // nothing is lost before.
         act(.log(.notice, "host \(hostName(host)) was started again"))
         apply(directory.hostRestarted(host))
-      case .hostLost(let host):
-        act(.log(.warning, "host \(hostName(host)) is lost"))
-        lostHosts.insert(host)
-        // Unless a newer incarnation is there at once.
-        if membership.hosts[host] == nil {
-          hostNames.left(host)
-          directory.zones[host] = nil
-        }
+      case .hostAbsent(let host):
+        act(.log(.warning, "host \(hostName(host)) is absent: what it has and holds is kept until it is back"))
+        absent.insert(host)
+      case .hostRetired(let host):
+        act(.log(.warning, "host \(hostName(host)) is given up, with what it had and held"))
+        retired.insert(host)
+        hostNames.left(host)
+        directory.zones[host] = nil
       case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))
       case .podReturned(let pod): act(.log(.info, "pod \(podName(pod)) is back"))
       case .podSuspected(let pod): act(.log(.notice, "pod \(podName(pod)) is away"))
       case .podLost(let pod):
         act(.log(.warning, "pod \(podName(pod)) is lost"))
-        if membership.pods[pod] == nil { podNames.left(pod) }
+        if membership.pods[pod]?.isPresent != true { podNames.left(pod) }
         apply(scheduler.podLost(pod, at: now))
       case .close(let connection): if let connection = connections[connection] { act(.close(connection)) }
       case .wakeAt(let instant): act(.wakeAt(instant))
       }
     }
-    if !lostHosts.isEmpty { apply(directory.hostsLost(lostHosts)) }
+    if !absent.isEmpty { apply(directory.hostsAbsent(absent)) }
+    if !retired.isEmpty { apply(directory.hostsLost(retired)) }
   }
 
   /// The cluster as `mobula status` shows it.
@@ -124,7 +189,13 @@ extension HeadState {
         objects[host]?.bytes += ByteCount(record.geometry?.objectSize ?? 0)
       }
     }
-    let hosts = membership.hosts.members.sorted { $0.key < $1.key }.map { host, member in
+    let members = membership.hosts.members.sorted { $0.key < $1.key }
+    let absent = members.compactMap { host, member -> ClusterStatus.AbsentHost? in
+      guard let since = membership.absentSince(host) else { return nil }
+      return ClusterStatus.AbsentHost(
+        host: host, name: member.description.name, seconds: Int(max(.zero, now - since) / .seconds(1)))
+    }
+    let hosts = members.filter(\.value.isPresent).map { host, member in
       ClusterStatus.Host(
         host: host, name: member.description.name, bulk: member.description.bulk,
         capacity: member.description.capacity, objects: objects[host]?.count ?? 0,
@@ -138,6 +209,7 @@ extension HeadState {
     }
     return ClusterStatus(
       cluster: configuration.cluster, head: endpoint, hosts: hosts, pods: pods, jobs: jobs.keys.sorted(),
-      objects: directory.records.values.count { !$0.planner.isEmpty }, waiting: scheduler.queue.count)
+      objects: directory.records.values.count { !$0.planner.isEmpty }, waiting: scheduler.queue.count,
+      absent: absent)
   }
 }

@@ -61,6 +61,7 @@ extension HeadState {
 
   mutating func apply(_ actions: [DirectoryAction]) {
     var drops: [HostID: [ObjectID]] = [:]
+    var keeps: [HostID: [ObjectID]] = [:]
     for action in actions {
       switch action {
       case .answer(let id, let answer):
@@ -69,10 +70,11 @@ extension HeadState {
         act(.resume { continuation.resume(returning: reply) })
       case .refuse(let id, let object, let refusal):
         guard let waiter = waiters.removeValue(forKey: id) else { continue }
-        let error = refusal.error(for: object, name: hostName)
+        let error = refusal.error(for: object, name: hostName, absence: absence(of:))
         act(.resume { waiter.fail(error) })
       case .drop(let object, let hosts):
         for host in hosts { drops[host, default: []].append(object) }
+      case .keep(let object, let host): keeps[host, default: []].append(object)
       case .reportCorrupt(let host, let object):
         act(
           .log(.error, "the replica of object \(object) on host \(hostName(host)) has other bytes than the first one"))
@@ -84,6 +86,37 @@ extension HeadState {
       }
     }
     for (host, objects) in drops.sorted(by: { $0.key < $1.key }) { drop(objects, at: host) }
+    for (host, objects) in keeps.sorted(by: { $0.key < $1.key }) { keep(objects, at: host) }
+    for (host, names) in directory.takeNews().sorted(by: { $0.key < $1.key }) { tell(host, names) }
+  }
+
+  /// A host that is away says which role its replicas have when it registers again.
+  private mutating func keep(_ objects: [ObjectID], at host: HostID) {
+    guard let connection = try? control(of: host) else { return }
+    for start in stride(from: 0, to: objects.count, by: 65_536) {
+      let some = Array(objects[start..<min(objects.count, start + 65_536)])
+      act(.keep(KeepRequest(objects: some), at: connection))
+    }
+  }
+
+  /// A host that is away learns it with the next change, or not at all: it is a spare for what the head knows.
+  private mutating func tell(_ host: HostID, _ names: ObjectNames) {
+    guard let connection = try? control(of: host) else { return }
+    let given = names.given.sorted { $0.key < $1.key }
+    let taken = names.taken.sorted()
+    for start in stride(from: 0, to: max(given.count, taken.count), by: 1024) {
+      let some = given.dropFirst(start).prefix(1024).map { ($0.key, $0.value) }
+      act(
+        .names(
+          NameNews(
+            given: Dictionary(some) { first, _ in first }, taken: Array(taken.dropFirst(start).prefix(1024))),
+          at: connection))
+    }
+  }
+
+  /// Since when a host has been away, for people.
+  private func absence(of host: HostID) -> String? {
+    membership.absentSince(host).map { "\(Int(max(.zero, now - $0) / .seconds(1))) s ago" }
   }
 
   private func reply(_ answer: LocateAnswer, to request: LocateRequest) -> LocateReply {

@@ -30,13 +30,16 @@ struct HeadState: Sendable {
   var settlesAt: Duration?
   /// Jobs that hosts and pods brought from a former head, until it is settled that their drivers don't come.
   var orphanedJobs: Set<JobID> = []
+  /// The last instant that the shell told.
+  var now = Duration.zero
   private var effects: [HeadEffect] = []
   private var lastRequest: UInt64 = 0
 
   init(_ configuration: HeadConfiguration) {
     self.configuration = configuration
     directory = ObjectDirectoryStateMachine()
-    membership = MembershipStateMachine(hostTimeout: configuration.hostTimeout)
+    membership = MembershipStateMachine(
+      hostTimeout: configuration.hostTimeout, retirement: configuration.retirement)
     scheduler = SchedulerStateMachine(infeasibleTimeout: configuration.infeasibleTimeout)
   }
 

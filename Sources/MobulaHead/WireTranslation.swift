@@ -6,7 +6,8 @@ internal import MobulaWire
 extension SealedReplica {
   init(_ report: ReplicaReport, held: Bool) {
     self.init(
-      object: report.object, geometry: report.geometry, digest: report.digest, contains: report.contains, isHeld: held)
+      object: report.object, geometry: report.geometry, digest: report.digest, contains: report.contains, isHeld: held,
+      isPrimary: report.isPrimary)
   }
 }
 
@@ -52,6 +53,6 @@ extension LocateQuestion {
     self.init(
       id: id, host: request.host, object: request.object, excluded: Set(request.excluding),
       known: Set(request.known),
-      plan: request.policy == .origin ? .origin : .relay)
+      plan: request.policy == .origin ? .origin : .relay, waits: request.waits ?? false)
   }
 }

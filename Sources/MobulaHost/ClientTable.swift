@@ -6,6 +6,10 @@ import Synchronization
 /// Which store client each connected process is.
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
+  /// The connections of those that attached.
+  private let connections = Mutex<[UInt64: RPCConnection]>([:])
+  /// Clients of the store that may not go on, since the cluster has given up what they had.
+  private let ended = Mutex<Set<StoreClientID>>([])
   /// Those that have said who they are, and not yet what they hold; and what they were known to hold.
   private let coming = Mutex<[UInt64: (client: StoreClientID, known: Set<ObjectID>)]>([:])
 
@@ -29,8 +33,30 @@ final class ClientTable: Sendable {
   }
 
   /// The process of a connection says which client it is.
-  func attach(_ connection: UInt64, _ client: StoreClientID, known: Set<ObjectID>) {
-    coming.withLock { $0[connection] = (client, known) }
+  ///
+  /// - Throws: `MobulaError` (`mismatch`) when the cluster has given up what it had.
+  func attach(
+    _ connection: RPCConnection, _ client: StoreClientID, known: Set<ObjectID>
+  ) throws(MobulaError) {
+    guard !ended.withLock({ $0.contains(client) }) else {
+      throw MobulaError(
+        .mismatch,
+        "This host was away for so long that the cluster has given up what its processes had: connect anew.")
+    }
+    connections.withLock { $0[connection.id] = connection }
+    coming.withLock { $0[connection.id] = (client, known) }
+  }
+
+  /// These may not go on. Returns the connections of all that are there.
+  func end(_ clients: [StoreClientID]) -> [RPCConnection] {
+    ended.withLock { $0.formUnion(clients) }
+    self.clients.withLock { $0 = [:] }
+    coming.withLock { $0 = [:] }
+    absentees.withLock { $0 = [] }
+    return connections.withLock { connections in
+      defer { connections = [:] }
+      return Array(connections.values)
+    }
   }
 
   /// It has said what it holds, too, and counts from now on.
@@ -41,7 +67,10 @@ final class ClientTable: Sendable {
     coming.withLock { $0.removeValue(forKey: connection) }
   }
 
-  func forget(_ client: StoreClientID) { clients.withLock { $0 = $0.filter { $0.value != client } } }
+  func forget(_ client: StoreClientID) {
+    _ = ended.withLock { $0.remove(client) }
+    clients.withLock { $0 = $0.filter { $0.value != client } }
+  }
 
   /// - Throws: `MobulaError` (`connectionClosed`) before the process attached and once it is gone: a late request must leave nothing behind.
   func client(of connection: UInt64) throws(MobulaError) -> StoreClientID {
@@ -65,6 +94,7 @@ final class ClientTable: Sendable {
   }
 
   func remove(_ connection: UInt64) {
+    connections.withLock { $0[connection] = nil }
     _ = takeComing(connection)
     clients.withLock { $0[connection] = nil }
   }

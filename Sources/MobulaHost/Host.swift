@@ -43,7 +43,6 @@ public final class Host: Sendable {
     self.store = store
     var hello = Hello(role: .host, name: configuration.name)
     hello.host = configuration.host
-    hello.incarnation = configuration.incarnation
     let fetcherBox = Once<ReplicaFetcher>("the fetcher")
     let transfer = try TransferServer(
       endpoint: .tcp(host: configuration.address, port: 0), token: configuration.token, tls: configuration.tls,
@@ -59,6 +58,16 @@ public final class Host: Sendable {
       for object in request.objects { store.delete(object) }
       return Empty()
     }
+    router.on(HostControlAPI.keep) { request, _ in
+      store.keep(request.objects)
+      return Empty()
+    }
+    router.on(HostControlAPI.names) { news, _ in
+      for name in news.taken { notes.unname(name) }
+      for (name, known) in news.given { notes.name(name, known) }
+      return Empty()
+    }
+    router.on(MemberControlAPI.alive) { _, _ in Empty() }
     router.on(HostControlAPI.bring) { order, _ in
       guard let fetcher = fetcherBox.filled else {
         throw MobulaError(.unavailable, "Host \(configuration.name) is just being started: try again.")
@@ -103,24 +112,15 @@ public final class Host: Sendable {
       // The last of them may have ended while this was written down.
       if clients.areAllBack { Self.letGo(ClientTable.absent, reporter, store) }
     }
+    let registrar = HostRegistrar(
+      configuration, bulk: transfer.endpoint, store: store, notes: notes, reporter: reporter, clients: clients, log: log
+    )
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: router,
       log: log
     ) { connection in
       clusterBox.fill(connection.peer.cluster)
-      let all = store.inventory()
-      let inventory = all.prefix(Self.largestRegistration)
-      let registration = HostRegistration(
-        host: configuration.host, name: configuration.name, incarnation: configuration.incarnation,
-        bulk: transfer.endpoint, capacity: configuration.capacity,
-        replicas: inventory.map {
-          ReplicaReport(
-            object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object))
-        }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)), labels: configuration.labels)
-      _ = try await connection.call(HeadAPI.registerHost, registration)
-      for info in all.dropFirst(Self.largestRegistration) {
-        reporter.made(info.object, contains: notes.contents(of: info.object), holder: nil)
-      }
+      try await registrar.register(on: connection)
     }
     box.fill(head)
     self.head = head
@@ -132,9 +132,6 @@ public final class Host: Sendable {
       host: configuration.host, head: head, fetcher: fetcher, notes: notes, traffic: receiving,
       credentials: credentials, log: log)
   }
-
-  /// A registration with more replicas might not fit into a frame; the others are reported after it.
-  private static let largestRegistration = 8192
 
   private static func openStore(
     _ configuration: HostConfiguration, _ spillPlace: S3SpillPlace?, _ reporter: Once<HoldReporter>,
@@ -190,7 +187,9 @@ public final class Host: Sendable {
       case .made(let object, let contains, let held):
         store.info(of: object).map {
           .sealed(
-            ReplicaReport(object: object, geometry: $0.geometry, digest: $0.digest, contains: contains), held: held)
+            ReplicaReport(
+              object: object, geometry: $0.geometry, digest: $0.digest, contains: contains,
+              isPrimary: store.isPrimary(object)), held: held)
         }
       }
     }
@@ -222,7 +221,6 @@ public final class Host: Sendable {
       let cluster = try await reachedCluster()
       var hello = Hello(role: .host, name: configuration.name)
       hello.host = configuration.host
-      hello.incarnation = configuration.incarnation
       hello.cluster = cluster
       let server = try await RPCServer.bind(
         to: .unix(path: HostSockets.host(in: configuration.directory)), token: configuration.token,
@@ -291,7 +289,7 @@ public final class Host: Sendable {
           .mismatch, "The host's store was started anew, and knows nothing of this process: connect to it again.")
       }
       self.store.takeAnnouncements(of: request.client)
-      self.clients.attach(connection.id, request.client, known: self.reporter.held(by: request.client.number))
+      try self.clients.attach(connection, request.client, known: self.reporter.held(by: request.client.number))
       return Empty()
     }
     router.on(HostAPI.registerHolds) { request, connection in

@@ -8,8 +8,6 @@ public struct HostConfiguration: Sendable {
   public var host: HostID
   /// A name for people; the machine's, unless told otherwise.
   public var name: String
-  /// Grows with every start of the same host.
-  public var incarnation: UInt64
   public var head: Endpoint
   public var token: ClusterToken
   /// For connections to other hosts, and to the head; plain without.
@@ -38,12 +36,11 @@ public struct HostConfiguration: Sendable {
   public var keeper: KeeperConnection?
 
   public init(
-    host: HostID, name: String, incarnation: UInt64, head: Endpoint, token: ClusterToken, directory: String,
+    host: HostID, name: String, head: Endpoint, token: ClusterToken, directory: String,
     address: String = "127.0.0.1", capacity: ByteCount
   ) {
     self.host = host
     self.name = name
-    self.incarnation = incarnation
     self.head = head
     self.token = token
     self.directory = directory

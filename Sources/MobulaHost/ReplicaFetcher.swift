@@ -359,7 +359,7 @@ final class ReplicaFetcher: Sendable {
       throw MobulaError(.corrupted, "Object \(object) arrived with digest \(digest), not \(expected): fetch it again.")
     }
     try await reporter.report(
-      .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest), held: false))
+      .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest, isPrimary: false), held: false))
     return digest
   }
 }

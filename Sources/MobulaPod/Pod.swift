@@ -8,7 +8,6 @@ public struct PodConfiguration: Sendable {
   public var pod: PodID
   public var name: String
   public var host: HostID
-  public var incarnation: UInt64
   public var head: Endpoint
   public var token: ClusterToken
   /// For the connection to the head; plain without. Workers read theirs from the host's directory.
@@ -20,13 +19,12 @@ public struct PodConfiguration: Sendable {
   public var resources: Resources
 
   public init(
-    pod: PodID, name: String, host: HostID, incarnation: UInt64, head: Endpoint, token: ClusterToken,
+    pod: PodID, name: String, host: HostID, head: Endpoint, token: ClusterToken,
     directory: String, address: String, resources: Resources
   ) {
     self.pod = pod
     self.name = name
     self.host = host
-    self.incarnation = incarnation
     self.head = head
     self.token = token
     self.directory = directory
@@ -57,6 +55,7 @@ public final class Pod: Sendable {
   public let configuration: PodConfiguration
   private let state: Mutex<State>
   private let programs = ProgramCheck()
+  private let identity = MemberIdentity()
   private let lifeline: Lifeline
   private let log: Logger
 
@@ -74,7 +73,6 @@ public final class Pod: Sendable {
   public func run() async throws {
     var hello = Hello(role: .pod, name: configuration.name)
     hello.host = configuration.host
-    hello.incarnation = configuration.incarnation
     var workers = RPCRouter()
     workers.on(PodAPI.workerReady) { ready, _ in
       let continuation: CheckedContinuation<Endpoint, any Error>? = try self.state.withLock { state in
@@ -99,19 +97,12 @@ public final class Pod: Sendable {
       self.release(request)
       return Empty()
     }
+    control.on(MemberControlAPI.alive) { _, _ in Empty() }
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: control,
       log: log
     ) { connection in
-      let configuration = self.configuration
-      _ = try await connection.call(
-        HeadAPI.registerPod,
-        PodRegistration(
-          pod: configuration.pod, name: configuration.name, host: configuration.host,
-          incarnation: configuration.incarnation, resources: configuration.resources,
-          leases: self.state.withLock { $0.books.leases.values.sorted { $0.lease < $1.lease } }))
-      self.log.notice(
-        "pod ready", metadata: ["pod": "\(configuration.name)", "resources": "\(configuration.resources)"])
+      try await self.register(on: connection)
     }
     box.withLock { $0 = head }
     defer { stopAll() }
@@ -122,6 +113,41 @@ public final class Pod: Sendable {
       throw error
     }
     await server.close()
+  }
+
+  /// Registers in two steps: leases that the head has revoked are over here before it gives any other.
+  private func register(on connection: RPCConnection) async throws {
+    try identity.check(connection.peer)
+    let me = identity.values
+    var registration = PodRegistration(
+      pod: configuration.pod, name: configuration.name, host: configuration.host, incarnation: me.incarnation,
+      resources: configuration.resources,
+      leases: state.withLock { $0.books.leases.values.sorted { $0.lease < $1.lease } })
+    registration.nonce = me.nonce
+    registration.epoch = me.epoch
+    registration.session = me.session
+    let reply = try await connection.call(HeadAPI.registerPod, registration)
+    identity.registered(reply)
+    if let session = reply.session, let leases = reply.end {
+      await end(leases)
+      _ = try await connection.call(HeadAPI.confirmPod, PodConfirmation(pod: configuration.pod, session: session))
+    }
+    log.notice("pod ready", metadata: ["pod": "\(configuration.name)", "resources": "\(configuration.resources)"])
+  }
+
+  /// Ends leases that are over, with their workers, which are gone when this returns.
+  private func end(_ leases: [LeaseID]) async {
+    let processes = leases.compactMap { lease in
+      state.withLock { state -> ChildProcess? in
+        guard case .stop(let worker) = state.books.released(lease, workerIsReusable: false) else { return nil }
+        return state.processes[worker]
+      }
+    }
+    for process in processes { process.signal(9) }
+    for process in processes { _ = await process.waitForExit() }
+    if !leases.isEmpty {
+      log.notice("leases that the head had revoked are over", metadata: ["leases": "\(leases.count)"])
+    }
   }
 
   private func grant(_ request: LeaseRequest, head: PeerLink) async throws -> LeaseGrant {

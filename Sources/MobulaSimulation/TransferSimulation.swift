@@ -284,6 +284,7 @@ package struct TransferSimulation {
       case .answer(let id, .local): headTells(.located([]), questions[Int(id.number)])
       case .refuse(let id, let object, let refusal):
         headTells(.notLocated(refusal.error(for: object) { $0.short }), questions[Int(id.number)])
+      case .keep: break
       case .drop, .reportCorrupt, .ready, .part: violations.append("the head said \(action)")
       }
     }

@@ -235,6 +235,18 @@ public final class Store: Sendable {
     }
   }
 
+  /// These replicas are not evicted from now on, since no other is known to stay.
+  public func keep(_ objects: [ObjectID]) {
+    state.withLock { state in
+      for object in objects { state.machine.setCache(object, false) }
+    }
+  }
+
+  /// Whether the object is here, and not evicted while something holds it.
+  public func isPrimary(_ object: ObjectID) -> Bool {
+    state.withLock { state in state.machine.index[object].map { !state.machine.entries[$0]!.isCache } ?? false }
+  }
+
   /// Removes an object in whatever state it is; its memory goes when nobody pins it any more.
   /// Whoever waits for a chunk that had not arrived gets `notFound`. False when it wasn't here.
   @discardableResult

@@ -1,6 +1,7 @@
 import MobulaCore
 import MobulaHead
 import MobulaWire
+import Testing
 
 /// A head on a free port of the loopback, for as long as `body` takes.
 func withHead(
@@ -31,29 +32,50 @@ struct HeadFixture: Sendable {
       to: head.endpoint, token: token, hello: Hello(role: role, name: name), router: router)
   }
 
-  /// A host that does nothing but note what it shall drop.
+  /// A host that does nothing but note what it shall drop and keep, and what its objects are called.
+  ///
+  /// - Parameter answers: whether it says that it is there, when it is asked.
   func host(
-    _ number: UInt64, incarnation: UInt64 = 1, replicas: [ReplicaReport] = [], holds: [ObjectID] = []
+    _ number: UInt64, incarnation: UInt64 = 1, nonce: ProcessNonce? = nil, beganAnew: Bool? = nil,
+    replicas: [ReplicaReport] = [], holds: [ObjectID] = [], answers: Bool = true
   ) async throws -> FakeHost {
     let (drops, sink) = AsyncStream.makeStream(of: ObjectID.self)
+    let (keeps, keepSink) = AsyncStream.makeStream(of: ObjectID.self)
+    let (news, newsSink) = AsyncStream.makeStream(of: NameNews.self)
     var router = RPCRouter()
     router.on(HostControlAPI.drop) { request, _ in
       for object in request.objects { sink.yield(object) }
       return Empty()
     }
+    router.on(HostControlAPI.keep) { request, _ in
+      for object in request.objects { keepSink.yield(object) }
+      return Empty()
+    }
+    router.on(HostControlAPI.names) { request, _ in
+      newsSink.yield(request)
+      return Empty()
+    }
+    router.on(MemberControlAPI.alive) { _, _ in
+      if !answers { try await Task.sleep(for: .seconds(3600)) }
+      return Empty()
+    }
     let connection = try await connect(.host, "host \(number)", router)
-    let fake = FakeHost(id: HostID(high: 0, low: number), connection: connection, drops: drops)
-    _ = try await connection.call(
-      HeadAPI.registerHost,
-      HostRegistration(
-        host: fake.id, name: "host \(number)", incarnation: incarnation,
-        bulk: .tcp(host: "10.0.0.\(number)", port: 7601), capacity: .gigabytes(1), replicas: replicas, holds: holds,
-        names: [:]))
-    return fake
+    let id = HostID(high: 0, low: number)
+    var registration = HostRegistration(
+      host: id, name: "host \(number)", incarnation: incarnation,
+      bulk: .tcp(host: "10.0.0.\(number)", port: 7601), capacity: .gigabytes(1), replicas: replicas, holds: holds,
+      names: [:])
+    registration.nonce = nonce
+    registration.beganAnew = beganAnew
+    let reply = try await connection.call(HeadAPI.registerHost, registration)
+    return FakeHost(id: id, connection: connection, reply: reply, drops: drops, keeps: keeps, news: news)
   }
 
   /// A pod that grants whatever it is asked for, and notes what it shall give up.
-  func pod(_ number: UInt64, _ resources: Resources, leases: [LeaseRecord] = []) async throws -> FakePod {
+  func pod(
+    _ number: UInt64, _ resources: Resources, leases: [LeaseRecord] = [], nonce: ProcessNonce? = nil,
+    session: UInt64? = nil
+  ) async throws -> FakePod {
     let id = PodID(high: 0, low: number)
     let host = HostID(high: 0, low: number)
     let (releases, sink) = AsyncStream.makeStream(of: LeaseID.self)
@@ -68,11 +90,13 @@ struct HeadFixture: Sendable {
       return Empty()
     }
     let connection = try await connect(.pod, "pod \(number)", router)
-    _ = try await connection.call(
-      HeadAPI.registerPod,
-      PodRegistration(
-        pod: id, name: "pod \(number)", host: host, incarnation: 1, resources: resources, leases: leases))
-    return FakePod(id: id, connection: connection, releases: releases)
+    var registration = PodRegistration(
+      pod: id, name: "pod \(number)", host: host, incarnation: nonce == nil ? 1 : 0, resources: resources,
+      leases: leases)
+    registration.nonce = nonce
+    registration.session = session
+    let reply = try await connection.call(HeadAPI.registerPod, registration)
+    return FakePod(id: id, connection: connection, reply: reply, releases: releases)
   }
 
   /// A driver that notes which of its leases were revoked.
@@ -92,7 +116,10 @@ struct HeadFixture: Sendable {
 struct FakeHost: Sendable {
   let id: HostID
   let connection: RPCConnection
+  let reply: RegistrationReply
   let drops: AsyncStream<ObjectID>
+  let keeps: AsyncStream<ObjectID>
+  let news: AsyncStream<NameNews>
 
   func changed(_ changes: ReplicaChange...) async throws {
     _ = try await connection.call(HeadAPI.replicasChanged, ReplicaChanges(host: id, changes: changes))
@@ -107,12 +134,20 @@ struct FakeHost: Sendable {
   }
 
   func nextDrop() async -> ObjectID? { await drops.first { _ in true } }
+  func nextKeep() async -> ObjectID? { await keeps.first { _ in true } }
+  func nextNews() async -> NameNews? { await news.first { _ in true } }
 }
 
 struct FakePod: Sendable {
   let id: PodID
   let connection: RPCConnection
+  let reply: RegistrationReply
   let releases: AsyncStream<LeaseID>
+
+  func confirm() async throws {
+    _ = try await connection.call(
+      HeadAPI.confirmPod, PodConfirmation(pod: id, session: try #require(reply.session)))
+  }
 
   func nextRelease() async -> LeaseID? { await releases.first { _ in true } }
 }

@@ -95,27 +95,6 @@ import Testing
     }
   }
 
-  @Test func whatALostHostHadIsSaidToBeLost() async throws {
-    try await withHead {
-      $0.hostTimeout = .milliseconds(20)
-    } _: { cluster in
-      let a = try await cluster.host(1)
-      let b = try await cluster.host(2)
-      try await b.holds(added: [report.object])
-      try await a.changed(.sealed(report, held: false))
-      await a.connection.close()
-      let error = await #expect(throws: MobulaError.self) {
-        // Found until the head has noticed; each attempt ends by itself.
-        for _ in 0..<1000 {
-          _ = try await b.locate(report.object)
-          try await Task.sleep(for: .milliseconds(5))
-        }
-      }
-      #expect(error?.code == .notFound)
-      #expect(error?.message.contains("host 1") == true)
-    }
-  }
-
   @Test func whatARestartedHeadHearsIsKept() async throws {
     // Settling lasts this long; a slow machine must not end it.
     try await withHead {

@@ -12,40 +12,106 @@ import Testing
 
   private func podOf(_ host: HostID) -> PodDescription { PodDescription(name: "pod", host: host, resources: [:]) }
 
-  @Test func aHostThatComesBackInTimeIsNotLost() throws {
+  private func drawn(_ number: UInt64, incarnation: UInt64 = 0) -> ProcessIdentity {
+    ProcessIdentity(nonce: ProcessNonce(high: 0, low: number), incarnation: incarnation)
+  }
+
+  private func counted(_ incarnation: UInt64) -> ProcessIdentity {
+    ProcessIdentity(nonce: nil, incarnation: incarnation)
+  }
+
+  @Test func aHostThatComesBackInTimeIsNotAbsent() throws {
     var members = MembershipStateMachine(hostTimeout: .seconds(10))
-    #expect(try members.hostRegistered(a, described("a"), incarnation: 5, on: 1) == [.hostJoined(a)])
+    #expect(try members.hostRegistered(a, described("a"), drawn(1), on: 1) == [.hostJoined(a)])
     #expect(members.isCurrent(a, on: 1) && !members.isCurrent(a, on: 2))
     #expect(members.connectionLost(1, at: .seconds(3)) == [.hostSuspected(a), .wakeAt(.seconds(13))])
     #expect(!members.isCurrent(a, on: 1))
     #expect(members.tick(.seconds(12)) == [.wakeAt(.seconds(13))])
-    #expect(try members.hostRegistered(a, described("a"), incarnation: 5, on: 2) == [.hostReturned(a)])
+    #expect(try members.hostRegistered(a, described("a"), drawn(1, incarnation: 1), on: 2) == [.hostReturned(a)])
     #expect(members.tick(.seconds(13)) == [])
     #expect(members.connectionLost(1, at: .seconds(14)) == [])
   }
 
-  @Test func aHostThatStaysAwayIsLostWithItsPods() throws {
-    var members = MembershipStateMachine(hostTimeout: .seconds(10))
-    _ = try members.hostRegistered(a, described("a"), incarnation: 5, on: 1)
-    #expect(try members.podRegistered(p, podOf(a), incarnation: 1, on: 2) == [.podJoined(p)])
-    #expect(try members.podRegistered(q, podOf(host(2)), incarnation: 1, on: 3) == [.podJoined(q)])
+  @Test func aHostThatStaysAwayIsAbsentAndItsPodsAreLost() throws {
+    var members = MembershipStateMachine(hostTimeout: .seconds(10), retirement: .seconds(100))
+    _ = try members.hostRegistered(a, described("a"), drawn(1), on: 1)
+    #expect(try members.podRegistered(p, podOf(a), drawn(2), on: 2) == [.podJoined(p)])
+    #expect(try members.podRegistered(q, podOf(host(2)), drawn(3), on: 3) == [.podJoined(q)])
     _ = members.connectionLost(1, at: .zero)
-    #expect(members.tick(.seconds(10)) == [.hostLost(a), .close(2), .podLost(p)])
-    #expect(members.pods.members.keys.sorted() == [q])
+    #expect(members.tick(.seconds(10)) == [.hostAbsent(a), .close(2), .podLost(p), .wakeAt(.seconds(110))])
+    #expect(members.absentSince(a) == .seconds(10))
+    #expect(members.pods[p]?.session == 2 && members.pods[q]?.session == 1)
+    #expect(members.connectionLost(2, at: .seconds(11)) == [.wakeAt(.seconds(110))])
+    // However long it was away.
+    #expect(try members.hostRegistered(a, described("a"), drawn(1, incarnation: 1), on: 4) == [.hostReturned(a)])
+    #expect(
+      try members.podRegistered(p, podOf(a), drawn(2, incarnation: 1), session: 1, on: 5) == [.podReturned(p)])
+    #expect(members.pods[p]?.session == 2 && members.absentSince(a) == nil)
   }
 
-  @Test func aNewerIncarnationReplacesTheOlderAtOnce() throws {
+  @Test func aHostThatIsAbsentForLongIsRetired() throws {
+    var members = MembershipStateMachine(hostTimeout: .seconds(10), retirement: .seconds(100))
+    _ = try members.hostRegistered(a, described("a"), drawn(1), on: 1)
+    _ = members.connectionLost(1, at: .zero)
+    _ = members.tick(.seconds(10))
+    #expect(members.tick(.seconds(109)) == [.wakeAt(.seconds(110))])
+    #expect(members.tick(.seconds(110)) == [.hostRetired(a)])
+    #expect(members.isRetired(a))
+    #expect(throws: MobulaError.self) { try members.forgotten(a) }
+    // It begins anew, as the next of its processes.
+    #expect(try members.hostRegistered(a, described("a"), drawn(2), on: 2) == [.hostJoined(a)])
+    #expect(members.hosts[a]?.process.incarnation == 2)
+    #expect(throws: MobulaError.self) { try members.forgotten(a) }
+    _ = members.connectionLost(2, at: .seconds(120))
+    #expect(try members.forgotten(a) == [.hostRetired(a)])
+  }
+
+  @Test func anotherProcessReplacesTheOlderAtOnceAndForGood() throws {
     var members = MembershipStateMachine()
-    _ = try members.hostRegistered(a, described("a"), incarnation: 5, on: 1)
-    #expect(
-      try members.hostRegistered(a, described("a"), incarnation: 6, on: 2) == [.close(1), .hostLost(a), .hostJoined(a)])
-    let error = #expect(throws: MobulaError.self) {
-      try members.hostRegistered(a, described("a"), incarnation: 5, on: 3)
-    }
-    #expect(error?.code == .mismatch)
-    #expect(members.isCurrent(a, on: 2))
+    _ = try members.hostRegistered(a, described("a"), drawn(1), on: 1)
+    #expect(try members.hostRegistered(a, described("a"), drawn(2), on: 2) == [.close(1), .hostReplaced(a)])
+    #expect(members.hosts[a]?.process == drawn(2, incarnation: 2))
     // The end of the connection that was replaced means nothing.
     #expect(members.connectionLost(1, at: .zero) == [])
+    for late in [drawn(1, incarnation: 1), drawn(9, incarnation: 2)] {
+      let error = #expect(throws: MobulaError.self) {
+        try members.hostRegistered(a, described("a"), late, on: 3)
+      }
+      #expect(error?.code == .mismatch)
+    }
+    #expect(members.isCurrent(a, on: 2))
+    // A head before this one knew more: the number goes on.
+    #expect(
+      try members.hostRegistered(a, described("a"), drawn(9, incarnation: 7), on: 4) == [.close(2), .hostReplaced(a)])
+    #expect(members.hosts[a]?.process.incarnation == 7)
+    #expect(throws: MobulaError.self) {
+      try members.hostRegistered(a, described("a"), drawn(1, incarnation: .max), on: 5)
+    }
+  }
+
+  @Test func whoIsNotYetNumberedIsTheRivalOfWhoIsThere() throws {
+    var members = MembershipStateMachine()
+    _ = try members.hostRegistered(a, described("a"), drawn(1), on: 1)
+    #expect(members.rival(of: drawn(2), as: a) == 1)
+    #expect(members.rival(of: drawn(1), as: a) == nil)
+    #expect(members.rival(of: drawn(2, incarnation: 1), as: a) == nil)
+    #expect(members.rival(of: drawn(2), as: host(2)) == nil)
+    _ = members.connectionLost(1, at: .zero)
+    #expect(members.rival(of: drawn(2), as: a) == nil)
+  }
+
+  @Test func processesThatCountThemselvesAreComparedByTheirCount() throws {
+    var members = MembershipStateMachine()
+    _ = try members.hostRegistered(a, described("a"), counted(5), on: 1)
+    #expect(try members.hostRegistered(a, described("a"), counted(5), on: 2) == [.close(1), .hostReturned(a)])
+    #expect(try members.hostRegistered(a, described("a"), counted(6), on: 3) == [.close(2), .hostReplaced(a)])
+    let error = #expect(throws: MobulaError.self) {
+      try members.hostRegistered(a, described("a"), counted(5), on: 4)
+    }
+    #expect(error?.code == .mismatch)
+    #expect(try members.hostRegistered(a, described("a"), drawn(1), on: 5) == [.close(3), .hostReplaced(a)])
+    #expect(members.hosts[a]?.process.incarnation == 7)
+    #expect(throws: MobulaError.self) { try members.hostRegistered(a, described("a"), counted(7), on: 6) }
   }
 
   @Test func theNamesOfTheLastThatWentAreKept() {
@@ -62,12 +128,14 @@ import Testing
   }
 
   @Test func podsFollowTheSameRules() throws {
-    var members = MembershipStateMachine(hostTimeout: .seconds(10))
-    _ = try members.podRegistered(p, podOf(a), incarnation: 1, on: 1)
+    var members = MembershipStateMachine(hostTimeout: .seconds(10), retirement: .seconds(100))
+    _ = try members.podRegistered(p, podOf(a), drawn(1), on: 1)
     #expect(members.connectionLost(1, at: .seconds(1)) == [.podSuspected(p), .wakeAt(.seconds(11))])
-    #expect(try members.podRegistered(p, podOf(a), incarnation: 2, on: 2) == [.podLost(p), .podJoined(p)])
-    #expect(throws: MobulaError.self) { try members.podRegistered(p, podOf(a), incarnation: 1, on: 3) }
+    #expect(try members.podRegistered(p, podOf(a), drawn(2), on: 2) == [.podLost(p), .podJoined(p)])
+    #expect(members.pods[p]?.session == 2)
+    #expect(throws: MobulaError.self) { try members.podRegistered(p, podOf(a), drawn(1, incarnation: 1), on: 3) }
     _ = members.connectionLost(2, at: .seconds(20))
-    #expect(members.tick(.seconds(30)) == [.podLost(p)])
+    #expect(members.tick(.seconds(30)) == [.podLost(p), .wakeAt(.seconds(130))])
+    #expect(members.pods[p]?.session == 3)
   }
 }

@@ -18,6 +18,7 @@ import Testing
     var demands: [LeaseID: LeaseDemand] = [:]
     var pendingAsks: [(PodID, LeaseID)] = []
     var pendingReleases: [(PodID, LeaseID)] = []
+    var pendingConfirms: [PodID] = []
     var held: Set<LeaseID> = []
     var waiting: Set<RequestID> = []
     var now = Duration.zero
@@ -60,10 +61,23 @@ import Testing
       try act(scheduler.released(pod, lease, at: now))
     }
 
-    for pod in totals.keys.sorted() {
+    /// A pod registers with what is in its own books, whatever the head thinks of it.
+    func register(_ pod: PodID, areCurrent: Bool = false) throws {
       there.insert(pod)
-      try act(scheduler.podRegistered(pod, host: host(pod.low), total: totals[pod]!, leases: [], at: now))
+      let confirms = random.chance(50)
+      let booked = (books[pod] ?? [:]).sorted { $0.key < $1.key }.map {
+        BookedLease(lease: $0.key, job: JobID(1), resources: $0.value)
+      }
+      pendingConfirms.removeAll { $0 == pod }
+      let (actions, end) = scheduler.podRegistered(
+        pod, host: host(pod.low), total: totals[pod]!, leases: booked, areCurrent: areCurrent, confirms: confirms,
+        at: now)
+      for lease in end { books[pod]?[lease] = nil }
+      if confirms { pendingConfirms.append(pod) }
+      try act(actions)
     }
+
+    for pod in totals.keys.sorted() { try register(pod) }
     let shapes: [Resources] = [
       ["CPU": 1], ["CPU": 4, "a": 1], ["a": 1], ["b": 1, "CPU": 0.5], ["CPU": 2, "b": 2], [:],
     ]
@@ -81,7 +95,9 @@ import Testing
         waiting.insert(demand.id)
         try act(scheduler.request(demand, at: now))
       case ..<55: if !pendingAsks.isEmpty { try deliverAsk() }
-      case ..<70: if !pendingReleases.isEmpty { try deliverRelease() }
+      case ..<70:
+        if !pendingReleases.isEmpty { try deliverRelease() }
+        if let pod = pendingConfirms.popLast() { try act(scheduler.podConfirmed(pod, at: now)) }
       case ..<85:
         if let lease = held.sorted().randomElement(using: &random) {
           held.remove(lease)
@@ -96,21 +112,21 @@ import Testing
       default:
         let pod = totals.keys.sorted().randomElement(using: &random)!
         if there.remove(pod) != nil {
-          books[pod] = [:]
+          // It may be cut off, and its workers run on.
+          if random.chance(50) { books[pod] = [:] }
+          pendingConfirms.removeAll { $0 == pod }
           pendingAsks.removeAll { $0.0 == pod }
           pendingReleases.removeAll { $0.0 == pod }
           try act(scheduler.podLost(pod, at: now))
         } else {
-          there.insert(pod)
-          try act(scheduler.podRegistered(pod, host: host(pod.low), total: totals[pod]!, leases: [], at: now))
+          try register(pod)
         }
       }
     }
     // Calm: every pod is there, every lease comes back, and everybody gets one.
     now = .seconds(1_000)
-    for pod in totals.keys.sorted() where there.insert(pod).inserted {
-      try act(scheduler.podRegistered(pod, host: host(pod.low), total: totals[pod]!, leases: [], at: now))
-    }
+    for pod in totals.keys.sorted() where !there.contains(pod) { try register(pod) }
+    for pod in pendingConfirms { try act(scheduler.podConfirmed(pod, at: now)) }
     var rounds = 0
     while !waiting.isEmpty {
       rounds += 1

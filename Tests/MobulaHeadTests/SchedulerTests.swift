@@ -18,8 +18,8 @@ import Testing
   /// Pod p on host 1 with two b, pod q on host 2 with one b and one c.
   private func scheduler() -> SchedulerStateMachine {
     var scheduler = SchedulerStateMachine()
-    #expect(scheduler.podRegistered(p, host: host(1), total: ["b": 2], leases: [], at: .zero) == [])
-    #expect(scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [], at: .zero) == [])
+    #expect(scheduler.podRegistered(p, host: host(1), total: ["b": 2], leases: [], at: .zero).actions == [])
+    #expect(scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [], at: .zero).actions == [])
     return scheduler
   }
 
@@ -65,7 +65,7 @@ import Testing
     // A pod that joins in time has it.
     #expect(scheduler.request(demand(2, ["z": 1]), at: .seconds(6)) == [.wakeAt(.seconds(26))])
     #expect(
-      scheduler.podRegistered(pod(3), host: host(3), total: ["z": 1], leases: [], at: .seconds(8)) == [
+      scheduler.podRegistered(pod(3), host: host(3), total: ["z": 1], leases: [], at: .seconds(8)).actions == [
         .ask(pod(3), lease(2), 2)
       ])
     // Each resource is there, but not together.
@@ -87,6 +87,25 @@ import Testing
     #expect(scheduler.released(p, lease(1), at: .zero) == [.ask(p, lease(2), 2)])
   }
 
+  @Test func aPodThatWasLostEndsWhatWasRevoked() {
+    var scheduler = scheduler()
+    _ = scheduler.request(demand(1, ["b": 2]), at: .zero)
+    _ = scheduler.podGranted(p, lease(1), at: .zero)
+    #expect(scheduler.podLost(p, at: .zero).contains(.revoke(lease(1), JobID(1), .podLost(p))))
+    let booked = BookedLease(lease: lease(1), job: JobID(1), resources: ["b": 2])
+    let (actions, end) = scheduler.podRegistered(
+      p, host: host(1), total: ["b": 2], leases: [booked], areCurrent: false, confirms: true, at: .zero)
+    #expect(actions == [] && end == [lease(1)])
+    // Nothing is asked of it before it has.
+    #expect(!scheduler.request(demand(2, ["b": 2]), at: .zero).contains(.ask(p, lease(2), 2)))
+    #expect(scheduler.podConfirmed(p, at: .zero).contains(.ask(p, lease(2), 2)))
+    // One that knows no second step is told to release it.
+    _ = scheduler.podLost(p, at: .zero)
+    let (orders, none) = scheduler.podRegistered(
+      p, host: host(1), total: ["b": 2], leases: [booked], areCurrent: false, at: .zero)
+    #expect(orders.contains(.release(p, lease(1), workerIsReusable: false)) && none == [])
+  }
+
   @Test func aLostPodsLeasesAreRevoked() {
     var scheduler = scheduler()
     _ = scheduler.request(demand(1, ["c": 1]), at: .zero)
@@ -94,7 +113,7 @@ import Testing
     #expect(scheduler.request(demand(2, ["b": 1], .spread), at: .zero) == [.ask(p, lease(2), 2)])
     #expect(scheduler.podLost(q, at: .zero) == [.revoke(lease(1), job, .podLost(q))])
     // A pod that is lost before it answers: the request goes elsewhere, its late answer is nobody's.
-    #expect(scheduler.podRegistered(q, host: host(2), total: ["b": 1], leases: [], at: .zero) == [])
+    #expect(scheduler.podRegistered(q, host: host(2), total: ["b": 1], leases: [], at: .zero).actions == [])
     #expect(scheduler.podLost(p, at: .zero) == [.ask(q, lease(2), 2)])
     #expect(scheduler.podGranted(p, lease(2), at: .zero) == [.release(p, lease(2), workerIsReusable: true)])
     #expect(scheduler.podGranted(q, lease(2), at: .zero) == [.grant(2, lease(2), q)])
@@ -126,10 +145,11 @@ import Testing
   @Test func aPodsBooksComeBackWithIt() {
     var scheduler = scheduler()
     let kept = BookedLease(lease: lease(9), job: job, resources: ["c": 1])
-    #expect(scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [kept], at: .zero) == [])
+    #expect(
+      scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [kept], at: .zero).actions == [])
     #expect(scheduler.request(demand(1, ["c": 1]), at: .zero) == [.wakeAt(.seconds(100))])
     #expect(
-      scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [], at: .zero) == [
+      scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [], at: .zero).actions == [
         .revoke(lease(9), job, .workerEnded("the pod no longer has it in its books")), .ask(q, lease(1), 1),
       ])
     // Whether it took the lease is not known: it must give it up before another gets the room.

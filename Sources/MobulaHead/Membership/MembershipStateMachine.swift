@@ -18,13 +18,20 @@ struct PodDescription: Hashable, Sendable {
 
 enum MembershipAction: Hashable, Sendable {
   case hostJoined(HostID)
-  /// Back with what it had, within the time.
+  /// Back with what it had, however long it was away.
   case hostReturned(HostID)
+  /// Another process of the host has registered: what it says that it has and holds is what is there.
+  case hostReplaced(HostID)
   case hostSuspected(HostID)
-  case hostLost(HostID)
+  /// Nobody waits for it any more, and what it has and holds still counts.
+  case hostAbsent(HostID)
+  /// What it had and held is gone.
+  case hostRetired(HostID)
   case podJoined(PodID)
+  /// Back with what it had, within the time.
   case podReturned(PodID)
   case podSuspected(PodID)
+  /// Its leases are over: when it comes back, it has to end what it has of them.
   case podLost(PodID)
   /// A connection that a member no longer uses.
   case close(ConnectionID)
@@ -34,45 +41,59 @@ enum MembershipAction: Hashable, Sendable {
 
 /// Which hosts and pods belong to the cluster, and which of them are there.
 ///
-/// A member whose connection is lost is suspected; it counts as lost when it has not come
-/// back within `hostTimeout`, or at once when a newer incarnation of it registers. A host
-/// takes its pods with it. Instants are durations since the head's start.
+/// A member whose connection is lost is suspected; it is absent when it has not come back within `hostTimeout`. An
+/// absent host is a member still; it is retired after `retirement`, or when somebody says so. An absent host's pods
+/// are lost. Instants are durations since the head's start.
 struct MembershipStateMachine: Sendable {
   private(set) var hosts = MemberTable<HostID, HostDescription>()
   private(set) var pods = MemberTable<PodID, PodDescription>()
   let hostTimeout: Duration
+  let retirement: Duration
 
-  /// - Parameter hostTimeout: how long a member may be away; 10 s unless told otherwise.
-  init(hostTimeout: Duration = .seconds(10)) { self.hostTimeout = hostTimeout }
+  /// - Parameters:
+  ///   - hostTimeout: how long a member may be away before nobody waits for it; 10 s unless told otherwise.
+  ///   - retirement: how long an absent host's objects and holds count; an hour unless told otherwise.
+  init(hostTimeout: Duration = .seconds(10), retirement: Duration = .seconds(3600)) {
+    self.hostTimeout = hostTimeout
+    self.retirement = retirement
+  }
 
   /// A host registers, on the connection that it will be called on.
   ///
-  /// - Throws: `MobulaError` (`mismatch`) when a newer incarnation of it is known.
+  /// - Throws: `MobulaError`: `mismatch` when another process has taken its place, `invalidArgument`.
   mutating func hostRegistered(
-    _ host: HostID, _ description: HostDescription, incarnation: UInt64, on connection: ConnectionID
+    _ host: HostID, _ description: HostDescription, _ process: ProcessIdentity, on connection: ConnectionID
   ) throws(MobulaError) -> [MembershipAction] {
-    switch hosts.register(host, description, incarnation: incarnation, on: connection) {
+    let what = "host \(description.name)"
+    try Self.check(process, what)
+    switch hosts.register(host, description, process, on: connection) {
     case .joined: return [.hostJoined(host)]
     case .returned(let former): return close(former) + [.hostReturned(host)]
-    case .replaced(let former):
-      // Its pods hold leases of workers that used the store which is gone.
-      return close(former) + [.hostLost(host), .hostJoined(host)]
-    case .outdated(let known):
-      throw Self.outdated("host \(description.name)", incarnation, known)
+    case .replaced(let former): return close(former) + [.hostReplaced(host)]
+    case .outdated(let known): throw Self.outdated(what, process.incarnation, known)
     }
   }
 
   /// A pod registers; its host may follow.
   ///
-  /// - Throws: `MobulaError` (`mismatch`) when a newer incarnation of it is known.
+  /// - Parameter session: the one that the pod was last told; `nil` when it was told none.
+  /// - Throws: `MobulaError`: `mismatch` when another process has taken its place, `invalidArgument`.
   mutating func podRegistered(
-    _ pod: PodID, _ description: PodDescription, incarnation: UInt64, on connection: ConnectionID
+    _ pod: PodID, _ description: PodDescription, _ process: ProcessIdentity, session: UInt64? = nil,
+    on connection: ConnectionID
   ) throws(MobulaError) -> [MembershipAction] {
-    switch pods.register(pod, description, incarnation: incarnation, on: connection) {
+    let what = "pod \(description.name)"
+    try Self.check(process, what)
+    guard session ?? 0 <= ProcessIdentity.highest else {
+      throw MobulaError(.invalidArgument, "The session \(session ?? 0) of \(what) is none that a head gave out.")
+    }
+    switch pods.register(pod, description, process, on: connection, session: session) {
     case .joined: return [.podJoined(pod)]
     case .returned(let former): return close(former) + [.podReturned(pod)]
-    case .replaced(let former): return close(former) + [.podLost(pod), .podJoined(pod)]
-    case .outdated(let known): throw Self.outdated("pod \(description.name)", incarnation, known)
+    case .replaced(let former):
+      pods.beginSession(pod)
+      return close(former) + [.podLost(pod), .podJoined(pod)]
+    case .outdated(let known): throw Self.outdated(what, process.incarnation, known)
     }
   }
 
@@ -84,22 +105,31 @@ struct MembershipStateMachine: Sendable {
     return lostHosts.map { .hostSuspected($0) } + lostPods.map { .podSuspected($0) } + wakeUp()
   }
 
-  /// Time has passed: who has not come back is lost.
+  /// Time has passed: who has not come back is absent, who has been absent for long is retired.
   mutating func tick(_ now: Duration) -> [MembershipAction] {
     var actions: [MembershipAction] = []
     for host in hosts.overdue(at: now) {
-      _ = hosts.remove(host)
-      actions.append(.hostLost(host))
-      for pod in pods.members.filter({ $0.value.description.host == host }).map(\.key).sorted() {
-        if let connection = pods.remove(pod)?.connection { actions.append(.close(connection)) }
-        actions.append(.podLost(pod))
-      }
+      actions += close(hosts.setAbsent(host, since: now)) + [.hostAbsent(host)]
+      for pod in podIDs(of: host) { actions += lose(pod, at: now) }
     }
-    for pod in pods.overdue(at: now) {
-      _ = pods.remove(pod)
-      actions.append(.podLost(pod))
-    }
+    for pod in pods.overdue(at: now) { actions += lose(pod, at: now) }
+    for host in hosts.absent(for: retirement, at: now) { actions += retire(host) }
+    for pod in pods.absent(for: retirement, at: now) { pods.retire(pod) }
     return actions + wakeUp()
+  }
+
+  /// Somebody says that a host is not coming back.
+  ///
+  /// - Throws: `MobulaError`: `notFound` for one that is no member, `unavailable` for one that is there.
+  mutating func forgotten(_ host: HostID) throws(MobulaError) -> [MembershipAction] {
+    guard let member = hosts[host], member.presence != .retired else {
+      throw MobulaError(.notFound, "No host of this cluster is called so: `mobula status` lists those that are.")
+    }
+    guard member.connection == nil else {
+      throw MobulaError(
+        .unavailable, "Host \(member.description.name) is connected: stop it first, with `mobula stop` there.")
+    }
+    return retire(host) + wakeUp()
   }
 
   /// Whether `connection` is the one that the host registered on: what comes on another is outdated.
@@ -107,15 +137,65 @@ struct MembershipStateMachine: Sendable {
 
   func isCurrent(_ pod: PodID, on connection: ConnectionID) -> Bool { pods[pod]?.connection == connection }
 
+  func isRetired(_ host: HostID) -> Bool { hosts[host]?.presence == .retired }
+
+  /// Since when a host has been absent; `nil` for one that is not.
+  func absentSince(_ host: HostID) -> Duration? {
+    if case .absent(let since)? = hosts[host]?.presence { since } else { nil }
+  }
+
+  /// The connection of the process that another one, which no head has numbered, would take the place of: whether it
+  /// is there still has to be asked.
+  func rival(of process: ProcessIdentity, as host: HostID) -> ConnectionID? {
+    guard let known = hosts[host], process.nonce != nil, process.incarnation == 0, known.process.nonce != process.nonce
+    else { return nil }
+    return known.connection
+  }
+
+  func rival(of process: ProcessIdentity, as pod: PodID) -> ConnectionID? {
+    guard let known = pods[pod], process.nonce != nil, process.incarnation == 0, known.process.nonce != process.nonce
+    else { return nil }
+    return known.connection
+  }
+
+  private func podIDs(of host: HostID) -> [PodID] {
+    pods.members.filter { $0.value.description.host == host }.map(\.key).sorted()
+  }
+
+  private mutating func lose(_ pod: PodID, at now: Duration) -> [MembershipAction] {
+    guard pods[pod]?.isPresent == true else { return [] }
+    return close(pods.setAbsent(pod, since: now)) + [.podLost(pod)]
+  }
+
+  private mutating func retire(_ host: HostID) -> [MembershipAction] {
+    var actions: [MembershipAction] = []
+    for pod in podIDs(of: host) {
+      if pods[pod]?.isPresent == true { actions += close(pods[pod]?.connection) + [.podLost(pod)] }
+      pods.retire(pod)
+    }
+    hosts.retire(host)
+    return actions + [.hostRetired(host)]
+  }
+
   private func wakeUp() -> [MembershipAction] {
-    [hosts.nextDeadline, pods.nextDeadline].compactMap { $0 }.min().map { [.wakeAt($0)] } ?? []
+    [hosts.nextDeadline(retiringAfter: retirement), pods.nextDeadline(retiringAfter: retirement)].compactMap { $0 }
+      .min()
+      .map { [.wakeAt($0)] } ?? []
   }
 
   private func close(_ connection: ConnectionID?) -> [MembershipAction] { connection.map { [.close($0)] } ?? [] }
 
+  private static func check(_ process: ProcessIdentity, _ what: String) throws(MobulaError) {
+    guard process.incarnation <= ProcessIdentity.highest else {
+      throw MobulaError(
+        .invalidArgument, "\(process.incarnation) is no incarnation of \(what): no process was started so often.")
+    }
+  }
+
   private static func outdated(_ what: String, _ incarnation: UInt64, _ known: UInt64) -> MobulaError {
     MobulaError(
       .mismatch,
-      "Incarnation \(incarnation) of \(what) is outdated, since \(known) has registered: stop the older process.")
+      "Another process of \(what) has taken the place of this one (incarnation \(known) that of \(incarnation)): stop this one, and give a copy of a host's directory another directory."
+    )
   }
 }

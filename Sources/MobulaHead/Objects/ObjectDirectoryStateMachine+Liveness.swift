@@ -10,6 +10,21 @@ extension ObjectDirectoryStateMachine {
     isRoot(object, record) || !record.containers.isEmpty
   }
 
+  /// Whether it is live, or a host that has not told what it holds may hold it.
+  private func mayBeLive(_ object: ObjectID, _ record: ObjectRecord) -> Bool {
+    isSettling || isLive(object, record)
+      || record.isInherited && !unheard.isEmpty && !endedJobs.contains(object.job)
+  }
+
+  /// The host whose replica is not evicted from now on; `nil` where there is one already, or nothing to lose: what came
+  /// from outside can come again.
+  private func movedPrimary(_ object: ObjectID, _ record: ObjectRecord) -> HostID? {
+    guard !isSettling, record.claimedName == nil, let first = record.planner.complete.first,
+      record.primary.map({ record.planner.complete.contains($0) }) != true
+    else { return nil }
+    return first
+  }
+
   /// Drops what is no longer live among `objects` and inside it, and serves who waits for the rest.
   mutating func settle(_ objects: [ObjectID]) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
@@ -20,10 +35,14 @@ extension ObjectDirectoryStateMachine {
       let object = queue[position]
       position += 1
       guard let record = records[object] else { continue }
-      if isSettling || isLive(object, record) || !(record.hasExisted || endedJobs.contains(object.job)) {
+      if mayBeLive(object, record) || !(record.hasExisted || endedJobs.contains(object.job)) {
         if record.isBlank {
           records[object] = nil
         } else if seen.insert(object).inserted {
+          if let host = movedPrimary(object, record) {
+            records[object]?.primary = host
+            actions.append(.keep(object, host: host))
+          }
           // What is read of the record afterwards is read again: a second copy would make each change copy it all.
           actions += serve(object) + serveReaders(object)
           if let watchers = records[object]?.watchers, !watchers.isEmpty,
@@ -56,6 +75,7 @@ extension ObjectDirectoryStateMachine {
     }
     for reader in record.readers where parts.removeValue(forKey: reader) != nil { actions.append(.part(reader, nil)) }
     for watcher in record.watchers { waits[watcher]?.objects.removeAll { $0 == object } }
+    for name in record.names { tell(hosts, name, isTaken: true) }
     for content in record.contents { records[content]?.containers.remove(object) }
     return actions
   }

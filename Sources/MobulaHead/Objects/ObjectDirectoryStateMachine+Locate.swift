@@ -93,6 +93,9 @@ extension ObjectDirectoryStateMachine {
     if let name = record.claimedName { return .refuse(request.id, request.object, .unclaimed(name: name)) }
     let isAlone = !record.planner.hasSource(for: request.host, excluding: request.excluded)
     guard isAlone || !request.known.isEmpty else { return nil }
+    if let away = record.absent.min() {
+      return request.waits ? nil : .refuse(request.id, request.object, .away(away))
+    }
     return record.lastHost.map { .refuse(request.id, request.object, .lost($0)) }
   }
 

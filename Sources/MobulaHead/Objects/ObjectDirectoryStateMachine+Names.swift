@@ -26,6 +26,7 @@ extension ObjectDirectoryStateMachine {
     if let other {
       names[name] = nil
       records[other]?.names.remove(name)
+      tell(records[other]?.planner.complete ?? [], name, isTaken: true)
       forgetVersion(other)
     }
     if let claim {
@@ -33,6 +34,7 @@ extension ObjectDirectoryStateMachine {
       claims[name] = max(claim, claims[name] ?? 0)
     }
     give(name, to: object)
+    tell(records[object]?.planner.complete ?? [], name)
     return settle([object] + (other.map { [$0] } ?? []))
   }
 
@@ -105,6 +107,7 @@ extension ObjectDirectoryStateMachine {
     }
     claims[name] = nil
     records[object]?.names.remove(name)
+    tell(records[object]?.planner.complete ?? [], name, isTaken: true)
     if records[object]?.claimedName == name { records[object]?.claimedName = nil }
     return settle([object])
   }

@@ -29,7 +29,8 @@ extension ObjectDirectoryStateMachine {
   private func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
     DirectoryEntry(
       object: object, geometry: record.geometry, digest: record.digest, names: record.names.sorted(),
-      complete: record.planner.complete, partial: record.planner.partial.sorted(), holders: record.holders.sorted())
+      complete: record.planner.complete, partial: record.planner.partial.sorted(),
+      absent: record.absent.sorted(), holders: record.holders.sorted())
   }
 
   /// Says `ready` once `count` of `objects` have a complete replica; until then the shell

@@ -26,6 +26,10 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var clock = Duration.zero
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
   private(set) var isSettling = false
+  /// Members that have not registered since the head was restarted: what they hold nobody knows.
+  private(set) var unheard: Set<HostID> = []
+  /// What hosts are to be told of the names of what they have.
+  private var news: [HostID: ObjectNames] = [:]
 
   package init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
 
@@ -49,7 +53,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
     for (object, record) in records.sorted(by: { $0.key < $1.key }) {
       // Also where it only has a source: that answer was lost with the connection. What it
       // fetches from outside goes on meanwhile.
-      let isKnown = record.planner.isReady(host) || record.planner.given[host] != nil
+      let isKnown =
+        record.planner.isReady(host) || record.planner.given[host] != nil || record.absent.contains(host)
       if isKnown, !replicas.contains(object), !record.planner.fillers.contains(host) { changes.append(.gone(object)) }
       if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
     }
@@ -59,21 +64,43 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
     let superseded = isSettling ? learn(inventory.names) : []
-    return changed(host, changes) + settle(superseded)
+    let wasUnheard = unheard.remove(host) != nil
+    var actions = changed(host, changes) + settle(superseded)
+    if isSettling || wasUnheard {
+      for object in replicas.union(holds) { records[object]?.isInherited = true }
+    }
+    if wasUnheard, unheard.isEmpty { actions += settle(records.keys.sorted()) }
+    return actions
   }
 
-  /// Hosts are gone, with their replicas, their holds and what they were fetching.
-  package mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
+  /// Hosts are away: what they have can't be had now, what they hold is held, and what they were fetching they don't
+  /// fetch any more.
+  package mutating func hostsAbsent(_ hosts: Set<HostID>) -> [DirectoryAction] {
+    let actions = forgetQuestions(of: hosts)
+    let objects = records.keys.sorted()
+    for object in objects {
+      for host in hosts { records[object]?.setAbsent(host) }
+      forgetClaim(of: object)
+    }
+    return actions + settle(objects)
+  }
+
+  private mutating func forgetQuestions(of hosts: Set<HostID>) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
     for request in requests.values.filter({ hosts.contains($0.host) }).sorted(by: { $0.id < $1.id }) {
       forget(request)
       actions.append(.refuse(request.id, request.object, .receiverLost))
     }
-    actions += forgetParts { hosts.contains($0.host) }
+    return actions + forgetParts { hosts.contains($0.host) }
+  }
+
+  /// Hosts are gone for good, with their replicas, their holds and what they were fetching.
+  package mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
+    let actions = forgetQuestions(of: hosts)
+    unheard.subtract(hosts)
     let objects = records.keys.sorted()
     for object in objects {
-      for host in hosts { records[object]?.removeReplica(of: host) }
-      records[object]?.holders.subtract(hosts)
+      for host in hosts { records[object]?.lose(host) }
       forgetClaim(of: object)
     }
     return actions + settle(objects)
@@ -109,11 +136,40 @@ package struct ObjectDirectoryStateMachine: Sendable {
   /// The head has restarted: until `settled`, hosts bring back what they have and hold.
   mutating func beginSettling() { isSettling = true }
 
+  /// These are members of the cluster, and may hold what was there before this head, until they register or are lost.
+  mutating func expect(_ members: Set<HostID>) { unheard.formUnion(members) }
+
+  /// What hosts are to be told of names, since it was last asked.
+  mutating func takeNews() -> [HostID: ObjectNames] {
+    defer { news = [:] }
+    return news
+  }
+
+  /// Hosts that have the object know its names, for when the head knows nothing.
+  mutating func tell(_ hosts: [HostID], _ name: String, isTaken: Bool = false) {
+    guard !isSettling else { return }
+    for host in hosts {
+      if isTaken {
+        news[host, default: ObjectNames()].given[name] = nil
+        news[host, default: ObjectNames()].taken.insert(name)
+      } else if let object = names[name] {
+        news[host, default: ObjectNames()].taken.remove(name)
+        news[host, default: ObjectNames()].given[name] = KnownName(object, kind(of: name, of: object))
+      }
+    }
+  }
+
+  private func kind(of name: String, of object: ObjectID) -> KnownName.Kind {
+    if let claim = claims[name] { return .url(claim: claim) }
+    return records[object]?.claimedName == name ? .version : .given
+  }
+
   /// Whoever has not registered by now is not coming: from here on, what is not there is lost.
   ///
   /// - Parameter jobs: those whose drivers have not come.
   mutating func settled(ending jobs: [JobID] = []) -> [DirectoryAction] {
     isSettling = false
+    for (name, object) in names { tell(records[object]?.planner.complete ?? [], name) }
     return jobs.flatMap { jobEnded($0) } + settle(records.keys.sorted())
   }
 
@@ -174,13 +230,19 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
     record.geometry = report.geometry
     record.digest = report.digest
+    let isFirst = record.planner.complete.isEmpty
     record.planner.completed(host)
     record.fill = nil
     record.lastHost = nil
+    record.absent.remove(host)
+    let isPrimary = report.isPrimary ?? (isFirst && record.primary == nil)
+    if isPrimary { record.primary = host } else if record.primary == host { record.primary = nil }
     if report.isHeld { record.holders.insert(host) }
     if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }
     let contents = record.contents
+    let names = record.names
     records[object] = record
+    for name in names { tell([host], name) }
     for content in contents where !tombstones.contains(content) {
       records[content, default: ObjectRecord()].containers.insert(object)
     }

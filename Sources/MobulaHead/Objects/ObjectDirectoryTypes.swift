@@ -10,10 +10,14 @@ package struct SealedReplica: Hashable, Sendable {
   /// Whether a process of the host holds the object. Counts as the host's hold from the
   /// moment of the seal, so that nothing can come between the two.
   var isHeld = false
+  /// Whether the host does not evict it; `nil` where it does not say.
+  var isPrimary: Bool?
 
   package init(
-    object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = [], isHeld: Bool = false
+    object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = [], isHeld: Bool = false,
+    isPrimary: Bool? = nil
   ) {
+    self.isPrimary = isPrimary
     self.object = object
     self.geometry = geometry
     self.digest = digest
@@ -57,11 +61,14 @@ package struct LocateQuestion: Hashable, Sendable {
   /// The hosts that it takes chunks from already: it asks for others, and waits until there are.
   var known: Set<HostID> = []
   var plan = SourcePlan.relay
+  /// Whether to wait for an absent host that alone has it.
+  var waits = false
 
   package init(
     id: RequestID, host: HostID, object: ObjectID, excluded: Set<HostID> = [], known: Set<HostID> = [],
-    plan: SourcePlan = .relay
+    plan: SourcePlan = .relay, waits: Bool = false
   ) {
+    self.waits = waits
     self.id = id
     self.host = host
     self.object = object
@@ -98,6 +105,8 @@ package enum DirectoryAction: Hashable, Sendable {
   case refuse(RequestID, ObjectID, LocateRefusal)
   /// Nothing holds the object any more: these hosts free their replicas.
   case drop(ObjectID, hosts: [HostID])
+  /// The host's replica is the primary from now on.
+  case keep(ObjectID, host: HostID)
   /// The host's replica has other bytes than the first one: it is not used, and shall be freed.
   case reportCorrupt(HostID, ObjectID)
   /// Read these chunks from outside; nothing any more for `nil`.
@@ -114,6 +123,8 @@ package enum LocateRefusal: Hashable, Sendable {
   case jobEnded
   /// Every replica is lost; the last one was at this host.
   case lost(HostID)
+  /// Hosts that have it are absent, among them this one.
+  case away(HostID)
   /// Hosts that have it failed the receiver, and there are no others.
   case sourcesFailed([HostID])
   /// It was fetched under this name, and no host has it or fetches it now: claim it again.
@@ -121,8 +132,14 @@ package enum LocateRefusal: Hashable, Sendable {
   /// The host that asked was itself declared lost.
   case receiverLost
 
-  /// The sentence for the caller; `name` turns a host into what people call it.
-  package func error(for object: ObjectID, name: (HostID) -> String) -> MobulaError {
+  /// The sentence for the caller.
+  ///
+  /// - Parameters:
+  ///   - name: turns a host into what people call it.
+  ///   - absence: since when a host has been away: `35 s ago`.
+  package func error(
+    for object: ObjectID, name: (HostID) -> String, absence: (HostID) -> String? = { _ in nil }
+  ) -> MobulaError {
     switch self {
     case .deleted:
       MobulaError(
@@ -140,6 +157,11 @@ package enum LocateRefusal: Hashable, Sendable {
         .notFound,
         "Object \(object) is gone: its last replica was on host \(name(host)), which no longer has it; put it again, or run the task that made it again."
       )
+    case .away(let host):
+      MobulaError(
+        .unavailable,
+        "Object \(object) is on host \(name(host)), which the head lost sight of\(absence(host).map { " \($0)" } ?? ""): it can be had when that host is back; `mobula host forget` says that it won't come."
+      )
     case .sourcesFailed(let hosts):
       MobulaError(
         .unavailable,
@@ -155,6 +177,12 @@ package enum LocateRefusal: Hashable, Sendable {
   }
 }
 
+/// What a host is told of the names of its objects.
+struct ObjectNames: Hashable, Sendable {
+  var given: [String: KnownName] = [:]
+  var taken: Set<String> = []
+}
+
 /// An object as `mobula ls` shows it.
 struct DirectoryEntry: Hashable, Sendable {
   var object: ObjectID
@@ -164,5 +192,7 @@ struct DirectoryEntry: Hashable, Sendable {
   /// Hosts with every chunk, the origin first.
   var complete: [HostID]
   var partial: [HostID]
+  /// Absent hosts with every chunk.
+  var absent: [HostID] = []
   var holders: [HostID]
 }

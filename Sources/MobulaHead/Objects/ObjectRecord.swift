@@ -7,6 +7,12 @@ struct ObjectRecord: Sendable {
   /// What the first complete replica's bytes are; every other must agree with it.
   var digest: ObjectDigest?
   var planner = SourcePlanner()
+  /// Absent hosts that have every chunk: nobody can get them there now.
+  var absent: Set<HostID> = []
+  /// The host whose replica is not evicted.
+  var primary: HostID?
+  /// Whether it was there before this head, so that hosts which have not registered yet may hold it.
+  var isInherited = false
   /// Hosts with a process that holds the object.
   var holders: Set<HostID> = []
   var names: Set<String> = []
@@ -33,7 +39,7 @@ struct ObjectRecord: Sendable {
   var hasRoot: Bool { planner.hasRoot }
 
   /// Whether anybody ever had chunks of it.
-  var hasExisted: Bool { !planner.isEmpty || lastHost != nil }
+  var hasExisted: Bool { !planner.isEmpty || lastHost != nil || !absent.isEmpty }
 
   /// Whether there is nothing to remember.
   var isBlank: Bool {
@@ -53,7 +59,24 @@ struct ObjectRecord: Sendable {
     planner.removeReplica(of: host)
     planner.setFills(host, false)
     fill?.lost(host)
+    absent.remove(host)
+    if primary == host { primary = nil }
     if wasLast { lastHost = host }
+  }
+
+  /// The host is gone, with all that it had.
+  mutating func lose(_ host: HostID) {
+    let wasOnly = absent == [host] && planner.complete.isEmpty
+    removeReplica(of: host)
+    holders.remove(host)
+    if wasOnly { lastHost = host }
+  }
+
+  /// The host is away, and keeps what it has.
+  mutating func setAbsent(_ host: HostID) {
+    let hasAll = planner.complete.contains(host)
+    removeReplica(of: host)
+    if hasAll { absent.insert(host) }
   }
 }
 

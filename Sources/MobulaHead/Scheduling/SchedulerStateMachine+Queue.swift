@@ -11,7 +11,7 @@ extension SchedulerStateMachine {
 
   /// The pods as placement sees them, in the order of their identifiers.
   var views: [PodView] {
-    pods.sorted { $0.key < $1.key }.map { pod, book in
+    pods.filter(\.value.isConfirmed).sorted { $0.key < $1.key }.map { pod, book in
       PodView(
         pod: pod, host: book.host, total: book.total, free: book.total - book.leased, leases: book.leases.count)
     }

@@ -16,6 +16,8 @@ struct SchedulerStateMachine: Sendable {
       case held
       /// The pod has been told to give it up; its resources are not free before it has.
       case releasing
+      /// The pod is told to end it, in the answer to its registration: it is over when the pod confirms that.
+      case ending
     }
 
     var job: JobID
@@ -27,6 +29,8 @@ struct SchedulerStateMachine: Sendable {
     var host: HostID
     var total: Resources
     var leases: [LeaseID: Booking] = [:]
+    /// Whether it has ended what it was told to end when it registered: it is given nothing before.
+    var isConfirmed = true
 
     var leased: Resources { leases.values.reduce(Resources()) { $0 + $1.resources } }
   }
@@ -117,12 +121,21 @@ struct SchedulerStateMachine: Sendable {
   // MARK: Pods
 
   /// A pod is there, for the first time or again, with the leases in its books.
+  ///
+  /// - Parameters:
+  ///   - areCurrent: whether leases that are not in the books here are leases: they are where the head was restarted,
+  ///     and not where the pod was declared lost.
+  ///   - confirms: whether the pod says `podConfirmed` once it has ended the leases that are returned as `end`; another
+  ///     one is told to release them.
   mutating func podRegistered(
-    _ pod: PodID, host: HostID, total: Resources, leases: [BookedLease], at now: Duration
-  ) -> [SchedulerAction] {
+    _ pod: PodID, host: HostID, total: Resources, leases: [BookedLease], areCurrent: Bool = true,
+    confirms: Bool = false, at now: Duration
+  ) -> (actions: [SchedulerAction], end: [LeaseID]) {
     var actions: [SchedulerAction] = []
+    var end: [LeaseID] = []
     var book = pods[pod] ?? PodBook(host: host, total: total)
     book.total = total.arePlausible ? total : Resources()
+    book.isConfirmed = !confirms
     pods[pod] = book
     let listed = Set(leases.map(\.lease))
     for (lease, booking) in book.leases.sorted(by: { $0.key < $1.key }) where !listed.contains(lease) {
@@ -130,24 +143,37 @@ struct SchedulerStateMachine: Sendable {
       // The answer to that question is still to come, from the former connection.
       case .asked: continue
       case .held: actions += drop(lease, at: pod, .workerEnded("the pod no longer has it in its books"))
-      case .releasing: _ = drop(lease, at: pod, nil)
+      case .releasing, .ending: _ = drop(lease, at: pod, nil)
       }
     }
     for entry in leases where entry.resources.arePlausible {
       let isElsewhere = places[entry.lease].map { $0 != pod } ?? false
+      let isOver: Bool
       switch book.leases[entry.lease]?.state {
-      case .asked, .held: continue
-      case .releasing: actions.append(.release(pod, entry.lease, workerIsReusable: false))
+      case .asked, .held: isOver = false
+      case .releasing, .ending: isOver = true
       case nil:
         pods[pod]?.leases[entry.lease] = Booking(job: entry.job, resources: entry.resources, state: .held)
-        if isElsewhere || endedJobs.contains(entry.job) {
-          actions += release(entry.lease, at: pod, workerIsReusable: false)
-        } else {
-          places[entry.lease] = pod
-        }
+        isOver = !areCurrent || isElsewhere || endedJobs.contains(entry.job)
+        if !isOver { places[entry.lease] = pod }
+      }
+      guard isOver else { continue }
+      if confirms {
+        pods[pod]?.leases[entry.lease]?.state = .ending
+        end.append(entry.lease)
+      } else {
+        actions += release(entry.lease, at: pod, workerIsReusable: false)
       }
     }
-    return actions + place(at: now)
+    return (actions + place(at: now), end)
+  }
+
+  /// The pod has ended what it was told to end.
+  mutating func podConfirmed(_ pod: PodID, at now: Duration) -> [SchedulerAction] {
+    guard pods[pod] != nil else { return [] }
+    for (lease, booking) in pods[pod]!.leases where booking.state == .ending { _ = drop(lease, at: pod, nil) }
+    pods[pod]?.isConfirmed = true
+    return place(at: now)
   }
 
   /// A pod is gone, and with it its leases.

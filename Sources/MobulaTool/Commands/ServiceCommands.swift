@@ -54,7 +54,7 @@ struct HostCommand: AsyncParsableCommand {
     let directory = directory.runDirectory
     try await ServiceProcess.run {
       var configuration = HostConfiguration(
-        host: started.host, name: started.name, incarnation: Incarnation.now(), head: started.head,
+        host: started.host, name: started.name, head: started.head,
         token: try directory.token(), directory: directory.path, address: started.address,
         capacity: started.capacity)
       configuration.spillDirectories = started.spill.filter { !StartConfiguration.isS3($0) }
@@ -88,7 +88,7 @@ struct PodCommand: AsyncParsableCommand {
       throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
     }
     var configuration = PodConfiguration(
-      pod: entry.pod, name: entry.name, host: started.host, incarnation: Incarnation.now(), head: started.head,
+      pod: entry.pod, name: entry.name, host: started.host, head: started.head,
       token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
       resources: entry.resources)
     configuration.tls = try directory.runDirectory.tls()

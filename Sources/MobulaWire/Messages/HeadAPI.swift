@@ -4,6 +4,12 @@ public import MobulaCore
 public enum HeadAPI {
   public static let registerHost = RPCMethod<HostRegistration, RegistrationReply>("head.registerHost")
   public static let registerPod = RPCMethod<PodRegistration, RegistrationReply>("head.registerPod")
+  /// The second step of a pod's registration.
+  public static let confirmPod = RPCMethod<PodConfirmation, Empty>("head.confirmPod")
+  /// An absent host is not coming back: its holds fall, and what only it had is gone.
+  ///
+  /// - Errors: `notFound` when no host is called so, `unavailable` when it is connected.
+  public static let forgetHost = RPCMethod<ResolveRequest, Empty>("head.forgetHost")
 
   public static let replicasChanged = RPCMethod<ReplicaChanges, Empty>("head.replicasChanged")
   public static let holdsChanged = RPCMethod<HoldChanges, Empty>("head.holdsChanged")
@@ -52,6 +58,10 @@ public enum HeadAPI {
 public enum HostControlAPI {
   /// Nothing holds these any more.
   public static let drop = RPCMethod<DropRequest, Empty>("host.drop")
+  /// These replicas are primary from now on: they are not evicted, since no other is known to stay.
+  public static let keep = RPCMethod<KeepRequest, Empty>("host.keep")
+  /// What objects of this host are called, for a head that has lost its journal.
+  public static let names = RPCMethod<NameNews, Empty>("host.names")
   /// Answers when the object is complete in the host's store.
   public static let bring = RPCMethod<BringOrder, BringOutcome>("host.order")
   public static let progress = RPCMethod<ProgressQuestion, ReplicaProgress>("host.orderProgress")
@@ -78,6 +88,22 @@ public struct DropRequest: Codable, Sendable {
   public init(objects: [ObjectID], damages: [ObjectID: String] = [:]) {
     self.objects = objects
     self.damages = damages
+  }
+}
+
+public struct KeepRequest: Codable, Sendable {
+  public var objects: [ObjectID]
+
+  public init(objects: [ObjectID]) { self.objects = objects }
+}
+
+public struct NameNews: Codable, Sendable {
+  public var given: [String: KnownName]
+  public var taken: [String]
+
+  public init(given: [String: KnownName], taken: [String]) {
+    self.given = given
+    self.taken = taken
   }
 }
 

@@ -7,8 +7,13 @@ public struct ReplicaReport: Codable, Sendable, Hashable {
   public var digest: ObjectDigest
   /// The objects whose references lie inside this one; it holds them.
   public var contains: [ObjectID]
+  /// Whether it was made here and has no other, so that it is not evicted; `nil` from a host that doesn't say.
+  public var isPrimary: Bool?
 
-  public init(object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = []) {
+  public init(
+    object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = [], isPrimary: Bool? = nil
+  ) {
+    self.isPrimary = isPrimary
     self.object = object
     self.geometry = geometry
     self.digest = digest
@@ -59,6 +64,8 @@ public struct LocateRequest: Codable, Sendable {
   /// Hosts that it takes chunks from already.
   public var known: [HostID]
   public var policy: SourcePolicy
+  /// Whether to wait for an absent host that alone has it, instead of hearing which one it is.
+  public var waits: Bool?
 
   public init(
     host: HostID, object: ObjectID, excluding: [HostID] = [], known: [HostID] = [], policy: SourcePolicy = .relay

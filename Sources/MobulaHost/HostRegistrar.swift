@@ -1,0 +1,80 @@
+import Logging
+import MobulaCore
+import MobulaStore
+import MobulaWire
+
+/// Registers a host at its head, on each new connection, with all that it has and holds.
+final class HostRegistrar: Sendable {
+  private let configuration: HostConfiguration
+  private let bulk: Endpoint
+  private let store: Store
+  private let notes: ObjectNotes
+  private let reporter: HoldReporter
+  private let clients: ClientTable
+  private let identity = MemberIdentity()
+  private let log: Logger
+
+  init(
+    _ configuration: HostConfiguration, bulk: Endpoint, store: Store, notes: ObjectNotes, reporter: HoldReporter,
+    clients: ClientTable, log: Logger
+  ) {
+    self.configuration = configuration
+    self.bulk = bulk
+    self.store = store
+    self.notes = notes
+    self.reporter = reporter
+    self.clients = clients
+    self.log = log
+  }
+
+  /// - Throws: `MobulaError`: `mismatch` when another process has taken this one's place; others, after which it is
+  ///   worth another try.
+  func register(on connection: RPCConnection) async throws {
+    try identity.check(connection.peer)
+    if try await isMember(connection) { return }
+    log.warning("the cluster has given this host up while it was away: what its processes have ends")
+    await giveUp()
+    guard try await isMember(connection) else {
+      throw MobulaError(.unavailable, "The head gave this host up again as it registered: it is tried again.")
+    }
+  }
+
+  /// Registers.
+  ///
+  /// - Returns: false when the cluster has given up what is here.
+  private func isMember(_ connection: RPCConnection) async throws -> Bool {
+    let me = identity.values
+    let all = store.inventory()
+    var registration = HostRegistration(
+      host: configuration.host, name: configuration.name, incarnation: me.incarnation, bulk: bulk,
+      capacity: configuration.capacity,
+      replicas: all.prefix(Self.largestRegistration).map {
+        ReplicaReport(
+          object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object),
+          isPrimary: store.isPrimary($0.object))
+      }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)), labels: configuration.labels)
+    registration.nonce = me.nonce
+    registration.epoch = me.epoch
+    registration.beganAnew = me.beganAnew
+    let reply = try await connection.call(HeadAPI.registerHost, registration)
+    if reply.isRetired == true { return false }
+    identity.registered(reply)
+    for info in all.dropFirst(Self.largestRegistration) {
+      reporter.made(info.object, contains: notes.contents(of: info.object), holder: nil)
+    }
+    return true
+  }
+
+  /// A registration with more replicas might not fit into a frame; the others are reported after it.
+  private static let largestRegistration = 8192
+
+  /// Ends what the processes here have of the cluster first, then drops it: nothing goes that somebody goes on with.
+  private func giveUp() async {
+    for connection in clients.end(store.clients) { await connection.close() }
+    for holder in Set(store.clients.map(\.number) + [ClientTable.absent]) { reporter.holderGone(holder) }
+    let objects = store.objects
+    notes.dropped(objects)
+    for object in objects { store.delete(object) }
+    identity.beginAnew()
+  }
+}
