@@ -46,7 +46,7 @@ extension Cluster {
       }
     }
     reference.share()
-    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: object))
+    _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: object))
     return ObjectRef(reference)
   }
 
@@ -90,7 +90,7 @@ extension Cluster {
   ///
   /// Processes that have mapped it go on reading it until they let go.
   public func remove(_ nameOrID: String) async throws -> ObjectListing {
-    try await head.call(HeadAPI.remove, ResolveRequest(nameOrID))
+    try await head.call(HeadAPI.remove, ResolveRequest(Name(nameOrID)))
   }
 
   /// Brings an object of S3 into the cluster, named by its URL: hosts that want it read it together, so that the bytes
@@ -134,16 +134,16 @@ extension Cluster {
   /// - Returns: the objects' bytes by the rest of their keys, as in `config.json` and `tokenizer/vocabulary.txt`. They
   ///   stay in this host's memory as long as they are used.
   /// - Throws: `MobulaError`: as `fetch`, and `notFound` when there is nothing.
-  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [String: Blob] {
+  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [Name: Blob] {
     let prefix = url.hasSuffix("/") ? url : url + "/"
     let entries = try await listS3(prefix, endpoint: endpoint)
-    return try await withThrowingTaskGroup(of: (String, Blob).self) { group in
-      var blobs: [String: Blob] = [:]
+    return try await withThrowingTaskGroup(of: (Name, Blob).self) { group in
+      var blobs: [Name: Blob] = [:]
       for (index, entry) in entries.enumerated() {
         // As many at a time as keep the network busy, where they are small.
         if index >= 8, let (name, blob) = try await group.next() { blobs[name] = blob }
         group.addTask {
-          (String(entry.url.dropFirst(prefix.count)), try await self.fetch(entry.url, endpoint: endpoint).value)
+          (Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))), try await self.fetch(entry.url, endpoint: endpoint).value)
         }
       }
       for try await (name, blob) in group { blobs[name] = blob }
@@ -160,6 +160,6 @@ extension Cluster {
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
     let reply = try await store.call(
       HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))
-    return reply.entries.map { ($0.url, $0.size) }
+    return reply.entries.map { ($0.url.text, $0.size) }
   }
 }

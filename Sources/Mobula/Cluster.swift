@@ -129,7 +129,7 @@ public final class Cluster: Sendable {
   /// Gives an object a name, which keeps it until the name is removed.
   public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
     reference.reference.share()
-    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
+    _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: reference.id))
   }
 
   /// Keeps an object, whoever else holds it, until `release`: also beyond the end of this job.
@@ -142,7 +142,7 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`notFound`) when it was not held so.
   public func release(_ object: ObjectID) async throws {
     do {
-      _ = try await store.call(HostAPI.removeName, ResolveRequest(Self.holdName(object)))
+      _ = try await store.call(HostAPI.removeName, ResolveRequest(Name(Self.holdName(object))))
     } catch let error as MobulaError where error.code == .notFound {
       throw MobulaError(.notFound, "Object \(object) is not held: `mobula ls` lists what is, as held/….")
     }
@@ -156,7 +156,7 @@ public final class Cluster: Sendable {
   public func object<Value: Codable & Sendable>(
     named nameOrID: String, as type: Value.Type = Value.self
   ) async throws -> ObjectRef<Value> {
-    let listing = try await head.call(HeadAPI.resolve, ResolveRequest(nameOrID))
+    let listing = try await head.call(HeadAPI.resolve, ResolveRequest(Name(nameOrID)))
     let reference = reference(to: listing.object)
     try await store.holds.flush()
     return ObjectRef(reference)

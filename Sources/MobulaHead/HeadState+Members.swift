@@ -133,7 +133,7 @@ extension HeadState {
     }
     let pods = scheduler.pods.sorted { $0.key < $1.key }.map { pod, book in
       ClusterStatus.Pod(
-        pod: pod, name: podName(pod), host: book.host, resources: book.total, leased: book.leased,
+        pod: pod, name: podNames[pod] ?? pod.short, host: book.host, resources: book.total, leased: book.leased,
         leases: book.leases.count)
     }
     return ClusterStatus(

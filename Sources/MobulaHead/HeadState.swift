@@ -56,8 +56,9 @@ struct HeadState: Sendable {
     if connections.updateValue(connection, forKey: ConnectionID(connection.id)) == nil { act(.watch(connection)) }
   }
 
-  func hostName(_ host: HostID) -> String { hostNames[host] ?? host.short }
-  func podName(_ pod: PodID) -> String { podNames[pod] ?? pod.short }
+  /// For people.
+  func hostName(_ host: HostID) -> String { hostNames[host]?.printable ?? host.short }
+  func podName(_ pod: PodID) -> String { podNames[pod]?.printable ?? pod.short }
 
   // MARK: Time
 

@@ -1,6 +1,8 @@
+public import MobulaCore
+
 /// An object as a listing shows it.
 public struct S3ListedObject: Hashable, Sendable {
-  public let key: String
+  public let key: Name
   /// Bytes.
   public let size: Int
   /// With its quotes, as `If-Match` takes it.
@@ -19,7 +21,7 @@ struct S3ListingPage: Sendable {
     objects = []
     for entry in tree.children where entry.name == "Contents" {
       guard let key = entry["Key"], let size = entry["Size"].flatMap(Int.init), size >= 0 else { return nil }
-      objects.append(S3ListedObject(key: key, size: size, etag: entry["ETag"] ?? ""))
+      objects.append(S3ListedObject(key: Name(key), size: size, etag: entry["ETag"] ?? ""))
     }
     guard tree["IsTruncated"] == "true" else { return }
     guard let next = tree["NextContinuationToken"], !next.isEmpty else { return nil }

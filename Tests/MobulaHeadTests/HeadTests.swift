@@ -70,7 +70,7 @@ import Testing
     try await withHead { cluster in
       let a = try await cluster.host(1)
       let b = try await cluster.host(2)
-      let name = "s3://models/one#e1"
+      let name: Name = "s3://models/one#e1"
       let first = try await a.connection.call(
         HeadAPI.claim, ClaimRequest(host: a.id, name: name, geometry: geometry))
       let second = try await b.connection.call(

@@ -27,7 +27,7 @@ import Testing
   @Test func claimsAreNumberedAfterAnAbsurdOne() throws {
     var directory = ObjectDirectoryStateMachine()
     directory.beginSettling()
-    let url = "s3://models/one"
+    let url: Name = "s3://models/one"
     _ = directory.registered(
       host(1),
       HostInventory(

@@ -16,8 +16,8 @@ extension ObjectDirectoryStateMachine {
   /// The object with this name or, failing that, this identifier.
   ///
   /// - Throws: `MobulaError` (`notFound`) when there is none.
-  func resolve(_ nameOrID: String) throws(MobulaError) -> DirectoryEntry {
-    let object = names[nameOrID] ?? ObjectID(nameOrID)
+  func resolve(_ nameOrID: Name) throws(MobulaError) -> DirectoryEntry {
+    let object = names[nameOrID] ?? ObjectID(nameOrID.text)
     guard let object, let record = records[object], record.hasExisted || !record.names.isEmpty else {
       throw MobulaError(
         .notFound,

@@ -9,9 +9,9 @@ package import MobulaCore
 /// together, and a sender keeps its hold until the receiver's is registered.
 package struct ObjectDirectoryStateMachine: Sendable {
   var records: [ObjectID: ObjectRecord] = [:]
-  var names: [String: ObjectID] = [:]
+  var names: [Name: ObjectID] = [:]
   /// Of names that are URLs, the number of the claim that found the object there.
-  var claims: [String: UInt64] = [:]
+  var claims: [Name: UInt64] = [:]
   /// The highest number of a claim that was given or heard of.
   var lastClaim: UInt64 = 0
   var requests: [RequestID: LocateQuestion] = [:]
@@ -21,7 +21,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var endedJobs = EndedJobs()
   var tombstones: Tombstones
   /// Where hosts are, for those that say so.
-  var zones: [HostID: String] = [:]
+  var zones: [HostID: Name] = [:]
   /// The last instant that anybody told.
   var clock = Duration.zero
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.

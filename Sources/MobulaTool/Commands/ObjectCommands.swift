@@ -120,7 +120,7 @@ struct ListCommand: AsyncParsableCommand {
       for object in objects.sorted(by: { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }) {
         let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
         table.add([
-          object.names.isEmpty ? "-" : object.names.joined(separator: " "), "\(object.size)",
+          object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
           hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
         ])
       }
@@ -140,7 +140,7 @@ struct RemoveCommand: AsyncParsableCommand {
   func run() async throws {
     try await withEach(ids, directory.options) { cluster, id in
       let removed = try await cluster.remove(id)
-      return "removed \(removed.names.first ?? "\(removed.object)") (\(removed.size))"
+      return "removed \(removed.names.first?.description ?? "\(removed.object)") (\(removed.size))"
     }
   }
 }

@@ -350,8 +350,8 @@ struct StartCommand: AsyncParsableCommand {
 /// Labels as they are given to an option that may be repeated.
 ///
 /// - Throws: `ValidationError` for what is none, and for two with the same key.
-func labels(_ texts: [String], _ flag: String) throws -> [String: String] {
-  var labels: [String: String] = [:]
+func labels(_ texts: [String], _ flag: String) throws -> [Name: Name] {
+  var labels: [Name: Name] = [:]
   for text in texts {
     guard let label = HostLabel(text) else {
       throw ValidationError(

@@ -84,12 +84,12 @@ public struct DropRequest: Codable, Sendable {
 /// `name` says what and which version, as in `s3://bucket/key#etag`.
 public struct ClaimRequest: Codable, Sendable {
   public var host: HostID
-  public var name: String
+  public var name: Name
   public var geometry: ChunkGeometry
   /// What its bytes are compared with by those who receive them from hosts that read them.
   public var checksum: ExpectedChecksum?
 
-  public init(host: HostID, name: String, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
+  public init(host: HostID, name: Name, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
     self.checksum = checksum
     self.host = host
     self.name = name
@@ -151,13 +151,13 @@ public struct DamagedObject: Codable, Sendable {
 }
 
 public struct NameRequest: Codable, Sendable {
-  public var name: String
+  public var name: Name
   public var object: ObjectID
   /// The number of the claim when the name is a URL: it is taken from a version claimed before, and stays with one
   /// claimed later. Without it the name must be free.
   public var claim: UInt64?
 
-  public init(name: String, object: ObjectID, claim: UInt64? = nil) {
+  public init(name: Name, object: ObjectID, claim: UInt64? = nil) {
     self.name = name
     self.object = object
     self.claim = claim
@@ -173,9 +173,9 @@ public struct NameReply: Codable, Sendable {
 
 /// A name, or the text form of an `ObjectID`.
 public struct ResolveRequest: Codable, Sendable {
-  public var nameOrID: String
+  public var nameOrID: Name
 
-  public init(_ nameOrID: String) { self.nameOrID = nameOrID }
+  public init(_ nameOrID: Name) { self.nameOrID = nameOrID }
 }
 
 public struct WaitRequest: Codable, Sendable {

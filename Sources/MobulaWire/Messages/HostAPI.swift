@@ -138,11 +138,11 @@ public struct FetchRequest: Codable, Sendable {
 
 public struct FetchReply: Codable, Sendable {
   public var object: ObjectID
-  public var name: String
+  public var name: Name
   /// Bytes of the S3 object.
   public var size: ByteCount
 
-  package init(object: ObjectID, name: String, size: ByteCount) {
+  package init(object: ObjectID, name: Name, size: ByteCount) {
     self.object = object
     self.name = name
     self.size = size
@@ -195,10 +195,10 @@ public struct ListS3Request: Codable, Sendable {
 
 public struct ListS3Reply: Codable, Sendable {
   public struct Entry: Codable, Sendable {
-    public var url: String
+    public var url: Name
     public var size: ByteCount
 
-    package init(url: String, size: ByteCount) {
+    package init(url: Name, size: ByteCount) {
       self.url = url
       self.size = size
     }
