@@ -83,8 +83,46 @@ extension Cluster {
     return (progress.verified, progress.total)
   }
 
-  /// Every object that the head knows.
-  public func list() async throws -> [ObjectListing] { try await head.call(HeadAPI.list, Empty()) }
+  /// Every object that the head knows, in the order of their identifiers.
+  public func list() async throws -> [ObjectListing] {
+    var all: [ObjectListing] = []
+    try await list { all += $0 }
+    return all
+  }
+
+  /// Hands every object that the head knows to `page`, some thousand at a time, in the order of their identifiers.
+  ///
+  /// One that is there all the time comes exactly once; of one that comes or goes meanwhile that is not said.
+  public func list(_ page: ([ObjectListing]) async throws -> Void) async throws {
+    let limit = 4096
+    var request: ListRequest? = ListRequest(limit: limit)
+    // One with more names than fit into a page comes in several, one after the other.
+    var open: ObjectListing?
+    while let asked = request {
+      var objects = try await head.call(HeadAPI.list, asked)
+      request = ListRequest.next(after: objects, limit: limit)
+      if var whole = open {
+        if let first = objects.first, first.object == whole.object {
+          whole.names += first.names
+          whole.furtherNames = first.furtherNames
+          objects.removeFirst()
+        } else {
+          whole.furtherNames = nil
+        }
+        objects.insert(whole, at: 0)
+        open = nil
+      }
+      if objects.last?.furtherNames != nil { open = objects.removeLast() }
+      if !objects.isEmpty { try await page(objects) }
+    }
+  }
+
+  /// What the head knows of the object with this name, or this text form of an `ObjectID`.
+  ///
+  /// - Throws: `MobulaError` (`notFound`).
+  public func listing(of nameOrID: String) async throws -> ObjectListing {
+    try await head.call(HeadAPI.resolve, ResolveRequest(Name(nameOrID)))
+  }
 
   /// Takes an object's names away and drops it, whoever holds it.
   ///
@@ -143,7 +181,10 @@ extension Cluster {
         // As many at a time as keep the network busy, where they are small.
         if index >= 8, let (name, blob) = try await group.next() { blobs[name] = blob }
         group.addTask {
-          (Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))), try await self.fetch(entry.url, endpoint: endpoint).value)
+          (
+            Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))),
+            try await self.fetch(entry.url, endpoint: endpoint).value
+          )
         }
       }
       for try await (name, blob) in group { blobs[name] = blob }
@@ -158,8 +199,14 @@ extension Cluster {
 
   /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
-    let reply = try await store.call(
-      HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))
-    return reply.entries.map { ($0.url.text, $0.size) }
+    var entries: [(url: String, size: ByteCount)] = []
+    var next: String?
+    repeat {
+      let request = ListS3Request(url: url, endpoint: endpoint, after: next)
+      let reply = try await store.call(HostAPI.listS3, request, deadline: .seconds(120))
+      entries += reply.entries.map { ($0.url.text, $0.size) }
+      next = reply.next
+    } while next != nil
+    return entries
   }
 }

@@ -10,6 +10,8 @@ public struct ObjectListing: Codable, Sendable {
   public var receiving: [HostID]
   /// How many hosts have a process that holds it.
   public var holders: Int
+  /// How many names it has behind these, in the order of their bytes; `nil` when these are all.
+  public var furtherNames: Int?
 
   public init(
     object: ObjectID, names: [Name], size: ByteCount, digest: ObjectDigest?, hosts: [HostID], receiving: [HostID],
@@ -77,6 +79,8 @@ public struct ClusterStatus: Codable, Sendable {
   public var hosts: [Host]
   public var pods: [Pod]
   public var jobs: [JobID]
+  /// Whether there are more hosts, pods or jobs; `nil` when there are not.
+  public var more: Bool?
   public var objects: Int
   /// Lease requests that wait for resources.
   public var waiting: Int

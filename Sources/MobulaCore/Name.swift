@@ -28,6 +28,24 @@ public struct Name: Sendable {
   public func hasPrefix(_ prefix: some StringProtocol) -> Bool { text.utf8.starts(with: prefix.utf8) }
 }
 
+extension Name {
+  /// The most bytes that an object's name has: enough for any URL of S3 with a version.
+  public static let longest = 8192
+
+  /// - Throws: `MobulaError` (`invalidArgument`) for what no object can be called.
+  public func checkForObject() throws(MobulaError) {
+    guard !isEmpty else {
+      throw MobulaError(.invalidArgument, "An object can't have an empty name: give it one of at least one character.")
+    }
+    guard utf8.count <= Self.longest else {
+      throw MobulaError(
+        .invalidArgument,
+        "A name has at most \(Self.longest) bytes, and this one \(utf8.count): \"\(String(text.prefix(40)).printable)…\"; give a shorter one."
+      )
+    }
+  }
+}
+
 extension Name: Hashable, Comparable {
   public static func == (a: Self, b: Self) -> Bool { a.text.utf8.order(b.text.utf8) == 0 }
 

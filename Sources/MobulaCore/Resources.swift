@@ -138,7 +138,8 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
         amounts[name] = amount
       } else {
         throw MobulaError(
-          .invalidArgument, "The amount \"\(value.printable)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
+          .invalidArgument,
+          "The amount \"\(value.printable)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
       }
     }
     self.init(amounts)

@@ -7,7 +7,16 @@ import Synchronization
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
   /// Those that have said who they are, and not yet what they hold; and what they were known to hold.
-  private let coming = Mutex<[UInt64: (client: StoreClientID, known: Set<ObjectID>)]>([:])
+  private let coming = Mutex<[UInt64: Coming]>([:])
+
+  /// Who has said who it is, and perhaps a part of what it holds.
+  struct Coming {
+    var client: StoreClientID
+    /// What it was known to hold.
+    var known: Set<ObjectID>
+    /// What it has said so far.
+    var holds: [ObjectID] = []
+  }
 
   /// Clients of the store before this one, whose processes have neither said what they hold nor ended.
   private let absentees = Mutex<Set<StoreClientID>>([])
@@ -30,15 +39,20 @@ final class ClientTable: Sendable {
 
   /// The process of a connection says which client it is.
   func attach(_ connection: UInt64, _ client: StoreClientID, known: Set<ObjectID>) {
-    coming.withLock { $0[connection] = (client, known) }
+    coming.withLock { $0[connection] = Coming(client: client, known: known) }
   }
 
   /// It has said what it holds, too, and counts from now on.
   func registered(_ connection: UInt64, _ client: StoreClientID) { clients.withLock { $0[connection] = client } }
 
   /// Who is about to register.
-  func takeComing(_ connection: UInt64) -> (client: StoreClientID, known: Set<ObjectID>)? {
+  func takeComing(_ connection: UInt64) -> Coming? {
     coming.withLock { $0.removeValue(forKey: connection) }
+  }
+
+  /// It says a part of what it holds.
+  func hold(_ objects: [ObjectID], coming connection: UInt64) {
+    coming.withLock { $0[connection]?.holds += objects }
   }
 
   func forget(_ client: StoreClientID) { clients.withLock { $0 = $0.filter { $0.value != client } } }

@@ -45,12 +45,13 @@ final class ObjectNotes: Sendable {
   }
 
   func dropped(_ objects: [ObjectID]) {
+    let gone = Set(objects)
     state.withLock { state in
-      for object in objects {
+      for object in gone {
         state.contains[object] = nil
         state.origins[object] = nil
       }
-      state.names = state.names.filter { !objects.contains($0.value.object) }
+      state.names = state.names.filter { !gone.contains($0.value.object) }
     }
   }
 

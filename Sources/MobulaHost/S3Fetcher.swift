@@ -57,19 +57,23 @@ final class S3Fetcher: Sendable {
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    var objects: [S3ListedObject]
+    var (objects, next): ([S3ListedObject], String?)
     do {
-      objects = try await client.objects(at: url)
+      // So many as fit into a frame, however long their keys.
+      (objects, next) = try await client.objects(at: url, after: request.after, least: 2000)
     } catch let error as S3Error {
       guard error.code == S3Error.emptyPrefix, url.namedVersion != nil else { throw error.mobulaError }
       let found = try await find(url, client)
       return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
     }
     // An object's own name means that object, and not those whose names go on.
-    if let exact = objects.first(where: { $0.key == Name(url.key) }) { objects = [exact] }
-    for object in objects { try Self.checkSize(object.size, of: S3URL(bucket: url.bucket, key: object.key.text).description) }
+    if let exact = objects.first(where: { $0.key == Name(url.key) }) { (objects, next) = ([exact], nil) }
+    for object in objects {
+      try Self.checkSize(object.size, of: S3URL(bucket: url.bucket, key: object.key.text).description)
+    }
     return ListS3Reply(
-      entries: objects.map { .init(url: S3URL(bucket: url.bucket, key: $0.key.text).name, size: ByteCount($0.size)) })
+      entries: objects.map { .init(url: S3URL(bucket: url.bucket, key: $0.key.text).name, size: ByteCount($0.size)) },
+      next: next)
   }
 
   /// S3 may name any size; what is made of it is added to and multiplied.

@@ -38,7 +38,8 @@ import Testing
     #expect(try cbor.encode(["a": 1] as [Name: Int]) == [0xA1, 0x61, 0x61, 0x01])
     let both: [Name: Int] = [composed: 1, decomposed: 2, "": 3, "\u{0}": 4, "/": 5]
     #expect(try CBORDecoder().decode([Name: Int].self, from: cbor.encode(both)) == both)
-    #expect(try CBORDecoder().decode([Name].self, from: cbor.encode([composed, decomposed])) == [composed, decomposed])
+    #expect(
+      try CBORDecoder().decode([Name].self, from: cbor.encode([composed, decomposed])) == [composed, decomposed])
     let json = try JSONEncoder().encode(["x": composed])
     #expect(String(decoding: json, as: UTF8.self).isSame(as: "{\"x\":\"caf\u{e9}\"}"))
     #expect(try JSONDecoder().decode([String: Name].self, from: json) == ["x": composed])
@@ -87,7 +88,9 @@ import Testing
   @Test func forPeopleItIsPrintable() {
     #expect("\(composed)".isSame(as: composed.text) && "\(decomposed)".isSame(as: decomposed.text))
     #expect("\(Name("a\u{1B}[31m\n\r\t\u{0}\u{7F}\u{9B}b"))" == #"a\u{1B}[31m\n\r\t\u{0}\u{7F}\u{9B}b"#)
-    for value: UInt32 in [0x61C, 0x200E, 0x200F, 0x202A, 0x202E, 0x2066, 0x2069, 0x2028, 0x2029, 0xFFFE, 0xFDD0, 0x1FFFF] {
+    for value: UInt32 in [
+      0x61C, 0x200E, 0x200F, 0x202A, 0x202E, 0x2066, 0x2069, 0x2028, 0x2029, 0xFFFE, 0xFDD0, 0x1FFFF,
+    ] {
       let text = "x\(Unicode.Scalar(value)!)y"
       #expect(text.printable == "x\\u{\(String(value, radix: 16, uppercase: true))}y")
     }

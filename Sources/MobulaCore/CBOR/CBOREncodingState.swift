@@ -48,7 +48,7 @@ final class CBOREncodingState {
   /// The innermost frame that reaches to the end of the buffer.
   @exclusivity(unchecked) var tip = -1
   /// The type of the keys of the map that was begun last.
-  private(set) var latestKeys: ObjectIdentifier?
+  @exclusivity(unchecked) private(set) var latestKeys: ObjectIdentifier?
   /// What dictionaries have for keys, a type of the standard library's that only it can name.
   private static let dictionaryKeys: ObjectIdentifier? = {
     let state = CBOREncodingState(userInfo: [:], buffers: nil)

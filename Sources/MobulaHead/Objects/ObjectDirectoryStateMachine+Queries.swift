@@ -26,7 +26,7 @@ extension ObjectDirectoryStateMachine {
     return entry(object, record)
   }
 
-  private func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
+  func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
     DirectoryEntry(
       object: object, geometry: record.geometry, digest: record.digest, names: record.names.sorted(),
       complete: record.planner.complete, partial: record.planner.partial.sorted(), holders: record.holders.sorted())

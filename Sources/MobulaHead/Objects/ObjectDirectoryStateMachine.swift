@@ -46,12 +46,18 @@ package struct ObjectDirectoryStateMachine: Sendable {
     var changes: [HostChange] = holds.sorted().map { .held($0) }
     changes += inventory.sealed.map { .sealed($0) }
     changes += inventory.partial.sorted { $0.key < $1.key }.map { .partial($0.key, $0.value) }
-    for (object, record) in records.sorted(by: { $0.key < $1.key }) {
+    var missing: [(object: ObjectID, isGone: Bool, isReleased: Bool)] = []
+    for (object, record) in records {
       // Also where it only has a source: that answer was lost with the connection. What it
       // fetches from outside goes on meanwhile.
       let isKnown = record.planner.isReady(host) || record.planner.given[host] != nil
-      if isKnown, !replicas.contains(object), !record.planner.fillers.contains(host) { changes.append(.gone(object)) }
-      if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
+      let isGone = isKnown && !replicas.contains(object) && !record.planner.fillers.contains(host)
+      let isReleased = record.holders.contains(host) && !holds.contains(object)
+      if isGone || isReleased { missing.append((object, isGone, isReleased)) }
+    }
+    for (object, isGone, isReleased) in missing.sorted(by: { $0.object < $1.object }) {
+      if isGone { changes.append(.gone(object)) }
+      if isReleased { changes.append(.released(object)) }
     }
     // An answer may have been lost with the connection: what it reads is given again, and it says so if it has it.
     for object in records.filter({ $0.value.fill?.hosts.contains(host) == true }).keys {

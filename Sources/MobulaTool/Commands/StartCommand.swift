@@ -240,7 +240,7 @@ struct StartCommand: AsyncParsableCommand {
       pods.append(.init(pod: .random(), name: String(sides[0]), resources: own))
     }
     if pods.isEmpty { pods = [.init(pod: .random(), name: name, resources: resources)] }
-    if Set(pods.map(\.name)).count < pods.count {
+    if Set(pods.map { Name($0.name) }).count < pods.count {
       throw MobulaError(.invalidArgument, "Two pods have the same name: give each --pod its own.")
     }
 

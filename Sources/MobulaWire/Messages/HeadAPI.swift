@@ -3,6 +3,9 @@ public import MobulaCore
 /// What the head answers. Hosts, pods, drivers and the command line call it over TCP.
 public enum HeadAPI {
   public static let registerHost = RPCMethod<HostRegistration, RegistrationReply>("head.registerHost")
+  /// More of a registration that does not fit into one message. Only with the last of them is the host registered:
+  /// what has not come yet does not count as gone.
+  public static let registerMore = RPCMethod<RegistrationPart, RegistrationReply>("head.registerMore")
   public static let registerPod = RPCMethod<PodRegistration, RegistrationReply>("head.registerPod")
 
   public static let replicasChanged = RPCMethod<ReplicaChanges, Empty>("head.replicasChanged")
@@ -26,7 +29,8 @@ public enum HeadAPI {
   public static let removeName = RPCMethod<ResolveRequest, Empty>("head.removeName")
   /// - Errors: `notFound` when neither a name nor an object is called so.
   public static let resolve = RPCMethod<ResolveRequest, ObjectListing>("head.resolve")
-  public static let list = RPCMethod<Empty, [ObjectListing]>("head.list")
+  /// One page of the objects that there are.
+  public static let list = RPCMethod<ListRequest, [ObjectListing]>("head.list")
   /// Takes an object's names away and drops it, whoever holds it.
   public static let remove = RPCMethod<ResolveRequest, ObjectListing>("head.remove")
   /// Answers when `count` of the objects have a complete replica, or at the timeout with those that have one.
@@ -45,7 +49,8 @@ public enum HeadAPI {
   public static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   public static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
 
-  public static let status = RPCMethod<Empty, ClusterStatus>("head.status")
+  /// One page of the cluster as it is.
+  public static let status = RPCMethod<StatusRequest, ClusterStatus>("head.status")
 }
 
 /// What a host answers to the head, on the connection that the host made.

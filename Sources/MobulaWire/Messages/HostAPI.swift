@@ -75,8 +75,13 @@ public struct AttachRequest: Codable, Sendable {
 
 public struct HoldRegistration: Codable, Sendable {
   public var holds: [ObjectID]
+  /// Whether another call follows with more of them.
+  public var more: Bool?
 
-  public init(holds: [ObjectID]) { self.holds = holds }
+  public init(holds: [ObjectID], more: Bool? = nil) {
+    self.holds = holds
+    self.more = more
+  }
 }
 
 public struct ObjectRequest: Codable, Sendable {
@@ -186,10 +191,13 @@ public struct ListS3Request: Codable, Sendable {
   /// `s3://bucket/prefix`.
   public var url: String
   public var endpoint: String?
+  /// What the page before said in `next`; `nil` for the first.
+  public var after: String?
 
-  public init(url: String, endpoint: String? = nil) {
+  public init(url: String, endpoint: String? = nil, after: String? = nil) {
     self.url = url
     self.endpoint = endpoint
+    self.after = after
   }
 }
 
@@ -205,8 +213,11 @@ public struct ListS3Reply: Codable, Sendable {
   }
 
   public var entries: [Entry]
+  /// Where the next page begins; `nil` on the last.
+  public var next: String?
 
-  package init(entries: [Entry]) {
+  package init(entries: [Entry], next: String? = nil) {
     self.entries = entries
+    self.next = next
   }
 }

@@ -15,6 +15,8 @@ public struct HostRegistration: Codable, Sendable {
   public var names: [Name: KnownName]
   /// What people tell hosts apart by, as in `zone=eu-1`.
   public var labels: [Name: Name]
+  /// Whether `HeadAPI.registerMore` follows with more replicas, holds and names. The host is registered with the last.
+  public var more: Bool?
 
   public init(
     host: HostID, name: String, incarnation: UInt64, bulk: Endpoint, capacity: ByteCount,
