@@ -46,7 +46,7 @@ extension Cluster {
       }
     }
     reference.share()
-    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: object))
+    _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: object))
     return ObjectRef(reference)
   }
 
@@ -83,14 +83,52 @@ extension Cluster {
     return (progress.verified, progress.total)
   }
 
-  /// Every object that the head knows.
-  public func list() async throws -> [ObjectListing] { try await head.call(HeadAPI.list, Empty()) }
+  /// Every object that the head knows, in the order of their identifiers.
+  public func list() async throws -> [ObjectListing] {
+    var all: [ObjectListing] = []
+    try await list { all += $0 }
+    return all
+  }
+
+  /// Hands every object that the head knows to `page`, some thousand at a time, in the order of their identifiers.
+  ///
+  /// One that is there all the time comes exactly once; of one that comes or goes meanwhile that is not said.
+  public func list(_ page: ([ObjectListing]) async throws -> Void) async throws {
+    let limit = 4096
+    var request: ListRequest? = ListRequest(limit: limit)
+    // One with more names than fit into a page comes in several, one after the other.
+    var open: ObjectListing?
+    while let asked = request {
+      var objects = try await head.call(HeadAPI.list, asked)
+      request = ListRequest.next(after: objects, limit: limit)
+      if var whole = open {
+        if let first = objects.first, first.object == whole.object {
+          whole.names += first.names
+          whole.furtherNames = first.furtherNames
+          objects.removeFirst()
+        } else {
+          whole.furtherNames = nil
+        }
+        objects.insert(whole, at: 0)
+        open = nil
+      }
+      if objects.last?.furtherNames != nil { open = objects.removeLast() }
+      if !objects.isEmpty { try await page(objects) }
+    }
+  }
+
+  /// What the head knows of the object with this name, or this text form of an `ObjectID`.
+  ///
+  /// - Throws: `MobulaError` (`notFound`).
+  public func listing(of nameOrID: String) async throws -> ObjectListing {
+    try await head.call(HeadAPI.resolve, ResolveRequest(Name(nameOrID)))
+  }
 
   /// Takes an object's names away and drops it, whoever holds it.
   ///
   /// Processes that have mapped it go on reading it until they let go.
   public func remove(_ nameOrID: String) async throws -> ObjectListing {
-    try await head.call(HeadAPI.remove, ResolveRequest(nameOrID))
+    try await head.call(HeadAPI.remove, ResolveRequest(Name(nameOrID)))
   }
 
   /// Brings an object of S3 into the cluster, named by its URL: hosts that want it read it together, so that the bytes
@@ -134,16 +172,19 @@ extension Cluster {
   /// - Returns: the objects' bytes by the rest of their keys, as in `config.json` and `tokenizer/vocabulary.txt`. They
   ///   stay in this host's memory as long as they are used.
   /// - Throws: `MobulaError`: as `fetch`, and `notFound` when there is nothing.
-  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [String: Blob] {
+  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [Name: Blob] {
     let prefix = url.hasSuffix("/") ? url : url + "/"
     let entries = try await listS3(prefix, endpoint: endpoint)
-    return try await withThrowingTaskGroup(of: (String, Blob).self) { group in
-      var blobs: [String: Blob] = [:]
+    return try await withThrowingTaskGroup(of: (Name, Blob).self) { group in
+      var blobs: [Name: Blob] = [:]
       for (index, entry) in entries.enumerated() {
         // As many at a time as keep the network busy, where they are small.
         if index >= 8, let (name, blob) = try await group.next() { blobs[name] = blob }
         group.addTask {
-          (String(entry.url.dropFirst(prefix.count)), try await self.fetch(entry.url, endpoint: endpoint).value)
+          (
+            Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))),
+            try await self.fetch(entry.url, endpoint: endpoint).value
+          )
         }
       }
       for try await (name, blob) in group { blobs[name] = blob }
@@ -158,8 +199,14 @@ extension Cluster {
 
   /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
-    let reply = try await store.call(
-      HostAPI.listS3, ListS3Request(url: url, endpoint: endpoint), deadline: .seconds(120))
-    return reply.entries.map { ($0.url, $0.size) }
+    var entries: [(url: String, size: ByteCount)] = []
+    var next: String?
+    repeat {
+      let request = ListS3Request(url: url, endpoint: endpoint, after: next)
+      let reply = try await store.call(HostAPI.listS3, request, deadline: .seconds(120))
+      entries += reply.entries.map { ($0.url.text, $0.size) }
+      next = reply.next
+    } while next != nil
+    return entries
   }
 }

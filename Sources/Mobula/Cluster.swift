@@ -118,18 +118,32 @@ public final class Cluster: Sendable {
   public func wait<Value>(
     _ references: [ObjectRef<Value>], count: Int? = nil, timeout: Duration
   ) async throws -> (ready: [ObjectRef<Value>], pending: [ObjectRef<Value>]) {
-    let reply = try await head.call(
-      HeadAPI.waitForObjects,
-      WaitRequest(objects: references.map(\.id), count: count ?? references.count, timeout: timeout / .seconds(1)),
-      deadline: timeout + .seconds(10))
-    let ready = Set(reply.ready)
+    let ready = try await ready(of: references.map(\.id), count: count ?? references.count, within: timeout)
     return (references.filter { ready.contains($0.id) }, references.filter { !ready.contains($0.id) })
+  }
+
+  /// The objects that are complete somewhere, once so many of them are, or at the timeout.
+  private func ready(of objects: [ObjectID], count: Int, within timeout: Duration) async throws -> Set<ObjectID> {
+    func ask(_ objects: [ObjectID], _ count: Int, _ timeout: Duration) async throws -> [ObjectID] {
+      let request = WaitRequest(objects: objects, count: count, timeout: timeout / .seconds(1))
+      return try await head.call(HeadAPI.waitForObjects, request, deadline: timeout + .seconds(10)).ready
+    }
+    let parts = pages(of: objects) { _ in 17 }
+    guard parts.count > 1 else { return Set(try await ask(objects, count, timeout)) }
+    // More than fit into one question are asked for in turn.
+    let deadline = ContinuousClock.now + timeout
+    while true {
+      var ready: Set<ObjectID> = []
+      for part in parts { ready.formUnion(try await ask(part, part.count, .zero)) }
+      if ready.count >= count || ContinuousClock.now >= deadline { return ready }
+      try await Task.sleep(for: min(.milliseconds(500), max(.zero, ContinuousClock.now.duration(to: deadline))))
+    }
   }
 
   /// Gives an object a name, which keeps it until the name is removed.
   public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
     reference.reference.share()
-    _ = try await store.call(HostAPI.setName, NameRequest(name: name, object: reference.id))
+    _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: reference.id))
   }
 
   /// Keeps an object, whoever else holds it, until `release`: also beyond the end of this job.
@@ -142,7 +156,7 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`notFound`) when it was not held so.
   public func release(_ object: ObjectID) async throws {
     do {
-      _ = try await store.call(HostAPI.removeName, ResolveRequest(Self.holdName(object)))
+      _ = try await store.call(HostAPI.removeName, ResolveRequest(Name(Self.holdName(object))))
     } catch let error as MobulaError where error.code == .notFound {
       throw MobulaError(.notFound, "Object \(object) is not held: `mobula ls` lists what is, as held/….")
     }
@@ -156,7 +170,7 @@ public final class Cluster: Sendable {
   public func object<Value: Codable & Sendable>(
     named nameOrID: String, as type: Value.Type = Value.self
   ) async throws -> ObjectRef<Value> {
-    let listing = try await head.call(HeadAPI.resolve, ResolveRequest(nameOrID))
+    let listing = try await listing(of: nameOrID)
     let reference = reference(to: listing.object)
     try await store.holds.flush()
     return ObjectRef(reference)
@@ -167,7 +181,20 @@ public final class Cluster: Sendable {
 
   /// What the head knows of the cluster.
   public func status() async throws -> ClusterStatus {
-    try await head.call(HeadAPI.status, Empty())
+    var status = try await head.call(HeadAPI.status, StatusRequest())
+    var page = status
+    while page.more == true {
+      let next = StatusRequest(
+        afterHost: status.hosts.last?.host, afterPod: status.pods.last?.pod, afterJob: status.jobs.last)
+      page = try await head.call(HeadAPI.status, next)
+      // A page that brings nothing would come again and again.
+      guard !page.hosts.isEmpty || !page.pods.isEmpty || !page.jobs.isEmpty else { break }
+      status.hosts += page.hosts
+      status.pods += page.pods
+      status.jobs += page.jobs
+    }
+    status.more = nil
+    return status
   }
 
   // MARK: - Inside

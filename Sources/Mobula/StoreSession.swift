@@ -62,7 +62,12 @@ final class StoreSession: Sendable {
         log: Logger(label: "mobula")
       ) { connection in
         _ = try await connection.call(HostAPI.attach, AttachRequest(client: client.id, secret: client.secret))
-        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: holds.takeRegistration()))
+        var parts = pages(of: holds.takeRegistration()) { _ in 17 }
+        let last = parts.popLast() ?? []
+        for part in parts {
+          _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: part, more: true))
+        }
+        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: last))
       }
       box.link = link
       return StoreSession(welcome: welcome, client: client, link: link, holds: holds, box: box)

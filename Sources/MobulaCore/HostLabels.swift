@@ -1,9 +1,9 @@
 /// One label of a host, as in `zone=eu-1`.
 public struct HostLabel: Hashable, Sendable, LosslessStringConvertible {
-  public var key: String
-  public var value: String
+  public var key: Name
+  public var value: Name
 
-  public init(_ key: String, _ value: String) {
+  public init(_ key: Name, _ value: Name) {
     self.key = key
     self.value = value
   }
@@ -14,7 +14,7 @@ public struct HostLabel: Hashable, Sendable, LosslessStringConvertible {
     guard sides.count == 2, sides.allSatisfy({ 1...63 ~= $0.count && $0.allSatisfy(Self.isAllowed) }) else {
       return nil
     }
-    self.init(String(sides[0]), String(sides[1]))
+    self.init(Name(sides[0]), Name(sides[1]))
   }
 
   public var description: String { "\(key)=\(value)" }
@@ -24,23 +24,23 @@ public struct HostLabel: Hashable, Sendable, LosslessStringConvertible {
   }
 
   /// The label that says where a host is: what is in the same zone is near.
-  public static let zoneKey = "zone"
+  public static let zoneKey: Name = "zone"
 }
 
 /// Some of the cluster's hosts, by their labels.
 public struct HostSelector: Hashable, Sendable {
   /// All of which a host must have.
-  public var labels: [String: String]
+  public var labels: [Name: Name]
 
-  public init(labels: [String: String] = [:]) { self.labels = labels }
+  public init(labels: [Name: Name] = [:]) { self.labels = labels }
 
   /// Every host.
   public static let all = HostSelector()
 
   /// The hosts with this label.
-  public static func label(_ key: String, _ value: String) -> HostSelector { HostSelector(labels: [key: value]) }
+  public static func label(_ key: Name, _ value: Name) -> HostSelector { HostSelector(labels: [key: value]) }
 
-  public func matches(_ labels: [String: String]) -> Bool {
+  public func matches(_ labels: [Name: Name]) -> Bool {
     self.labels.allSatisfy { labels[$0.key] == $0.value }
   }
 }

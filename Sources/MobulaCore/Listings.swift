@@ -1,7 +1,7 @@
 /// An object as `mobula ls` shows it.
 public struct ObjectListing: Codable, Sendable {
   public var object: ObjectID
-  public var names: [String]
+  public var names: [Name]
   public var size: ByteCount
   public var digest: ObjectDigest?
   /// Hosts with a complete replica.
@@ -10,9 +10,11 @@ public struct ObjectListing: Codable, Sendable {
   public var receiving: [HostID]
   /// How many hosts have a process that holds it.
   public var holders: Int
+  /// How many names it has behind these, in the order of their bytes; `nil` when these are all.
+  public var furtherNames: Int?
 
   public init(
-    object: ObjectID, names: [String], size: ByteCount, digest: ObjectDigest?, hosts: [HostID], receiving: [HostID],
+    object: ObjectID, names: [Name], size: ByteCount, digest: ObjectDigest?, hosts: [HostID], receiving: [HostID],
     holders: Int
   ) {
     self.object = object
@@ -37,11 +39,11 @@ public struct ClusterStatus: Codable, Sendable {
     /// False while the head has lost it and waits for it to come back.
     public var connected: Bool
     /// As in `zone=eu-1`.
-    public var labels: [String: String]
+    public var labels: [Name: Name]
 
     public init(
       host: HostID, name: String, bulk: Endpoint, capacity: ByteCount, objects: Int, bytes: ByteCount, connected: Bool,
-      labels: [String: String] = [:]
+      labels: [Name: Name] = [:]
     ) {
       self.labels = labels
       self.host = host
@@ -93,6 +95,8 @@ public struct ClusterStatus: Codable, Sendable {
   public var absent: [AbsentHost]?
   public var pods: [Pod]
   public var jobs: [JobID]
+  /// Whether there are more hosts, pods or jobs; `nil` when there are not.
+  public var more: Bool?
   public var objects: Int
   /// Lease requests that wait for resources.
   public var waiting: Int

@@ -61,7 +61,8 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     self.line = line
   }
 
-  public var description: String { message }
+  /// The message, with what a terminal would act on escaped.
+  public var description: String { message.printableLines }
 
   /// An error of the operating system's, from `errno` unless `number` is given.
   public static func system(

@@ -61,16 +61,16 @@ extension ResourceAmount: Codable {
 /// (bytes) have fixed names; any other name is a custom resource.
 public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, ExpressibleByDictionaryLiteral {
   /// Amounts by name; none of them zero.
-  public private(set) var amounts: [String: ResourceAmount]
+  public private(set) var amounts: [Name: ResourceAmount]
 
-  public static let cpu = "CPU"
-  public static let memory = "memory"
+  public static let cpu: Name = "CPU"
+  public static let memory: Name = "memory"
 
-  public init(_ amounts: [String: ResourceAmount] = [:]) {
+  public init(_ amounts: [Name: ResourceAmount] = [:]) {
     self.amounts = amounts.filter { $0.value != .zero }
   }
 
-  public init(dictionaryLiteral elements: (String, ResourceAmount)...) {
+  public init(dictionaryLiteral elements: (Name, ResourceAmount)...) {
     self.init(Dictionary(elements, uniquingKeysWith: +))
   }
 
@@ -78,10 +78,10 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
 
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
-    self.init(try container.decode([String: ResourceAmount].self, forKey: .amounts))
+    self.init(try container.decode([Name: ResourceAmount].self, forKey: .amounts))
   }
 
-  public subscript(name: String) -> ResourceAmount {
+  public subscript(name: Name) -> ResourceAmount {
     get { amounts[name] ?? .zero }
     set { amounts[name] = newValue == .zero ? nil : newValue }
   }
@@ -120,14 +120,16 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) that names the part that can't be read.
   public init(parsing text: String) throws(MobulaError) {
-    var amounts: [String: ResourceAmount] = [:]
-    for part in text.split(separator: ",") {
-      let sides = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-      let name = sides[0].trimmingSpaces()
+    var amounts: [Name: ResourceAmount] = [:]
+    // Bytes, since a mark behind a comma makes it another character to Swift.
+    for part in text.utf8.split(separator: UInt8(ascii: ",")).map({ Substring($0) }) {
+      let sides = part.utf8.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)
+        .map { Substring($0) }
+      let name = Name(sides[0].trimmingSpaces())
       guard sides.count == 2, !name.isEmpty, amounts[name] == nil else {
         throw MobulaError(
           .invalidArgument,
-          "\"\(part)\" is not a resource: write NAME=AMOUNT once for each, as in worker_pod_b=3,GPU=0.5.")
+          "\"\(part.printable)\" is not a resource: write NAME=AMOUNT once for each, as in worker_pod_b=3,GPU=0.5.")
       }
       let value = sides[1].trimmingSpaces()
       if name == Self.memory, let count = ByteCount(value), count.bytes < Int.max / 10_000 {
@@ -136,7 +138,8 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
         amounts[name] = amount
       } else {
         throw MobulaError(
-          .invalidArgument, "The amount \"\(value)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
+          .invalidArgument,
+          "The amount \"\(value.printable)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
       }
     }
     self.init(amounts)

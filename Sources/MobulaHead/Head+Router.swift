@@ -9,14 +9,17 @@ extension Head {
     head.answerObjects(&router)
     head.answerBroadcasts(&router)
     head.answerLeases(&router)
-    router.on(HeadAPI.status) { _, _ in head.status() }
+    router.on(HeadAPI.status) { request, _ in head.status(request) }
     return router
   }
 
   private func answerMembers(_ router: inout RPCRouter) {
     router.on(HeadAPI.registerHost) { request, connection in
       try await self.refuse(besides: self.perform { $0.rival(of: request) }, "host \(request.name)")
-      return try self.attempt { state throws(MobulaError) in try state.register(request, on: connection, at: self.now) }
+      return try self.attempt { state throws(MobulaError) in try state.arrived(request, on: connection, at: self.now) }
+    }
+    router.on(HeadAPI.registerMore) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.arrived(request, on: connection, at: self.now) }
     }
     router.on(HeadAPI.registerPod) { request, connection in
       try await self.refuse(besides: self.perform { $0.rival(of: request) }, "pod \(request.name)")
@@ -103,7 +106,8 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.setName) { request, _ in
-      try self.attempt { state throws(MobulaError) in
+      try request.name.checkForObject()
+      return try self.attempt { state throws(MobulaError) in
         state.apply(try state.directory.named(request.name, request.object, claim: request.claim))
         return NameReply(isNamed: state.directory.names[request.name] == request.object)
       }
@@ -117,7 +121,7 @@ extension Head {
     router.on(HeadAPI.resolve) { request, _ in
       try self.attempt { state throws(MobulaError) in ObjectListing(try state.directory.resolve(request.nameOrID)) }
     }
-    router.on(HeadAPI.list) { _, _ in self.perform { $0.directory.listed().map { ObjectListing($0) } } }
+    router.on(HeadAPI.list) { request, _ in self.list(request) }
     router.on(HeadAPI.remove) { request, _ in
       try self.attempt { state throws(MobulaError) in
         let entry = try state.directory.resolve(request.nameOrID)

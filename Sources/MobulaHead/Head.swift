@@ -44,9 +44,9 @@ public final class Head: Sendable {
   public var endpoint: Endpoint { server.withLock { $0?.endpoint } ?? configuration.endpoint }
 
   /// The cluster as it is now.
-  public func status() -> ClusterStatus {
+  public func status(_ page: StatusRequest = StatusRequest()) -> ClusterStatus {
     let endpoint = endpoint
-    return perform { $0.status(at: endpoint) }
+    return perform { $0.status(at: endpoint, page) }
   }
 
   /// Does what the head decides, until the calling task is cancelled; then closes every connection.

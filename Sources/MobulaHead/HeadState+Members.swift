@@ -180,8 +180,8 @@ extension HeadState {
     if !retired.isEmpty { apply(directory.hostsLost(retired)) }
   }
 
-  /// The cluster as `mobula status` shows it.
-  func status(at endpoint: Endpoint) -> ClusterStatus {
+  /// One page of the cluster as `mobula status` shows it.
+  func status(at endpoint: Endpoint, _ page: StatusRequest) -> ClusterStatus {
     var objects: [HostID: (count: Int, bytes: ByteCount)] = [:]
     for record in directory.records.values {
       for host in record.planner.complete {
@@ -189,27 +189,51 @@ extension HeadState {
         objects[host]?.bytes += ByteCount(record.geometry?.objectSize ?? 0)
       }
     }
-    let members = membership.hosts.members.sorted { $0.key < $1.key }
-    let absent = members.compactMap { host, member -> ClusterStatus.AbsentHost? in
-      guard let since = membership.absentSince(host) else { return nil }
-      return ClusterStatus.AbsentHost(
-        host: host, name: member.description.name, seconds: Int(max(.zero, now - since) / .seconds(1)))
+    let absent = membership.hosts.members.sorted { $0.key < $1.key }.compactMap { host, member in
+      membership.absentSince(host).map { since in
+        ClusterStatus.AbsentHost(
+          host: host, name: member.description.name, seconds: Int(max(.zero, now - since) / .seconds(1)))
+      }
     }
-    let hosts = members.filter(\.value.isPresent).map { host, member in
+    let hosts = Page(membership.hosts.members.filter(\.value.isPresent), after: page.afterHost) { _, member in
+      160 + member.description.name.utf8.count
+        + member.description.labels.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 6 }
+    }
+    let pods = Page(scheduler.pods, after: page.afterPod) { _, book in
+      160 + 2 * book.total.amounts.keys.reduce(0) { $0 + $1.utf8.count + 12 }
+    }
+    let jobs = Page(jobs, after: page.afterJob) { _, _ in 9 }
+    let hostsShown = hosts.elements.map { host, member in
       ClusterStatus.Host(
         host: host, name: member.description.name, bulk: member.description.bulk,
         capacity: member.description.capacity, objects: objects[host]?.count ?? 0,
         bytes: min(objects[host]?.bytes ?? ByteCount(0), .largest), connected: member.connection != nil,
         labels: member.description.labels)
     }
-    let pods = scheduler.pods.sorted { $0.key < $1.key }.map { pod, book in
+    let podsShown = pods.elements.map { pod, book in
       ClusterStatus.Pod(
-        pod: pod, name: podName(pod), host: book.host, resources: book.total, leased: book.leased,
+        pod: pod, name: podNames[pod] ?? pod.short, host: book.host, resources: book.total, leased: book.leased,
         leases: book.leases.count)
     }
-    return ClusterStatus(
-      cluster: configuration.cluster, head: endpoint, hosts: hosts, pods: pods, jobs: jobs.keys.sorted(),
-      objects: directory.records.values.count { !$0.planner.isEmpty }, waiting: scheduler.queue.count,
-      absent: absent)
+    var status = ClusterStatus(
+      cluster: configuration.cluster, head: endpoint, hosts: hostsShown, pods: podsShown,
+      jobs: jobs.elements.map(\.key),
+      objects: directory.records.values.count { !$0.planner.isEmpty }, waiting: scheduler.queue.count, absent: absent)
+    if hosts.hasMore || pods.hasMore || jobs.hasMore { status.more = true }
+    return status
+  }
+}
+
+/// What fits into a page of what lies behind a key, in the order of keys.
+private struct Page<Key: Hashable & Comparable, Value> {
+  let elements: [(key: Key, value: Value)]
+  let hasMore: Bool
+
+  /// - Parameter size: about how many bytes an element takes.
+  init(_ all: [Key: Value], after key: Key?, size: (Key, Value) -> Int) {
+    let behind = all.filter { key == nil || $0.key > key! }.sorted { $0.key < $1.key }
+    var budget = PageBudget()
+    elements = Array(behind.prefix { budget.take(size($0.key, $0.value)) }).map { ($0.key, $0.value) }
+    hasMore = elements.count < behind.count
   }
 }

@@ -12,6 +12,7 @@ extension HeadState {
     _ request: ClaimRequest, on connection: RPCConnection
   ) throws(MobulaError) -> ClaimReply {
     try check(request.host, on: connection)
+    try request.name.checkForObject()
     let answer = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
       checksum: request.checksum)
@@ -139,9 +140,9 @@ extension HeadState {
   /// A host that is away drops them when it registers again, since they are still not live then.
   private mutating func drop(_ objects: [ObjectID], at host: HostID) {
     guard let connection = membership.hosts[host]?.connection.flatMap({ connections[$0] }) else { return }
-    // As many at a time as fit into a frame.
-    for start in stride(from: 0, to: objects.count, by: 65_536) {
-      let some = Array(objects[start..<min(objects.count, start + 65_536)])
+    // As many at a time as fit into a frame, with what is to be said of them.
+    let some = pages(of: objects) { 17 + (directory.tombstones.damage(of: $0)?.utf8.count ?? -17) + 17 }
+    for some in some {
       let damages = some.compactMap { object in directory.tombstones.damage(of: object).map { (object, $0) } }
       act(.drop(DropRequest(objects: some, damages: Dictionary(damages) { first, _ in first }), at: connection))
     }

@@ -11,6 +11,8 @@ struct HeadState: Sendable {
   var directory: ObjectDirectoryStateMachine
   var membership: MembershipStateMachine
   var scheduler: SchedulerStateMachine
+  /// Registrations of which not all has come.
+  var arriving: [ConnectionID: HostRegistration] = [:]
   /// Connections of hosts, pods and drivers.
   var connections: [ConnectionID: RPCConnection] = [:]
   /// The connection that each job lasts as long as.
@@ -59,8 +61,9 @@ struct HeadState: Sendable {
     if connections.updateValue(connection, forKey: ConnectionID(connection.id)) == nil { act(.watch(connection)) }
   }
 
-  func hostName(_ host: HostID) -> String { hostNames[host] ?? host.short }
-  func podName(_ pod: PodID) -> String { podNames[pod] ?? pod.short }
+  /// For people.
+  func hostName(_ host: HostID) -> String { hostNames[host]?.printable ?? host.short }
+  func podName(_ pod: PodID) -> String { podNames[pod]?.printable ?? pod.short }
 
   // MARK: Time
 
@@ -86,6 +89,7 @@ struct HeadState: Sendable {
   /// Whoever was on the connection is away.
   mutating func disconnected(_ connection: ConnectionID, at now: Duration) {
     guard connections.removeValue(forKey: connection) != nil else { return }
+    arriving[connection] = nil
     apply(membership.connectionLost(connection, at: now), at: now)
     for job in jobs.filter({ $0.value == connection }).keys.sorted() {
       jobs[job] = nil

@@ -41,10 +41,20 @@ extension PlacementRule {
 }
 
 extension ObjectListing {
-  init(_ entry: DirectoryEntry) {
+  /// - Parameter name: only names behind this one are listed.
+  init(_ entry: DirectoryEntry, after name: Name? = nil) {
+    let names = entry.names.filter { name == nil || $0 > name! }
+    var budget = PageBudget()
+    let fitting = names.prefix { budget.take($0.utf8.count + 9) }
     self.init(
-      object: entry.object, names: entry.names, size: ByteCount(entry.geometry?.objectSize ?? 0), digest: entry.digest,
-      hosts: entry.complete, receiving: entry.partial, holders: entry.holders.count)
+      object: entry.object, names: Array(fitting), size: ByteCount(entry.geometry?.objectSize ?? 0),
+      digest: entry.digest, hosts: entry.complete, receiving: entry.partial, holders: entry.holders.count)
+    if fitting.count < names.count { furtherNames = names.count - fitting.count }
+  }
+
+  /// About as many bytes as it takes on the wire.
+  var wireSize: Int {
+    192 + names.reduce(0) { $0 + $1.utf8.count + 9 } + 17 * (hosts.count + receiving.count)
   }
 }
 

@@ -11,7 +11,16 @@ final class ClientTable: Sendable {
   /// Clients of the store that may not go on, since the cluster has given up what they had.
   private let ended = Mutex<Set<StoreClientID>>([])
   /// Those that have said who they are, and not yet what they hold; and what they were known to hold.
-  private let coming = Mutex<[UInt64: (client: StoreClientID, known: Set<ObjectID>)]>([:])
+  private let coming = Mutex<[UInt64: Coming]>([:])
+
+  /// Who has said who it is, and perhaps a part of what it holds.
+  struct Coming {
+    var client: StoreClientID
+    /// What it was known to hold.
+    var known: Set<ObjectID>
+    /// What it has said so far.
+    var holds: [ObjectID] = []
+  }
 
   /// Clients of the store before this one, whose processes have neither said what they hold nor ended.
   private let absentees = Mutex<Set<StoreClientID>>([])
@@ -44,7 +53,7 @@ final class ClientTable: Sendable {
         "This host was away for so long that the cluster has given up what its processes had: connect anew.")
     }
     connections.withLock { $0[connection.id] = connection }
-    coming.withLock { $0[connection.id] = (client, known) }
+    coming.withLock { $0[connection.id] = Coming(client: client, known: known) }
   }
 
   /// These may not go on. Returns the connections of all that are there.
@@ -63,8 +72,13 @@ final class ClientTable: Sendable {
   func registered(_ connection: UInt64, _ client: StoreClientID) { clients.withLock { $0[connection] = client } }
 
   /// Who is about to register.
-  func takeComing(_ connection: UInt64) -> (client: StoreClientID, known: Set<ObjectID>)? {
+  func takeComing(_ connection: UInt64) -> Coming? {
     coming.withLock { $0.removeValue(forKey: connection) }
+  }
+
+  /// It says a part of what it holds.
+  func hold(_ objects: [ObjectID], coming connection: UInt64) {
+    coming.withLock { $0[connection]?.holds += objects }
   }
 
   func forget(_ client: StoreClientID) {

@@ -85,15 +85,17 @@ public final class Host: Sendable {
       let head = box.value
       do {
         let changes = Self.changes(batch.changes, store)
-        if !changes.isEmpty {
-          _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: changes))
+        for some in pages(of: changes, size: \.wireSize) {
+          _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: some))
         }
         let connection = try await head.connection()
         // Differences are against what the head was told. A registration tells it everything anew, and
         // makes older differences wrong; so they are sent on no later connection than they are for.
         guard !batch.holds.isEmpty, isCurrent() else { return }
-        let holds = HoldChanges(host: configuration.host, added: batch.holds.added, removed: batch.holds.removed)
-        _ = try await connection.call(HeadAPI.holdsChanged, holds)
+        // All in one message where they fit, as they nearly always do; what is added is never told after what ends.
+        for holds in HoldChanges.parts(configuration.host, added: batch.holds.added, removed: batch.holds.removed) {
+          _ = try await connection.call(HeadAPI.holdsChanged, holds)
+        }
       } catch let error as MobulaError where error.code == .connectionClosed {
         // The registration that follows says it all; who waits for this waits for that.
         try await head.waitForRegistration(isCurrent)
@@ -293,13 +295,18 @@ public final class Host: Sendable {
       return Empty()
     }
     router.on(HostAPI.registerHolds) { request, connection in
-      guard let (client, known) = self.clients.takeComing(connection.id) else {
+      if request.more == true {
+        self.clients.hold(request.holds, coming: connection.id)
+        return Empty()
+      }
+      guard let coming = self.clients.takeComing(connection.id) else {
         throw MobulaError(
           .protocolViolation,
           "A process told what it holds before it told who it is: use the same mobula on both sides.")
       }
-      self.reporter.setHolds(request.holds, known: known, by: client.number)
-      self.store.setHeld(request.holds, true)
+      let (client, known, holds) = (coming.client, coming.known, coming.holds + request.holds)
+      self.reporter.setHolds(holds, known: known, by: client.number)
+      self.store.setHeld(holds, true)
       self.store.setHeld(known.filter { !self.reporter.isHeld($0) }, false)
       self.clients.registered(connection.id, client)
       if self.clients.isBack(client) { Self.letGo(ClientTable.absent, self.reporter, self.store) }
@@ -310,7 +317,7 @@ public final class Host: Sendable {
         throw MobulaError(.connectionClosed, "The process that asked has ended.")
       }
       // Whoever waits for what is held to be known waits for this answer.
-      if !request.holds.isEmpty { try await self.reporter.flush() }
+      if !holds.isEmpty { try await self.reporter.flush() }
       return Empty()
     }
     router.on(HostAPI.leave) { _, connection in

@@ -28,7 +28,7 @@ public struct HostConfiguration: Sendable {
   public var warmShare = 0.5
   public var spareShare = 0.02
   /// What people tell hosts apart by; `zone` says which are near each other.
-  public var labels: [String: String] = [:]
+  public var labels: [Name: Name] = [:]
   /// The most that it sends to other hosts and receives from them and from S3; `nil` for as fast as it goes.
   public var sendLimit: LinkRate?
   public var receiveLimit: LinkRate?

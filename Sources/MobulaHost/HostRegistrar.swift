@@ -48,7 +48,7 @@ final class HostRegistrar: Sendable {
     var registration = HostRegistration(
       host: configuration.host, name: configuration.name, incarnation: me.incarnation, bulk: bulk,
       capacity: configuration.capacity,
-      replicas: all.prefix(Self.largestRegistration).map {
+      replicas: all.map {
         ReplicaReport(
           object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object),
           isPrimary: store.isPrimary($0.object))
@@ -56,17 +56,14 @@ final class HostRegistrar: Sendable {
     registration.nonce = me.nonce
     registration.epoch = me.epoch
     registration.beganAnew = me.beganAnew
-    let reply = try await connection.call(HeadAPI.registerHost, registration)
+    // In parts that each fit into a frame; it counts with the last.
+    let (first, rest) = registration.parts()
+    var reply = try await connection.call(HeadAPI.registerHost, first)
+    for part in rest { reply = try await connection.call(HeadAPI.registerMore, part) }
     if reply.isRetired == true { return false }
     identity.registered(reply)
-    for info in all.dropFirst(Self.largestRegistration) {
-      reporter.made(info.object, contains: notes.contents(of: info.object), holder: nil)
-    }
     return true
   }
-
-  /// A registration with more replicas might not fit into a frame; the others are reported after it.
-  private static let largestRegistration = 8192
 
   /// Ends what the processes here have of the cluster first, then drops it: nothing goes that somebody goes on with.
   private func giveUp() async {

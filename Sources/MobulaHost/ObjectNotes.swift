@@ -5,7 +5,7 @@ import Synchronization
 /// What a host remembers of its objects for a head that was restarted: their names, and what they contain.
 final class ObjectNotes: Sendable {
   private struct State {
-    var names: [String: KnownName] = [:]
+    var names: [Name: KnownName] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
     /// What can be had again from S3, by its URL.
     var origins: [ObjectID: Origin] = [:]
@@ -13,7 +13,7 @@ final class ObjectNotes: Sendable {
 
   private let state = Mutex(State())
 
-  func name(_ name: String, _ known: KnownName) {
+  func name(_ name: Name, _ known: KnownName) {
     state.withLock { state in
       // Of two fetches the one that began later may be done first.
       if case .url(let claim) = known.kind, case .url(let other)? = state.names[name]?.kind, other > claim { return }
@@ -25,16 +25,16 @@ final class ObjectNotes: Sendable {
     }
   }
 
-  func unname(_ name: String) { state.withLock { $0.names[name] = nil } }
+  func unname(_ name: Name) { state.withLock { $0.names[name] = nil } }
 
   /// Where an object can be had again.
   struct Origin: Sendable {
     let request: FetchRequest
     /// URL, ETag and server of what it is.
-    let version: String
+    let version: Name
   }
 
-  func comesFrom(_ object: ObjectID, _ request: FetchRequest, version: String) {
+  func comesFrom(_ object: ObjectID, _ request: FetchRequest, version: Name) {
     state.withLock { $0.origins[object] = Origin(request: request, version: version) }
   }
 
@@ -45,17 +45,18 @@ final class ObjectNotes: Sendable {
   }
 
   func dropped(_ objects: [ObjectID]) {
+    let gone = Set(objects)
     state.withLock { state in
-      for object in objects {
+      for object in gone {
         state.contains[object] = nil
         state.origins[object] = nil
       }
-      state.names = state.names.filter { !objects.contains($0.value.object) }
+      state.names = state.names.filter { !gone.contains($0.value.object) }
     }
   }
 
   /// The names of those objects that are here.
-  func names(of objects: [ObjectID]) -> [String: KnownName] {
+  func names(of objects: [ObjectID]) -> [Name: KnownName] {
     let here = Set(objects)
     return state.withLock { $0.names.filter { here.contains($0.value.object) } }
   }

@@ -17,7 +17,7 @@ final class S3Fetcher: Sendable {
   /// One for all clients, so that credentials are got and renewed once a host.
   private let credentials: S3CredentialsChain
   /// One client an endpoint, with its connections.
-  private let clients = Mutex<[String: S3Client]>([:])
+  private let clients = Mutex<[Name: S3Client]>([:])
 
   /// - Parameter traffic: what this host receives.
   init(
@@ -42,11 +42,12 @@ final class S3Fetcher: Sendable {
   }
 
   private func client(_ endpoint: String?) async throws -> S3Client {
-    if let client = clients.withLock({ $0[endpoint ?? ""] }) { return client }
+    let server = Name(endpoint ?? "")
+    if let client = clients.withLock({ $0[server] }) { return client }
     let client = try await S3Client.fromEnvironment(endpoint: endpoint, credentials: credentials)
     let (kept, spare) = clients.withLock { clients -> (S3Client, S3Client?) in
-      if let other = clients[endpoint ?? ""] { return (other, client) }
-      clients[endpoint ?? ""] = client
+      if let other = clients[server] { return (other, client) }
+      clients[server] = client
       return (client, nil)
     }
     if let spare { Task { await spare.shutdown() } }
@@ -56,19 +57,23 @@ final class S3Fetcher: Sendable {
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
     let client = try await client(request.endpoint)
-    var objects: [S3ListedObject]
+    var (objects, next): ([S3ListedObject], String?)
     do {
-      objects = try await client.objects(at: url)
+      // So many as fit into a frame, however long their keys.
+      (objects, next) = try await client.objects(at: url, after: request.after, least: 2000)
     } catch let error as S3Error {
       guard error.code == S3Error.emptyPrefix, url.namedVersion != nil else { throw error.mobulaError }
       let found = try await find(url, client)
-      return ListS3Reply(entries: [.init(url: "\(url)", size: ByteCount(found.info.size))])
+      return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
     }
     // An object's own name means that object, and not those whose names go on.
-    if let exact = objects.first(where: { $0.key == url.key }) { objects = [exact] }
-    for object in objects { try Self.checkSize(object.size, of: "s3://\(url.bucket)/\(object.key)") }
+    if let exact = objects.first(where: { $0.key == Name(url.key) }) { (objects, next) = ([exact], nil) }
+    for object in objects {
+      try Self.checkSize(object.size, of: S3URL(bucket: url.bucket, key: object.key.text).description)
+    }
     return ListS3Reply(
-      entries: objects.map { .init(url: "s3://\(url.bucket)/\($0.key)", size: ByteCount($0.size)) })
+      entries: objects.map { .init(url: S3URL(bucket: url.bucket, key: $0.key.text).name, size: ByteCount($0.size)) },
+      next: next)
   }
 
   /// S3 may name any size; what is made of it is added to and multiplied.
@@ -89,8 +94,8 @@ final class S3Fetcher: Sendable {
     /// This version's name in the cluster, whatever URL names it.
     ///
     /// - Parameter endpoint: whose S3 it is: two servers may have the same bucket.
-    func version(at endpoint: S3Endpoint) -> String {
-      "\(object)#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
+    func version(at endpoint: S3Endpoint) -> Name {
+      object.name + "#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
     }
 
     /// For people.
@@ -157,25 +162,25 @@ final class S3Fetcher: Sendable {
 
   /// - Returns: `nil` when another host has found a newer version there meanwhile.
   private func fetch(
-    _ url: S3URL, _ version: String, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
+    _ url: S3URL, _ version: Name, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply? {
     let claim = try await claim(version, client: client, found: found, header: header, geometry: geometry)
-    let request = NameRequest(name: "\(url)", object: claim.object, claim: claim.number)
+    let request = NameRequest(name: url.name, object: claim.object, claim: claim.number)
     do {
       guard try await head.call(HeadAPI.setName, request).isNamed else { return nil }
     } catch {
       // Reading it may have failed before it had a name.
       throw fetcher.ledger.failure(of: claim.object) ?? error
     }
-    notes.name("\(url)", KnownName(claim.object, .url(claim: claim.number)))
+    notes.name(url.name, KnownName(claim.object, .url(claim: claim.number)))
     notes.name(version, KnownName(claim.object, .version))
     return FetchReply(
-      object: claim.object, name: "\(url)", size: ByteCount(found.info.size))
+      object: claim.object, name: url.name, size: ByteCount(found.info.size))
   }
 
   /// Claims a version, and begins to fetch it, from S3 and from the hosts that fetch it too.
   private func claim(
-    _ version: String, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
+    _ version: Name, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> ClaimReply {
     let (url, info) = (found.object, found.info)
     let source = found.source(at: client.configuration.baseEndpoint)

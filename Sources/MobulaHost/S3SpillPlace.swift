@@ -96,7 +96,7 @@ final class S3SpillPlace: SpillPlace {
   func items() async throws -> [SpillItem] {
     try await asking { client in
       try await client.list(bucket: bucket, prefix: prefix).map {
-        SpillItem(name: String($0.key.dropFirst(prefix.count)), size: $0.size, version: $0.etag)
+        SpillItem(name: String(Substring($0.key.utf8.dropFirst(prefix.utf8.count))), size: $0.size, version: $0.etag)
       }
     }
   }

@@ -1,3 +1,5 @@
+internal import MobulaCore
+
 /// SigV4's URI encoding: every byte of the UTF-8 form except letters, digits
 /// and `-._~` becomes `%XX` in upper case; `/` stays where `keepingSlashes`.
 func percentEncoded(_ text: String, keepingSlashes: Bool = false) -> String {
@@ -16,4 +18,28 @@ func percentEncoded(_ text: String, keepingSlashes: Bool = false) -> String {
     }
   }
   return String(decoding: result, as: UTF8.self)
+}
+
+/// The text that S3 writes as `text` in a listing with `encoding-type=url`, where `+` is a space.
+///
+/// - Throws: `MobulaError` (`invalidArgument`) when its bytes are no UTF-8.
+func percentDecoded(_ text: String) throws(MobulaError) -> String {
+  var result: [UInt8] = []
+  var rest = text.utf8[...]
+  while let byte = rest.popFirst() {
+    if byte == UInt8(ascii: "%"), let digits = String(rest.prefix(2)), digits.utf8.count == 2,
+      let value = UInt8(digits, radix: 16)
+    {
+      result.append(value)
+      rest = rest.dropFirst(2)
+    } else {
+      result.append(byte == UInt8(ascii: "+") ? UInt8(ascii: " ") : byte)
+    }
+  }
+  guard let decoded = String(validating: result, as: UTF8.self) else {
+    throw MobulaError(
+      .invalidArgument,
+      "The key \(printable(bytes: result)) in S3 is not in UTF-8: copy the object to a key that is, and fetch that.")
+  }
+  return decoded
 }

@@ -41,7 +41,7 @@ extension S3Client {
       for upload in page.children where upload.name == "Upload" {
         guard let key = upload["Key"], let id = upload["UploadId"] else { continue }
         // Some services answer for all keys of the bucket.
-        if key.hasPrefix(prefix) { result.append(S3UnfinishedUpload(key: key, uploadID: id)) }
+        if Name(key).hasPrefix(prefix) { result.append(S3UnfinishedUpload(key: key, uploadID: id)) }
       }
       guard page["IsTruncated"] == "true", let key = page["NextKeyMarker"] else { return result }
       let next = (key, page["NextUploadIdMarker"] ?? "")

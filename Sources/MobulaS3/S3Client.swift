@@ -103,23 +103,42 @@ public final class S3Client: Sendable {
     var result: [S3ListedObject] = []
     var continuation: String?
     repeat {
-      var query = [("list-type", "2"), ("max-keys", "\(pageSize)"), ("prefix", prefix)]
-      if let continuation { query.append(("continuation-token", continuation)) }
-      let request = S3Request(method: .get, bucket: bucket, query: query)
-      let page = try await retrying {
-        let bytes = try await self.transport.send(request).collect(upTo: S3Transport.maximumDocument)
-        guard let page = S3ListingPage(bytes) else {
-          throw self.malformed("its listing can't be read", bucket: bucket, key: nil)
-        }
-        return page
-      }
-      guard page.continuation == nil || page.continuation != continuation else {
-        throw malformed("its listing does not end", bucket: bucket, key: nil)
-      }
+      let page = try await page(bucket: bucket, prefix: prefix, after: continuation, pageSize: pageSize)
       result += page.objects
       continuation = page.continuation
     } while continuation != nil
     return result
+  }
+
+  /// One page of a listing, and where the next one begins; `nil` there on the last.
+  ///
+  /// - Parameter continuation: what the page before said of this one.
+  public func page(
+    bucket: String, prefix: String, after continuation: String?, pageSize: Int = 1000
+  ) async throws -> (objects: [S3ListedObject], continuation: String?) {
+    var query = [("list-type", "2"), ("max-keys", "\(pageSize)"), ("prefix", prefix)]
+    if let continuation { query.append(("continuation-token", continuation)) }
+    // Plainly first, since some services get the encoding wrong.
+    let page = try await retrying {
+      let encoded = query + [("encoding-type", "url")]
+      guard let page = try await self.page(bucket: bucket, query: query) else {
+        guard let page = try await self.page(bucket: bucket, query: encoded) else {
+          throw self.malformed("its listing can't be read", bucket: bucket, key: nil)
+        }
+        return page
+      }
+      return page.isDoubtful ? try await self.page(bucket: bucket, query: encoded) ?? page : page
+    }
+    guard page.continuation == nil || page.continuation != continuation else {
+      throw malformed("its listing does not end", bucket: bucket, key: nil)
+    }
+    return (page.objects, page.continuation)
+  }
+
+  /// `nil` when the answer is no page.
+  private func page(bucket: String, query: [(String, String)]) async throws -> S3ListingPage? {
+    let request = S3Request(method: .get, bucket: bucket, query: query)
+    return try S3ListingPage(try await transport.send(request).collect(upTo: S3Transport.maximumDocument))
   }
 
   /// The objects to fetch for `s3://bucket/prefix`: those under it, without the
@@ -127,12 +146,32 @@ public final class S3Client: Sendable {
   ///
   /// - Throws: also `S3Error` with the code `emptyPrefix` when there are none.
   public func objects(at url: S3URL) async throws -> [S3ListedObject] {
-    let objects = try await list(bucket: url.bucket, prefix: url.key).filter { !$0.key.hasSuffix("/") }
-    guard !objects.isEmpty else {
+    var objects: [S3ListedObject] = []
+    var continuation: String?
+    repeat {
+      let page = try await self.objects(at: url, after: continuation)
+      objects += page.objects
+      continuation = page.continuation
+    } while continuation != nil
+    return objects
+  }
+
+  /// As `objects(at:)`, at least `least` of them at a time as long as there are so many, and where the next begin.
+  public func objects(
+    at url: S3URL, after first: String?, least: Int = 1
+  ) async throws -> (objects: [S3ListedObject], continuation: String?) {
+    var objects: [S3ListedObject] = []
+    var continuation = first
+    repeat {
+      let page = try await page(bucket: url.bucket, prefix: url.key, after: continuation)
+      objects += page.objects.filter { !$0.key.hasSuffix("/") }
+      continuation = page.continuation
+    } while continuation != nil && objects.count < least
+    guard !objects.isEmpty || first != nil else {
       throw S3Error(
         code: S3Error.emptyPrefix, endpoint: configuration.baseEndpoint, bucket: url.bucket, key: url.key)
     }
-    return objects
+    return (objects, continuation)
   }
 
   /// An object or a range of it; with `ifMatch`, only while its ETag is that one.

@@ -1,6 +1,8 @@
+public import MobulaCore
+
 /// An object as a listing shows it.
 public struct S3ListedObject: Hashable, Sendable {
-  public let key: String
+  public let key: Name
   /// Bytes.
   public let size: Int
   /// With its quotes, as `If-Match` takes it.
@@ -13,13 +15,20 @@ struct S3ListingPage: Sendable {
   /// Where the next page begins; `nil` on the last.
   var continuation: String?
 
+  /// Whether a key may be another than the one that is there: XML has no way to write some characters.
+  var isDoubtful: Bool { objects.contains { $0.key.text.unicodeScalars.contains("\u{FFFD}") } }
+
   /// `nil` when `bytes` is no such page.
-  init?(_ bytes: [UInt8]) {
+  ///
+  /// - Throws: `MobulaError` (`invalidArgument`) when a key is no UTF-8.
+  init?(_ bytes: [UInt8]) throws(MobulaError) {
     guard let tree = XMLTree.parse(bytes), tree.name == "ListBucketResult" else { return nil }
     objects = []
+    let isEncoded = tree["EncodingType"] == "url"
     for entry in tree.children where entry.name == "Contents" {
       guard let key = entry["Key"], let size = entry["Size"].flatMap(Int.init), size >= 0 else { return nil }
-      objects.append(S3ListedObject(key: key, size: size, etag: entry["ETag"] ?? ""))
+      let name = isEncoded ? try Name(percentDecoded(key)) : Name(key)
+      objects.append(S3ListedObject(key: name, size: size, etag: entry["ETag"] ?? ""))
     }
     guard tree["IsTruncated"] == "true" else { return }
     guard let next = tree["NextContinuationToken"], !next.isEmpty else { return nil }

@@ -14,12 +14,16 @@ public struct S3URL: Hashable, Sendable, CustomStringConvertible {
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) when the scheme or the bucket is missing or impossible.
   public init(_ text: String) throws(MobulaError) {
-    let rest = text.dropFirst(5)
-    let bucket = rest.prefix { $0 != "/" }
-    guard text.lowercased().hasPrefix("s3://"), S3URL.isBucketName(bucket) else {
-      throw MobulaError(.invalidArgument, "\"\(text)\" is no S3 address: give it as s3://BUCKET/KEY.")
+    // Bytes, since a mark behind a slash makes it another character to Swift.
+    let rest = text.utf8.dropFirst(5)
+    let bucket = rest.prefix { $0 != UInt8(ascii: "/") }
+    guard text.utf8.prefix(5).elementsEqual("s3://".utf8) || text.utf8.prefix(5).elementsEqual("S3://".utf8),
+      let bucketName = String(bucket), S3URL.isBucketName(bucketName),
+      let key = String(rest.dropFirst(bucket.count + 1))
+    else {
+      throw MobulaError(.invalidArgument, "\"\(text.printable)\" is no S3 address: give it as s3://BUCKET/KEY.")
     }
-    self.init(bucket: String(bucket), key: String(rest.dropFirst(bucket.count + 1)))
+    self.init(bucket: bucketName, key: key)
   }
 
   /// Letters, digits, `.`, `-` and `_`, at most 63: AWS's rules and what other servers add to them.
@@ -39,5 +43,13 @@ public struct S3URL: Hashable, Sendable, CustomStringConvertible {
     return object.isEmpty ? nil : (S3URL(bucket: bucket, key: String(object)), String(versionID))
   }
 
-  public var description: String { "s3://\(bucket)/\(key)" }
+  /// The URL exactly: what it is called in the cluster.
+  public var name: Name { Name("s3://\(bucket)/\(key)") }
+
+  /// For people.
+  public var description: String { "\(name)" }
+
+  public static func == (a: Self, b: Self) -> Bool { a.name == b.name }
+
+  public func hash(into hasher: inout Hasher) { name.hash(into: &hasher) }
 }

@@ -22,7 +22,7 @@ public final class Progress: Sendable {
 
   init(_ title: String, total: Int?, descriptor: CInt) {
     let now = ContinuousClock.now
-    state = Mutex(State(progress: ProgressState(title, total: total, at: now), drawn: now))
+    state = Mutex(State(progress: ProgressState(title.printable, total: total, at: now), drawn: now))
     self.descriptor = descriptor
     isTerminal = isatty(descriptor) == 1
   }

@@ -38,6 +38,7 @@ struct MobulaCommand: AsyncParsableCommand {
     ])
 
   static func main() async {
+    ProgramInput.refuseWhatIsNoText()
     if Worker.isRequested { await Worker.main() }
     let arguments = CommandLine.arguments.dropFirst()
     if arguments.first == LineRateProbe.argument { Glibc.exit(LineRateProbe.run(Array(arguments.dropFirst()))) }

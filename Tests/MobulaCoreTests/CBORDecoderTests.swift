@@ -15,7 +15,7 @@ struct CBORDecoderTests {
   private func encoded(_ value: CBORValue) -> [UInt8] { value.encoded() }
 
   private func map(_ pairs: (String, CBORValue)...) -> CBORValue {
-    .map(pairs.map { CBORValue.Pair(.text($0), $1) })
+    .map(pairs.map { CBORValue.Pair(.text(Name($0)), $1) })
   }
 
   @Test func keysComeInAnyOrderAndUnknownOnesArePassedOver() throws {
@@ -62,7 +62,7 @@ struct CBORDecoderTests {
       init(stringValue: String) { self.stringValue = stringValue }
       init?(intValue: Int) { nil }
     }
-    let pairs = (0..<500).map { CBORValue.Pair(.text("\($0)"), .unsigned($0)) }
+    let pairs = (0..<500).map { CBORValue.Pair(.text(MobulaCore.Name("\($0)")), .unsigned($0)) }
     #expect(try CBORDecoder().decode(Reversed.self, from: encoded(.map(pairs))).values == (0..<500).reversed())
   }
 

@@ -3,7 +3,7 @@ import MobulaTestKit
 import Testing
 
 struct CBOREncoderTests {
-  private struct Name: CodingKey {
+  private struct PartKey: CodingKey {
     var stringValue: String
     var intValue: Int? { nil }
     init(_ text: String) { stringValue = text }
@@ -25,22 +25,22 @@ struct CBOREncoderTests {
 
   @Test func aValueThatThrowsLeavesNothingBehind() throws {
     let text = try notation { encoder in
-      var container = encoder.container(keyedBy: Name.self)
-      try container.encode(1, forKey: Name("a"))
+      var container = encoder.container(keyedBy: PartKey.self)
+      try container.encode(1, forKey: PartKey("a"))
       let failing = Closure { encoder in
         var list = encoder.unkeyedContainer()
         try list.encode(5)
-        var inner = list.nestedContainer(keyedBy: Name.self)
-        try inner.encode("x", forKey: Name("y"))
+        var inner = list.nestedContainer(keyedBy: PartKey.self)
+        try inner.encode("x", forKey: PartKey("y"))
         throw Failure()
       }
-      #expect(throws: Failure.self) { try container.encode(failing, forKey: Name("b")) }
+      #expect(throws: Failure.self) { try container.encode(failing, forKey: PartKey("b")) }
       let single = Closure { encoder in
         var value = encoder.singleValueContainer()
         #expect(throws: Failure.self) { try value.encode(failing) }
         try value.encode(2)
       }
-      try container.encode(single, forKey: Name("c"))
+      try container.encode(single, forKey: PartKey("c"))
     }
     #expect(text == #"{"a": 1, "c": 2}"#)
   }
@@ -51,7 +51,7 @@ struct CBOREncoderTests {
     }
     refused { encoder in
       _ = encoder.unkeyedContainer()
-      _ = encoder.container(keyedBy: Name.self)
+      _ = encoder.container(keyedBy: PartKey.self)
     }
     refused { encoder in
       var value = encoder.singleValueContainer()
@@ -92,7 +92,7 @@ struct CBOREncoderTests {
 
     var value: CBORValue {
       switch kind {
-      case .map: .map(parts.map { CBORValue.Pair(.text($0.key), $0.model.value) })
+      case .map: .map(parts.map { CBORValue.Pair(.text(MobulaCore.Name($0.key)), $0.model.value) })
       case .array: .array(parts.map(\.model.value))
       case .single: leaf
       case .nothing: .map([])
@@ -101,7 +101,7 @@ struct CBOREncoderTests {
   }
 
   private enum Container {
-    case keyed(KeyedEncodingContainer<Name>)
+    case keyed(KeyedEncodingContainer<PartKey>)
     case unkeyed(any UnkeyedEncodingContainer)
     case encoder(any Encoder)
   }
@@ -111,7 +111,7 @@ struct CBOREncoderTests {
     for step in 0..<steps {
       let index = Int.random(in: 0..<open.count, using: &generator)
       let model = open[index].1
-      let key = Name("key \(step)")
+      let key = PartKey("key \(step)")
       let choice = Int.random(in: 0..<8, using: &generator)
       let number = Int.random(in: 0..<1000, using: &generator)
       let list = Array(repeating: number, count: number % 40)
@@ -127,7 +127,7 @@ struct CBOREncoderTests {
           open.remove(at: index)
         } else if choice < 5 {
           model.kind = .map
-          open[index].0 = .keyed(encoder.container(keyedBy: Name.self))
+          open[index].0 = .keyed(encoder.container(keyedBy: PartKey.self))
         } else {
           model.kind = .array
           open[index].0 = .unkeyed(encoder.unkeyedContainer())
@@ -140,7 +140,7 @@ struct CBOREncoderTests {
           part = Model(leaf)
         case 5:
           part = Model(.map)
-          open.append((.keyed(container.nestedContainer(keyedBy: Name.self, forKey: key)), part))
+          open.append((.keyed(container.nestedContainer(keyedBy: PartKey.self, forKey: key)), part))
         case 6:
           part = Model(.array)
           open.append((.unkeyed(container.nestedUnkeyedContainer(forKey: key)), part))
@@ -160,7 +160,7 @@ struct CBOREncoderTests {
           part = Model(leaf)
         case 5:
           part = Model(.map)
-          open.append((.keyed(container.nestedContainer(keyedBy: Name.self)), part))
+          open.append((.keyed(container.nestedContainer(keyedBy: PartKey.self)), part))
         case 6:
           part = Model(.array)
           open.append((.unkeyed(container.nestedUnkeyedContainer()), part))

@@ -21,7 +21,7 @@ import Testing
       #expect(try await b.locate(report.object).isLocal)
       #expect(cluster.head.status().hosts.map(\.bytes.bytes) == [geometry.objectSize, geometry.objectSize])
       try await a.holds(removed: [report.object])
-      #expect(try await a.connection.call(HeadAPI.list, Empty()).map(\.holders) == [1])
+      #expect(try await a.connection.call(HeadAPI.list, ListRequest()).map(\.holders) == [1])
       try await b.holds(removed: [report.object])
       #expect(await a.nextDrop() == report.object)
       #expect(await b.nextDrop() == report.object)
@@ -70,7 +70,7 @@ import Testing
     try await withHead { cluster in
       let a = try await cluster.host(1)
       let b = try await cluster.host(2)
-      let name = "s3://models/one#e1"
+      let name: Name = "s3://models/one#e1"
       let first = try await a.connection.call(
         HeadAPI.claim, ClaimRequest(host: a.id, name: name, geometry: geometry))
       let second = try await b.connection.call(

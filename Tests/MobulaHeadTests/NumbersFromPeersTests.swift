@@ -27,7 +27,7 @@ import Testing
   @Test func claimsAreNumberedAfterAnAbsurdOne() throws {
     var directory = ObjectDirectoryStateMachine()
     directory.beginSettling()
-    let url = "s3://models/one"
+    let url: Name = "s3://models/one"
     _ = directory.registered(
       host(1),
       HostInventory(
@@ -55,7 +55,7 @@ import Testing
     try await withHead { cluster in
       _ = try await cluster.host(1, replicas: reports)
       let tool = try await cluster.connect(.tool, "tool")
-      let status = try await tool.call(HeadAPI.status, Empty())
+      let status = try await tool.call(HeadAPI.status, StatusRequest())
       #expect(status.hosts.map(\.objects) == [count])
       #expect(status.hosts.map(\.bytes) == [.largest])
     }

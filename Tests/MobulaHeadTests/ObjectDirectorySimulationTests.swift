@@ -10,7 +10,7 @@ private struct HoldsModel {
   struct Entry {
     var replicas: Set<HostID> = []
     var holders: Set<HostID> = []
-    var names: Set<String> = []
+    var names: Set<Name> = []
     var contents: [ObjectID] = []
     var wasSealed = false
   }
@@ -90,14 +90,14 @@ private struct HoldsModel {
         }
         actions = directory.changed(host, changes)
       case ..<88:
-        let name = "name \(index % 3)"
+        let name = Name("name \(index % 3)")
         let isFree = !model.entries.contains { $0.key != objects[index] && $0.value.names.contains(name) }
         if isFree, !model.dead.contains(objects[index]) {
           model.entries[objects[index], default: .init()].names.insert(name)
         }
         actions = (try? directory.named(name, objects[index])) ?? []
       case ..<96:
-        let name = "name \(index % 3)"
+        let name = Name("name \(index % 3)")
         for object in model.entries.keys { model.entries[object]?.names.remove(name) }
         actions = (try? directory.unnamed(name)) ?? []
       case ..<99:

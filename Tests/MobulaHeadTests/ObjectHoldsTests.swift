@@ -58,7 +58,7 @@ import Testing
     #expect(directory.jobEnded(JobID(1)) == [.drop(part, hosts: [a])])
     #expect(directory.locate(question(1, b, object(7))) == [.refuse(1, object(7), .jobEnded)])
     #expect(try directory.resolve("model").object == model)
-    #expect(try directory.resolve(model.description).names == ["model"])
+    #expect(try directory.resolve(Name(model.description)).names == ["model"])
     // Held still, but its job has ended.
     #expect(try directory.unnamed("model") == [.drop(model, hosts: [a])])
     #expect(throws: MobulaError.self) { try directory.unnamed("model") }

@@ -116,7 +116,7 @@ import Testing
 
   @Test func severalHostsReadWhatTheyClaim() throws {
     var directory = ObjectDirectoryStateMachine()
-    let name = "s3://models/one#e1"
+    let name: Name = "s3://models/one#e1"
     #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .fill(model))
     #expect(try directory.claim(name, geometry: geometry, by: b, fresh: object(2)) == .fill(model))
     #expect(throws: MobulaError.self) {
@@ -139,7 +139,7 @@ import Testing
 
   @Test func whatNobodyReadsAnyMoreIsClaimedAgain() throws {
     var directory = ObjectDirectoryStateMachine()
-    let name = "s3://models/one#e1"
+    let name: Name = "s3://models/one#e1"
     #expect(try directory.claim(name, geometry: geometry, by: a, fresh: model) == .fill(model))
     _ = directory.changed(a, [.partial(model, geometry)])
     _ = directory.changed(b, [.partial(model, geometry)])
@@ -152,7 +152,7 @@ import Testing
   @Test func eachPartIsReadByOneHost() throws {
     var directory = ObjectDirectoryStateMachine()
     let geometry = try ChunkGeometry(objectSize: 3 << 20, chunkSize: 2 << 20)
-    let name = "s3://models/one#e1"
+    let name: Name = "s3://models/one#e1"
     func take(_ id: UInt64, _ host: HostID, finished: Range<Int>? = nil, at seconds: Double = 0) -> [DirectoryAction] {
       directory.takePart(
         PartQuestion(id: RequestID(id), host: host, object: model), finished: finished, geometry: geometry,
@@ -197,7 +197,7 @@ import Testing
 
   @Test func aNewVersionTakesTheName() throws {
     var directory = ObjectDirectoryStateMachine()
-    let url = "s3://models/one"
+    let url: Name = "s3://models/one"
     _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
     #expect(try directory.named(url, model, claim: 1) == [])
     _ = directory.changed(a, [sealed(model)])
@@ -218,7 +218,7 @@ import Testing
 
   @Test func aVersionThatWasClaimedBeforeDoesNotTakeTheNameBack() throws {
     var directory = ObjectDirectoryStateMachine()
-    let (url, next) = ("s3://models/one", object(2))
+    let (url, next): (Name, ObjectID) = ("s3://models/one", object(2))
     _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
     _ = try directory.claim(url + "#e2", geometry: geometry, by: b, fresh: next)
     // The host that claimed first took its time to make room.
@@ -235,7 +235,7 @@ import Testing
   @Test(arguments: [false, true]) func aRestartedHeadTakesTheNewestVersion(newestFirst: Bool) throws {
     var directory = ObjectDirectoryStateMachine()
     directory.beginSettling()
-    let (url, next) = ("s3://models/one", object(2))
+    let (url, next): (Name, ObjectID) = ("s3://models/one", object(2))
     let old = HostInventory(
       sealed: [SealedReplica(object: model, geometry: geometry, digest: digest())],
       names: [url: KnownName(model, .url(claim: 5)), url + "#e1": KnownName(model, .version)])
@@ -264,7 +264,7 @@ import Testing
 
   @Test func aFailedClaimLeavesNothingAtItsURL() throws {
     var directory = ObjectDirectoryStateMachine()
-    let url = "s3://models/one"
+    let url: Name = "s3://models/one"
     _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
     _ = try directory.named(url, model, claim: 1)
     #expect(directory.changed(a, [.gone(model)]) == [])
@@ -280,7 +280,7 @@ import Testing
 
   @Test func anObjectWithTwoURLsKeepsItsVersionUntilNoneNamesIt() throws {
     var directory = ObjectDirectoryStateMachine()
-    let (url, old, next) = ("s3://models/one", "s3://models/one?versionId=1", object(2))
+    let (url, old, next): (Name, Name, ObjectID) = ("s3://models/one", "s3://models/one?versionId=1", object(2))
     _ = try directory.claim(url + "#e1#1", geometry: geometry, by: a, fresh: model)
     _ = try directory.named(url, model, claim: 1)
     _ = try directory.named(old, model, claim: 2)
@@ -293,8 +293,8 @@ import Testing
   /// A host's copy was damaged on the way; another has compared all of its own.
   @Test func aDamagedCopyGoesAlone() throws {
     var directory = ObjectDirectoryStateMachine()
-    let name = "s3://models/one#e1"
-    let checksum = ExpectedChecksum(source: name, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
+    let name: Name = "s3://models/one#e1"
+    let checksum = ExpectedChecksum(source: name.text, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
     for host in [a, b] {
       _ = try directory.claim(name, geometry: geometry, by: host, fresh: model, checksum: checksum)
     }
@@ -316,8 +316,8 @@ import Testing
   /// A host found other bytes than S3 says: whoever waits for them, or asks later, hears why, and nothing is left.
   @Test func wrongBytesGo() throws {
     var directory = ObjectDirectoryStateMachine()
-    let (name, why) = ("s3://models/one#e1", "The bytes are wrong: upload them again.")
-    let checksum = ExpectedChecksum(source: name, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
+    let (name, why): (Name, String) = ("s3://models/one#e1", "The bytes are wrong: upload them again.")
+    let checksum = ExpectedChecksum(source: name.text, algorithm: "crc32c", bytes: [1, 2, 3, 4], headerSize: 64)
     for host in [a, b] {
       _ = try directory.claim(name, geometry: geometry, by: host, fresh: model, checksum: checksum)
       _ = directory.changed(host, [.partial(model, geometry)])

@@ -50,7 +50,7 @@ import Testing
 
   @Test func listings() throws {
     let page = try #require(
-      S3ListingPage(
+      try S3ListingPage(
         Array(
           """
           <?xml version="1.0"?>
@@ -71,12 +71,26 @@ import Testing
     "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
     "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", "<Error/>",
   ])
-  func listingsThatAreNone(text: String) {
-    #expect(S3ListingPage(Array(text.utf8)) == nil)
+  func listingsThatAreNone(text: String) throws {
+    #expect(try S3ListingPage(Array(text.utf8)) == nil)
   }
 
-  @Test func anEmptyListing() {
-    #expect(S3ListingPage(Array("<ListBucketResult/>".utf8))?.objects == [])
+  /// What XML can't have is asked for in another form; what is no text at all is refused.
+  @Test func keysThatXMLCannotHave() throws {
+    func page(_ key: String, _ encoding: String = "<EncodingType>url</EncodingType>") throws -> S3ListingPage? {
+      let text = "\(encoding)<Contents><Key>\(key)</Key><Size>1</Size></Contents>"
+      return try S3ListingPage(Array("<ListBucketResult>\(text)</ListBucketResult>".utf8))
+    }
+    #expect(try page("a&#x1;b", "") == nil)
+    #expect(try page("a\u{FFFD}b", "")?.isDoubtful == true && page("a%b+", "")?.objects.first?.key == "a%b+")
+    #expect(
+      try page("a%01b/+%2B%25%e2%80%ae%C3%A9e%CC%81")?.objects.map(\.key) == ["a\u{1}b/ +%\u{202E}\u{E9}e\u{301}"])
+    let refused = #expect(throws: MobulaError.self) { try page("a%FF%00b") }
+    #expect(refused?.code == .invalidArgument && refused?.message.contains(#"The key a\xff\u{0}b in S3"#) == true)
+  }
+
+  @Test func anEmptyListing() throws {
+    #expect(try S3ListingPage(Array("<ListBucketResult/>".utf8))?.objects == [])
   }
 
   @Test func deepNestingIsRefused() {

@@ -26,7 +26,7 @@ final class ObjectServer: Sendable {
 
   private struct State {
     /// By `/bucket/key`; the last is the current one.
-    var objects: [String: [Version]] = [:]
+    var objects: [Name: [Version]] = [:]
     var requests: [Request] = []
     var deniesVersions = false
   }
@@ -48,6 +48,7 @@ final class ObjectServer: Sendable {
 
   /// Replaces what there is of the key, or becomes its current version.
   func put(_ path: String, _ version: Version) {
+    let path = Name(path)
     state.withLock { state in
       if version.id == nil { state.objects[path] = [] }
       state.objects[path, default: []].append(version)
@@ -100,9 +101,9 @@ final class ObjectServer: Sendable {
   private func answer(_ request: Request) -> [UInt8] {
     state.withLock { state in
       state.requests.append(request)
-      if let prefix = request.query["prefix"] { return Self.listing(state.objects, request.path, prefix) }
+      if let prefix = request.query["prefix"] { return Self.listing(state.objects, request, prefix) }
       if request.query["versionId"] != nil, state.deniesVersions { return Self.message("403 Forbidden", [:]) }
-      let version = state.objects[request.path]?.last {
+      let version = state.objects[Name(request.path)]?.last {
         request.query["versionId"] == nil || request.query["versionId"] == $0.id
       }
       guard let version else { return Self.message("404 Not Found", [:]) }
@@ -130,12 +131,26 @@ final class ObjectServer: Sendable {
     }
   }
 
-  private static func listing(_ objects: [String: [Version]], _ bucket: String, _ prefix: String) -> [UInt8] {
-    let found = objects.filter { $0.key.hasPrefix("\(bucket)/\(prefix)") }.sorted { $0.key < $1.key }
-    let contents = found.map { path, versions in
-      "<Contents><Key>\(path.dropFirst(bucket.count + 1))</Key><Size>\(versions.last!.bytes.count)</Size></Contents>"
+  /// A page of two objects, continued behind a key.
+  private static func listing(_ objects: [Name: [Version]], _ request: Request, _ prefix: String) -> [UInt8] {
+    let bucket = request.path
+    let isEncoded = request.query["encoding-type"] == "url"
+    func shown(_ key: Substring.UTF8View) -> String {
+      if isEncoded { return key.map { "%\($0 < 16 ? "0" : "")\(String($0, radix: 16))" }.joined() }
+      return Substring(key).unicodeScalars.map { "&#\($0.value);" }.joined()
     }
-    let body = "<ListBucketResult><IsTruncated>false</IsTruncated>\(contents.joined())</ListBucketResult>"
+    let behind = request.query["continuation-token"].flatMap { Int($0) } ?? 0
+    let found = objects.filter { $0.key.hasPrefix("\(bucket)/\(prefix)") }.sorted { $0.key < $1.key }
+    let page = found.dropFirst(behind).prefix(2)
+    let contents = page.map { path, versions in
+      "<Contents><Key>\(shown(path.utf8.dropFirst(bucket.utf8.count + 1)))</Key>"
+        + "<Size>\(versions.last!.bytes.count)</Size></Contents>"
+    }
+    let isLast = behind + page.count == found.count
+    let more = isLast ? "" : "<NextContinuationToken>\(behind + page.count)</NextContinuationToken>"
+    let kind = isEncoded ? "<EncodingType>url</EncodingType>" : ""
+    let body =
+      "<ListBucketResult>\(kind)<IsTruncated>\(!isLast)</IsTruncated>\(more)\(contents.joined())</ListBucketResult>"
     return message("200 OK", [:], size: body.utf8.count) + Array(body.utf8)
   }
 

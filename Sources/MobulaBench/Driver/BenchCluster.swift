@@ -92,7 +92,7 @@ final class BenchCluster: Sendable {
       do {
         let connection = try await RPCConnection.connect(
           to: endpoint, token: token, hello: Hello(role: .tool, name: "bench"), tls: tls)
-        let status = try? await connection.call(HeadAPI.status, Empty())
+        let status = try? await connection.call(HeadAPI.status, StatusRequest())
         await connection.close()
         if let status {
           if status.hosts.count == emulation.hosts.count, status.pods.count == 2 * emulation.hosts.count { return }

@@ -82,7 +82,7 @@ private actor DriverRun {
     for (place, count) in Dictionary(grouping: places, by: { $0 }).mapValues(\.count) {
       while loaders[place, default: []].count < count {
         let loader = try await cluster.spawn(
-          LoadModel.self, with: place.podName, .resources([place.resource: 1], cpu: 0))
+          LoadModel.self, with: place.podName, .resources([Name(place.resource): 1], cpu: 0))
         loaders[place, default: []].append(loader)
       }
     }
@@ -96,7 +96,7 @@ private actor DriverRun {
 
   /// A model that only the maker's host has.
   private func freshModel(in place: LoaderPlace) async throws -> ObjectRef<Blob> {
-    let maker = ResourceRequest.resources([place.resource: 1], cpu: 0)
+    let maker = ResourceRequest.resources([Name(place.resource): 1], cpu: 0)
     if originals[place] == nil {
       originals[place] = try await cluster.submit(DownloadModel(url: orders.url, s3Endpoint: orders.s3Endpoint), maker)
     }
@@ -108,7 +108,7 @@ private actor DriverRun {
 
   /// What an earlier run fetched is not to be found again, in any store.
   private func removeFetched() async throws {
-    for listing in try await cluster.list() where listing.names.contains(orders.url) {
+    for listing in try await cluster.list() where listing.names.contains(Name(orders.url)) {
       _ = try await cluster.remove("\(listing.object)")
       try await waitUntilGone(listing.object)
     }

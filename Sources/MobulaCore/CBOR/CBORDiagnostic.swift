@@ -5,7 +5,7 @@ extension CBORValue: CustomStringConvertible {
     case .unsigned(let number): return "\(number)"
     case .negative(let complement): return "\(-1 - Int128(complement))"
     case .bytes(let bytes): return "h'\(hexadecimal(bytes))'"
-    case .text(let text): return quoted(text)
+    case .text(let text): return quoted(text.text)
     case .array(let elements): return "[\(elements.map(\.description).joined(separator: ", "))]"
     case .map(let pairs): return "{\(pairs.map { "\($0.key): \($0.value)" }.joined(separator: ", "))}"
     case .tagged(2, .bytes(let bytes)) where bytes.count <= 64: return decimal(bytes)

@@ -2,7 +2,8 @@
 ///
 /// Structs become maps with text keys, `nil` becomes null, `[UInt8]` and `ByteString`
 /// become byte strings, and other arrays of numbers typed arrays (RFC 8746) when they have 1,024 bytes
-/// or more; identifiers become byte strings; enums and dictionaries take the form that Swift gives them.
+/// or more; identifiers become byte strings; enums and dictionaries take the form that Swift gives them, and
+/// where that is a map with texts for keys, these are in the order of their encoded bytes.
 /// A value that encodes nothing becomes an empty map.
 public struct CBOREncoder: Sendable {
   /// What values find in `encoder.userInfo`; empty unless set.

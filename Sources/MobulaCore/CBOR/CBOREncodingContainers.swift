@@ -8,6 +8,7 @@ struct CBORFrameEncoder: Encoder, SingleValueEncodingContainer {
 
   func container<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedEncodingContainer<Key> {
     state.decide(.map, id: id)
+    state.note(keys: ObjectIdentifier(Key.self), id: id)
     return KeyedEncodingContainer(CBORKeyedEncoding<Key>(state: state, id: id))
   }
 

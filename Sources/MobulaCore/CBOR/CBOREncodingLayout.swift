@@ -76,6 +76,28 @@ extension CBOREncodingState {
     }
   }
 
+  /// Puts the pairs of a dictionary into the order of their encoded keys, so that equal dictionaries have equal bytes.
+  ///
+  /// Its heads are not written yet, and all that is in it is.
+  func sortPairs(of index: Int) {
+    guard frames.count == index + 1, frames[index].end == nil else { return }
+    let start = frames[index].head + 1
+    let pairs = writer.bytes.withUnsafeBytes { bytes -> [(whole: Range<Int>, key: Range<Int>)]? in
+      var reader = CBORReader(bytes, at: start)
+      return try? (0..<frames[index].count).map { _ in
+        let begin = reader.offset
+        try reader.skip()
+        let middle = reader.offset
+        try reader.skip()
+        return (begin..<reader.offset, begin..<middle)
+      }
+    }
+    guard let pairs else { return }
+    let sorted = pairs.sorted { writer.bytes[$0.key].lexicographicallyPrecedes(writer.bytes[$1.key]) }
+    let ordered = sorted.flatMap { writer.bytes[$0.whole] }
+    writer.bytes.replaceSubrange(start..., with: ordered)
+  }
+
   private var owned: Range<Int> { max(owner, 0)..<frames.count }
 
   /// The keys from the outermost value to this frame.

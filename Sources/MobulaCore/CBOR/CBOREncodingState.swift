@@ -28,6 +28,8 @@ final class CBOREncodingState {
     let depth: Int
     let key: (any CodingKey)?
     let serial: Int
+    /// The type of a map's keys.
+    var keys: ObjectIdentifier?
   }
 
   // Exclusive access to what changes with every element is not checked at run time: the state
@@ -45,6 +47,14 @@ final class CBOREncodingState {
   @exclusivity(unchecked) var owner = -1
   /// The innermost frame that reaches to the end of the buffer.
   @exclusivity(unchecked) var tip = -1
+  /// The type of the keys of the map that was begun last.
+  @exclusivity(unchecked) private(set) var latestKeys: ObjectIdentifier?
+  /// What dictionaries have for keys, a type of the standard library's that only it can name.
+  private static let dictionaryKeys: ObjectIdentifier? = {
+    let state = CBOREncodingState(userInfo: [:], buffers: nil)
+    try? state.write(["": 0], key: nil, parent: nil)
+    return state.latestKeys
+  }()
   private var serial = 0
 
   init(userInfo: [CodingUserInfoKey: any Sendable], buffers: (any CBORBufferSink)?) {
@@ -71,6 +81,9 @@ final class CBOREncodingState {
       frames.removeLast(frames.count - id.index)
       writer.bytes.removeLast(writer.bytes.count - mark)
       throw error
+    }
+    if frames[id.index].count > 1, frames[id.index].kind == .map, frames[id.index].keys == Self.dictionaryKeys {
+      sortPairs(of: id.index)
     }
     writeHeads()
     frames.removeLast(frames.count - id.index)
@@ -129,6 +142,12 @@ final class CBOREncodingState {
     }
     frames[id.index].kind = kind
     if kind == .array { writer.bytes[frame.head] = 0x80 }
+  }
+
+  /// Notes what the keys of a frame's map are.
+  func note(keys: ObjectIdentifier, id: FrameID) {
+    latestKeys = keys
+    if isUsable(id) { frames[id.index].keys = keys }
   }
 
   /// Adds what `body` writes, one value, to the container of a frame.

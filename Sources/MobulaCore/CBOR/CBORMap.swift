@@ -21,7 +21,7 @@ final class CBORMap {
   /// The entry that was found last.
   private var recent = -1
   /// Entries by key, up to `indexed`, once there are many.
-  private var places: [String: Int] = [:]
+  private var places: [Name: Int] = [:]
   private var indexed = 0
 
   init(_ item: CBORItem) throws {
@@ -92,10 +92,10 @@ final class CBORMap {
     }
     while true {
       while indexed < entries.count {
-        if let text = try text(of: indexed), places[text] == nil { places[text] = indexed }
+        if let text = try text(of: indexed).map({ Name($0) }), places[text] == nil { places[text] = indexed }
         indexed += 1
       }
-      if let index = places[key] { return index }
+      if let index = places[Name(key)] { return index }
       guard try scan() else { return nil }
     }
   }
@@ -140,7 +140,7 @@ final class CBORMap {
   private func matches(_ index: Int, _ key: String) throws -> Bool {
     var reader = item.reader(at: entries[index].key)
     if case .text(let bytes)? = try? reader.next() { return key.hasUTF8(bytes) }
-    return try text(of: index) == key
+    return try text(of: index)?.isSame(as: key) == true
   }
 }
 

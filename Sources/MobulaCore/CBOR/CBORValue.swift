@@ -6,7 +6,7 @@ public enum CBORValue: Hashable, Sendable {
   /// The number −1 − n.
   case negative(UInt64)
   case bytes([UInt8])
-  case text(String)
+  case text(Name)
   case array([CBORValue])
   /// In the order they were written in; keys may be any values, and equal ones are kept.
   case map([Pair])
@@ -51,7 +51,7 @@ public enum CBORValue: Hashable, Sendable {
     case .unsigned(let number): self = .unsigned(number)
     case .negative(let complement): self = .negative(complement)
     case .bytes, .chunkedBytes: self = .bytes(try reader.byteString(token) ?? [])
-    case .text, .chunkedText: self = .text(try reader.text(token) ?? "")
+    case .text, .chunkedText: self = .text(Name(try reader.text(token) ?? ""))
     case .tag(let number): self = .tagged(number, try CBORValue(from: &reader, depth: depth + 1))
     case .simple(let number): self = .simple(number)
     case .half(let bits):
@@ -89,7 +89,7 @@ public enum CBORValue: Hashable, Sendable {
     case .unsigned(let number): writer.unsigned(number)
     case .negative(let complement): writer.negative(complement)
     case .bytes(let bytes): writer.byteString(bytes)
-    case .text(let text): writer.text(text)
+    case .text(let text): writer.text(text.text)
     case .tagged(let number, let value):
       writer.tag(number)
       value.write(to: &writer)

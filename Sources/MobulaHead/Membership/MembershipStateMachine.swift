@@ -7,7 +7,7 @@ struct HostDescription: Hashable, Sendable {
   /// What its store may use.
   var capacity: ByteCount
   /// What people tell hosts apart by.
-  var labels: [String: String] = [:]
+  var labels: [Name: Name] = [:]
 }
 
 struct PodDescription: Hashable, Sendable {

@@ -7,7 +7,7 @@ extension ObjectDirectoryStateMachine {
   ///   claimed last has the name; the other's own name goes: it stays as long as something else holds it.
   /// - Throws: `MobulaError`: `alreadyExists` when the name is another object's, `notFound` when the object was deleted.
   package mutating func named(
-    _ name: String, _ object: ObjectID, claim: UInt64? = nil
+    _ name: Name, _ object: ObjectID, claim: UInt64? = nil
   ) throws(MobulaError) -> [DirectoryAction] {
     let claim = claim.map { min($0, Self.highestBelievedClaim) }
     let other = names[name].flatMap { $0 == object ? nil : $0 }
@@ -51,7 +51,7 @@ extension ObjectDirectoryStateMachine {
   /// Takes in the names that a host knows, and returns the objects that have lost one.
   ///
   /// Hosts come in any order, and may know different versions of one URL: the one claimed last has the name.
-  mutating func learn(_ known: [String: KnownName]) -> [ObjectID] {
+  mutating func learn(_ known: [Name: KnownName]) -> [ObjectID] {
     var touched: [ObjectID] = []
     // The names of versions first, so that those of older ones can go.
     let all = known.filter { !tombstones.contains($0.value.object) }
@@ -93,7 +93,7 @@ extension ObjectDirectoryStateMachine {
 
   private mutating func heard(ofClaim number: UInt64) { lastClaim = max(lastClaim, number) }
 
-  private mutating func give(_ name: String, to object: ObjectID) {
+  private mutating func give(_ name: Name, to object: ObjectID) {
     names[name] = object
     records[object, default: ObjectRecord()].names.insert(name)
   }
@@ -101,7 +101,7 @@ extension ObjectDirectoryStateMachine {
   /// Takes a name away; the object goes if nothing else holds it.
   ///
   /// - Throws: `MobulaError` (`notFound`) when nothing has the name.
-  mutating func unnamed(_ name: String) throws(MobulaError) -> [DirectoryAction] {
+  mutating func unnamed(_ name: Name) throws(MobulaError) -> [DirectoryAction] {
     guard let object = names.removeValue(forKey: name) else {
       throw MobulaError(.notFound, "Nothing is named \"\(name)\"; `mobula ls` lists the names.")
     }
@@ -147,7 +147,7 @@ extension ObjectDirectoryStateMachine {
   ///   - checksum: what its bytes are compared with.
   /// - Throws: `MobulaError` (`mismatch`) when there are replicas of another size under that name.
   mutating func claim(
-    _ name: String, geometry: ChunkGeometry, by host: HostID, fresh: ObjectID, checksum: ExpectedChecksum? = nil
+    _ name: Name, geometry: ChunkGeometry, by host: HostID, fresh: ObjectID, checksum: ExpectedChecksum? = nil
   ) throws(MobulaError) -> ClaimAnswer {
     let object = names[name] ?? fresh
     var record = records[object] ?? ObjectRecord()

@@ -16,8 +16,8 @@ extension ObjectDirectoryStateMachine {
   /// The object with this name or, failing that, this identifier.
   ///
   /// - Throws: `MobulaError` (`notFound`) when there is none.
-  func resolve(_ nameOrID: String) throws(MobulaError) -> DirectoryEntry {
-    let object = names[nameOrID] ?? ObjectID(nameOrID)
+  func resolve(_ nameOrID: Name) throws(MobulaError) -> DirectoryEntry {
+    let object = names[nameOrID] ?? ObjectID(nameOrID.text)
     guard let object, let record = records[object], record.hasExisted || !record.names.isEmpty else {
       throw MobulaError(
         .notFound,
@@ -26,7 +26,7 @@ extension ObjectDirectoryStateMachine {
     return entry(object, record)
   }
 
-  private func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
+  func entry(_ object: ObjectID, _ record: ObjectRecord) -> DirectoryEntry {
     DirectoryEntry(
       object: object, geometry: record.geometry, digest: record.digest, names: record.names.sorted(),
       complete: record.planner.complete, partial: record.planner.partial.sorted(),

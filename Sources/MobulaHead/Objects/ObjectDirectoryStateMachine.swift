@@ -9,9 +9,9 @@ package import MobulaCore
 /// together, and a sender keeps its hold until the receiver's is registered.
 package struct ObjectDirectoryStateMachine: Sendable {
   var records: [ObjectID: ObjectRecord] = [:]
-  var names: [String: ObjectID] = [:]
+  var names: [Name: ObjectID] = [:]
   /// Of names that are URLs, the number of the claim that found the object there.
-  var claims: [String: UInt64] = [:]
+  var claims: [Name: UInt64] = [:]
   /// The highest number of a claim that was given or heard of.
   var lastClaim: UInt64 = 0
   var requests: [RequestID: LocateQuestion] = [:]
@@ -21,7 +21,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var endedJobs = EndedJobs()
   var tombstones: Tombstones
   /// Where hosts are, for those that say so.
-  var zones: [HostID: String] = [:]
+  var zones: [HostID: Name] = [:]
   /// The last instant that anybody told.
   var clock = Duration.zero
   /// While hosts still register at a restarted head, nothing counts as lost or unheld.
@@ -50,13 +50,19 @@ package struct ObjectDirectoryStateMachine: Sendable {
     var changes: [HostChange] = holds.sorted().map { .held($0) }
     changes += inventory.sealed.map { .sealed($0) }
     changes += inventory.partial.sorted { $0.key < $1.key }.map { .partial($0.key, $0.value) }
-    for (object, record) in records.sorted(by: { $0.key < $1.key }) {
+    var missing: [(object: ObjectID, isGone: Bool, isReleased: Bool)] = []
+    for (object, record) in records {
       // Also where it only has a source: that answer was lost with the connection. What it
       // fetches from outside goes on meanwhile.
       let isKnown =
         record.planner.isReady(host) || record.planner.given[host] != nil || record.absent.contains(host)
-      if isKnown, !replicas.contains(object), !record.planner.fillers.contains(host) { changes.append(.gone(object)) }
-      if record.holders.contains(host), !holds.contains(object) { changes.append(.released(object)) }
+      let isGone = isKnown && !replicas.contains(object) && !record.planner.fillers.contains(host)
+      let isReleased = record.holders.contains(host) && !holds.contains(object)
+      if isGone || isReleased { missing.append((object, isGone, isReleased)) }
+    }
+    for (object, isGone, isReleased) in missing.sorted(by: { $0.object < $1.object }) {
+      if isGone { changes.append(.gone(object)) }
+      if isReleased { changes.append(.released(object)) }
     }
     // An answer may have been lost with the connection: what it reads is given again, and it says so if it has it.
     for object in records.filter({ $0.value.fill?.hosts.contains(host) == true }).keys {

@@ -45,7 +45,7 @@ struct HostInventory: Hashable, Sendable {
   var partial: [ObjectID: ChunkGeometry] = [:]
   var holds: Set<ObjectID> = []
   /// The names that it knows; what a restarted head learns them from.
-  var names: [String: KnownName] = [:]
+  var names: [Name: KnownName] = [:]
 
   var isEmpty: Bool { sealed.isEmpty && partial.isEmpty && holds.isEmpty && names.isEmpty }
 }
@@ -128,7 +128,7 @@ package enum LocateRefusal: Hashable, Sendable {
   /// Hosts that have it failed the receiver, and there are no others.
   case sourcesFailed([HostID])
   /// It was fetched under this name, and no host has it or fetches it now: claim it again.
-  case unclaimed(name: String)
+  case unclaimed(name: Name)
   /// The host that asked was itself declared lost.
   case receiverLost
 
@@ -188,7 +188,7 @@ struct DirectoryEntry: Hashable, Sendable {
   var object: ObjectID
   var geometry: ChunkGeometry?
   var digest: ObjectDigest?
-  var names: [String]
+  var names: [Name]
   /// Hosts with every chunk, the origin first.
   var complete: [HostID]
   var partial: [HostID]

@@ -15,13 +15,13 @@ struct ObjectRecord: Sendable {
   var isInherited = false
   /// Hosts with a process that holds the object.
   var holders: Set<HostID> = []
-  var names: Set<String> = []
+  var names: Set<Name> = []
   /// Objects inside this one, once it is sealed.
   var contents: [ObjectID] = []
   /// Objects that have this one inside.
   var containers: Set<ObjectID> = []
   /// The name under which it was claimed: what can give it again, as `s3://bucket/key#etag`.
-  var claimedName: String?
+  var claimedName: Name?
   /// What its bytes are compared with, where they come from outside.
   var checksum: ExpectedChecksum?
   /// The host that had the last complete replica, once there is none.

@@ -54,7 +54,7 @@ struct BroadcastCommand: AsyncParsableCommand {
     // Before a file is put for nobody.
     let hosts = try await cluster.hosts(HostSelector(labels: labels(to, "--to")))
     let reference = try await chosenObject(on: cluster)
-    let size = try await cluster.list().first { $0.object == reference.id }?.size.bytes ?? 0
+    let size = try await cluster.listing(of: "\(reference.id)").size.bytes
     let display = BroadcastDisplay(BroadcastPicture(title: object, size: size))
     defer { display.finish() }
     let states = try await cluster.push(reference.id, to: hosts) { display.show($0) }

@@ -18,7 +18,7 @@ struct BroadcastPicture {
     let failed = states.count { $0.failure != nil }
     let all = percent(states.reduce(0) { $0 + Double(bytes($1)) }, of: Double(size) * Double(states.count))
     let failures = failed > 0 ? ", \(failed) failed" : ""
-    return "\(title): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
+    return "\(title.printable): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
   }
 
   /// The summary, and a line for each host as far as there are rows: failures first, then who lacks most.
@@ -28,12 +28,13 @@ struct BroadcastPicture {
     }
     let isCut = ordered.count > max(1, rows - 1)
     let shown = ordered.prefix(isCut ? max(1, rows - 2) : ordered.count)
-    let names = shown.map(\.name.count).max() ?? 0
+    let names = shown.map(\.name.printable.count).max() ?? 0
     var lines = [summary]
     for state in shown {
-      let name = state.name + String(repeating: " ", count: names - state.name.count)
+      let title = state.name.printable
+      let name = title + String(repeating: " ", count: names - title.count)
       if let failure = state.failure {
-        lines.append("  \(name)  failed: \(failure.message)")
+        lines.append("  \(name)  failed: \(failure.message.printable)")
       } else {
         let cells = max(4, min(30, width - names - 12))
         let full = size > 0 ? bytes(state) * cells / size : cells

@@ -41,7 +41,7 @@ struct PutCommand: AsyncParsableCommand {
       if json.json {
         try printJSON(["name": name, "object": reference.id.description])
       } else {
-        print("\(reference.id)  \(name)")
+        print("\(reference.id)  \(name.printable)")
       }
     }
   }
@@ -104,28 +104,50 @@ struct GetCommand: AsyncParsableCommand {
 
 struct ListCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "ls", abstract: "List the cluster's objects.", discussion: "Examples:\n  mobula ls\n  mobula ls --json"
-  )
+    commandName: "ls", abstract: "List the cluster's objects.",
+    discussion: """
+      In the order of their names; more than 4,096 in that of their ids, as they come.
+
+      Examples:
+        mobula ls
+        mobula ls --json
+      """)
 
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
     try await withCluster(directory.options) { cluster in
-      let objects = try await cluster.list()
-      if json.json { return try printJSON(objects) }
+      if json.json {
+        var list = JSONList()
+        try await cluster.list { try list.add($0) }
+        return list.finish()
+      }
       let names = Dictionary(
         try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
       var table = TextTable([("name", .left), ("size", .right), ("hosts", .left), ("holders", .right), ("id", .left)])
-      for object in objects.sorted(by: { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }) {
-        let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
-        table.add([
-          object.names.isEmpty ? "-" : object.names.joined(separator: " "), "\(object.size)",
-          hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
-        ])
+      // The first page waits, as it may be all, and then is in the order of names.
+      var first: [ObjectListing]?
+      var isLong = false
+      try await cluster.list { page in
+        guard first != nil || isLong else { return first = page }
+        for objects in [first ?? [], page] where !objects.isEmpty { show(objects, names, &table) }
+        (first, isLong) = (nil, true)
       }
-      print(table.lines().joined(separator: "\n"))
+      let all = (first ?? []).sorted { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }
+      if !isLong { show(all, names, &table) }
     }
+  }
+
+  private func show(_ objects: [ObjectListing], _ names: [HostID: String], _ table: inout TextTable) {
+    for object in objects {
+      let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
+      table.add([
+        object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
+        hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
+      ])
+    }
+    print(table.takeLines().joined(separator: "\n"))
   }
 }
 
@@ -140,7 +162,7 @@ struct RemoveCommand: AsyncParsableCommand {
   func run() async throws {
     try await withEach(ids, directory.options) { cluster, id in
       let removed = try await cluster.remove(id)
-      return "removed \(removed.names.first ?? "\(removed.object)") (\(removed.size))"
+      return "removed \(removed.names.first?.description ?? "\(removed.object)") (\(removed.size))"
     }
   }
 }
@@ -277,7 +299,9 @@ struct FetchCommand: AsyncParsableCommand {
       progress.update(done, of: total)
       progress.finish()
       if json.json { return try printJSON(fetched) }
-      for entry in fetched { print((["\(entry.object)  \(entry.name)"] + entry.lines).joined(separator: "\n")) }
+      for entry in fetched {
+        print((["\(entry.object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n"))
+      }
     }
   }
 }

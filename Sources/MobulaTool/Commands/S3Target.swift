@@ -61,7 +61,7 @@ struct S3Target {
       throw error
     }
     progress.finish()
-    if json { return try printJSON(Uploaded(url: "\(url)", size: size, etag: etag)) }
+    if json { return try printJSON(Uploaded(url: url.name.text, size: size, etag: etag)) }
     print("\(ByteCount(size)) in \(url)")
   }
 

@@ -84,7 +84,7 @@ struct PodCommand: AsyncParsableCommand {
   func run() async throws {
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
-    guard let entry = started.pods.first(where: { $0.name == name }) else {
+    guard let entry = started.pods.first(where: { Name($0.name) == Name(name) }) else {
       throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
     }
     var configuration = PodConfiguration(

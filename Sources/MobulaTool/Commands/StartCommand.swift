@@ -240,7 +240,7 @@ struct StartCommand: AsyncParsableCommand {
       pods.append(.init(pod: .random(), name: String(sides[0]), resources: own))
     }
     if pods.isEmpty { pods = [.init(pod: .random(), name: name, resources: resources)] }
-    if Set(pods.map(\.name)).count < pods.count {
+    if Set(pods.map { Name($0.name) }).count < pods.count {
       throw MobulaError(.invalidArgument, "Two pods have the same name: give each --pod its own.")
     }
 
@@ -350,8 +350,8 @@ struct StartCommand: AsyncParsableCommand {
 /// Labels as they are given to an option that may be repeated.
 ///
 /// - Throws: `ValidationError` for what is none, and for two with the same key.
-func labels(_ texts: [String], _ flag: String) throws -> [String: String] {
-  var labels: [String: String] = [:]
+func labels(_ texts: [String], _ flag: String) throws -> [Name: Name] {
+  var labels: [Name: Name] = [:]
   for text in texts {
     guard let label = HostLabel(text) else {
       throw ValidationError(

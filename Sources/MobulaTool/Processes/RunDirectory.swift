@@ -110,7 +110,7 @@ struct StartConfiguration: Codable, Sendable {
   var spare: Double
   var pods: [PodEntry]
   // Absent from what an older version wrote.
-  var labels: [String: String]?
+  var labels: [Name: Name]?
   var sendLimit: LinkRate?
   var receiveLimit: LinkRate?
   var spillEndpoint: String?

@@ -48,11 +48,11 @@ enum Log {
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)
       handler.logLevel = level
-      return handler
+      return PrintableLog(handler)
     }
   }
 
-  static func error(_ text: String) { write(2, "Error: \(text)\n") }
+  static func error(_ text: String) { write(2, "Error: \(text.printableLines)\n") }
 
   /// Writes all of `text` to a descriptor.
   static func write(_ descriptor: CInt, _ text: String) {

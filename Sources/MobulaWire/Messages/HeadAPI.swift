@@ -3,6 +3,9 @@ public import MobulaCore
 /// What the head answers. Hosts, pods, drivers and the command line call it over TCP.
 public enum HeadAPI {
   public static let registerHost = RPCMethod<HostRegistration, RegistrationReply>("head.registerHost")
+  /// More of a registration that does not fit into one message. Only with the last of them is the host registered:
+  /// what has not come yet does not count as gone.
+  public static let registerMore = RPCMethod<RegistrationPart, RegistrationReply>("head.registerMore")
   public static let registerPod = RPCMethod<PodRegistration, RegistrationReply>("head.registerPod")
   /// The second step of a pod's registration.
   public static let confirmPod = RPCMethod<PodConfirmation, Empty>("head.confirmPod")
@@ -32,7 +35,8 @@ public enum HeadAPI {
   public static let removeName = RPCMethod<ResolveRequest, Empty>("head.removeName")
   /// - Errors: `notFound` when neither a name nor an object is called so.
   public static let resolve = RPCMethod<ResolveRequest, ObjectListing>("head.resolve")
-  public static let list = RPCMethod<Empty, [ObjectListing]>("head.list")
+  /// One page of the objects that there are.
+  public static let list = RPCMethod<ListRequest, [ObjectListing]>("head.list")
   /// Takes an object's names away and drops it, whoever holds it.
   public static let remove = RPCMethod<ResolveRequest, ObjectListing>("head.remove")
   /// Answers when `count` of the objects have a complete replica, or at the timeout with those that have one.
@@ -51,7 +55,8 @@ public enum HeadAPI {
   public static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   public static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
 
-  public static let status = RPCMethod<Empty, ClusterStatus>("head.status")
+  /// One page of the cluster as it is.
+  public static let status = RPCMethod<StatusRequest, ClusterStatus>("head.status")
 }
 
 /// What a host answers to the head, on the connection that the host made.
@@ -110,12 +115,12 @@ public struct NameNews: Codable, Sendable {
 /// `name` says what and which version, as in `s3://bucket/key#etag`.
 public struct ClaimRequest: Codable, Sendable {
   public var host: HostID
-  public var name: String
+  public var name: Name
   public var geometry: ChunkGeometry
   /// What its bytes are compared with by those who receive them from hosts that read them.
   public var checksum: ExpectedChecksum?
 
-  public init(host: HostID, name: String, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
+  public init(host: HostID, name: Name, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
     self.checksum = checksum
     self.host = host
     self.name = name
@@ -177,13 +182,13 @@ public struct DamagedObject: Codable, Sendable {
 }
 
 public struct NameRequest: Codable, Sendable {
-  public var name: String
+  public var name: Name
   public var object: ObjectID
   /// The number of the claim when the name is a URL: it is taken from a version claimed before, and stays with one
   /// claimed later. Without it the name must be free.
   public var claim: UInt64?
 
-  public init(name: String, object: ObjectID, claim: UInt64? = nil) {
+  public init(name: Name, object: ObjectID, claim: UInt64? = nil) {
     self.name = name
     self.object = object
     self.claim = claim
@@ -199,9 +204,9 @@ public struct NameReply: Codable, Sendable {
 
 /// A name, or the text form of an `ObjectID`.
 public struct ResolveRequest: Codable, Sendable {
-  public var nameOrID: String
+  public var nameOrID: Name
 
-  public init(_ nameOrID: String) { self.nameOrID = nameOrID }
+  public init(_ nameOrID: Name) { self.nameOrID = nameOrID }
 }
 
 public struct WaitRequest: Codable, Sendable {

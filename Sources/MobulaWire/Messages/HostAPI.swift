@@ -75,8 +75,13 @@ public struct AttachRequest: Codable, Sendable {
 
 public struct HoldRegistration: Codable, Sendable {
   public var holds: [ObjectID]
+  /// Whether another call follows with more of them.
+  public var more: Bool?
 
-  public init(holds: [ObjectID]) { self.holds = holds }
+  public init(holds: [ObjectID], more: Bool? = nil) {
+    self.holds = holds
+    self.more = more
+  }
 }
 
 public struct ObjectRequest: Codable, Sendable {
@@ -138,11 +143,11 @@ public struct FetchRequest: Codable, Sendable {
 
 public struct FetchReply: Codable, Sendable {
   public var object: ObjectID
-  public var name: String
+  public var name: Name
   /// Bytes of the S3 object.
   public var size: ByteCount
 
-  package init(object: ObjectID, name: String, size: ByteCount) {
+  package init(object: ObjectID, name: Name, size: ByteCount) {
     self.object = object
     self.name = name
     self.size = size
@@ -186,27 +191,33 @@ public struct ListS3Request: Codable, Sendable {
   /// `s3://bucket/prefix`.
   public var url: String
   public var endpoint: String?
+  /// What the page before said in `next`; `nil` for the first.
+  public var after: String?
 
-  public init(url: String, endpoint: String? = nil) {
+  public init(url: String, endpoint: String? = nil, after: String? = nil) {
     self.url = url
     self.endpoint = endpoint
+    self.after = after
   }
 }
 
 public struct ListS3Reply: Codable, Sendable {
   public struct Entry: Codable, Sendable {
-    public var url: String
+    public var url: Name
     public var size: ByteCount
 
-    package init(url: String, size: ByteCount) {
+    package init(url: Name, size: ByteCount) {
       self.url = url
       self.size = size
     }
   }
 
   public var entries: [Entry]
+  /// Where the next page begins; `nil` on the last.
+  public var next: String?
 
-  package init(entries: [Entry]) {
+  package init(entries: [Entry], next: String? = nil) {
     self.entries = entries
+    self.next = next
   }
 }

@@ -19,13 +19,15 @@ public struct HostRegistration: Codable, Sendable {
   public var replicas: [ReplicaReport]
   public var holds: [ObjectID]
   /// Names of objects here, so that a head that was restarted knows them again.
-  public var names: [String: KnownName]
+  public var names: [Name: KnownName]
   /// What people tell hosts apart by, as in `zone=eu-1`.
-  public var labels: [String: String]
+  public var labels: [Name: Name]
+  /// Whether `HeadAPI.registerMore` follows with more replicas, holds and names. The host is registered with the last.
+  public var more: Bool?
 
   public init(
     host: HostID, name: String, incarnation: UInt64, bulk: Endpoint, capacity: ByteCount,
-    replicas: [ReplicaReport], holds: [ObjectID], names: [String: KnownName], labels: [String: String] = [:]
+    replicas: [ReplicaReport], holds: [ObjectID], names: [Name: KnownName], labels: [Name: Name] = [:]
   ) {
     self.labels = labels
     self.host = host

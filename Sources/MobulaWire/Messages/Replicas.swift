@@ -31,6 +31,13 @@ public enum ReplicaChange: Codable, Sendable {
   case gone(object: ObjectID)
 }
 
+extension ReplicaChange {
+  /// About as many bytes as it takes on the wire.
+  package var wireSize: Int {
+    if case .sealed(let report, _) = self { 128 + 17 * report.contains.count } else { 96 }
+  }
+}
+
 public struct ReplicaChanges: Codable, Sendable {
   public var host: HostID
   public var changes: [ReplicaChange]
@@ -51,6 +58,17 @@ public struct HoldChanges: Codable, Sendable {
     self.host = host
     self.added = added
     self.removed = removed
+  }
+}
+
+extension HoldChanges {
+  /// As many messages as these take; one, if they fit.
+  package static func parts(_ host: HostID, added: [ObjectID], removed: [ObjectID]) -> [HoldChanges] {
+    guard 17 * (added.count + removed.count) > PageBudget.bytes else {
+      return [HoldChanges(host: host, added: added, removed: removed)]
+    }
+    return pages(of: added) { _ in 17 }.map { HoldChanges(host: host, added: $0, removed: []) }
+      + pages(of: removed) { _ in 17 }.map { HoldChanges(host: host, added: [], removed: $0) }
   }
 }
 

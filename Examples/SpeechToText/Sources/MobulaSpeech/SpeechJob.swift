@@ -27,7 +27,7 @@ struct ModelOptions: ParsableArguments {
       guard parts.count == 2, let amount = Double(parts[1]), amount > 0, amount < 1e6 else {
         throw ValidationError("\(resource) is no resource: give NAME=AMOUNT, as in speech=1.")
       }
-      custom[String(parts[0])] = ResourceAmount(amount)
+      custom[Name(parts[0])] = ResourceAmount(amount)
     }
     guard memory > 0, memory < 25_000 else { throw ValidationError("--memory is in GB, above 0.") }
     return .resources(custom, cpu: 1, memory: ByteCount(Int(memory * 1e9)), strategy: strategy)

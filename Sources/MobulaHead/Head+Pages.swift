@@ -1,0 +1,36 @@
+internal import MobulaCore
+internal import MobulaWire
+
+extension Head {
+  /// How many objects are looked at under the lock at a time.
+  private static let slice = 2048
+
+  /// One page of the list of objects. What is looked at under the lock is little, so that others don't wait for it.
+  func list(_ request: ListRequest) -> [ObjectListing] {
+    var page: [ObjectListing] = []
+    var budget = PageBudget()
+    let limit = max(1, request.limit ?? .max)
+    var after = request.after
+    if let object = request.after, let name = request.afterName {
+      let rest = perform { $0.directory.listed([object]) }.map { ObjectListing($0, after: name) }
+      // Its last names may be gone by now.
+      page += rest.filter { !$0.names.isEmpty && budget.take($0.wireSize) }
+      if page.last?.furtherNames != nil { return page }
+    }
+    while true {
+      let (from, count) = (after, min(Self.slice, limit))
+      let objects = perform { $0.directory.objects(after: from, count: count * 8) }
+      if objects.isEmpty { return page }
+      for start in stride(from: 0, to: objects.count, by: Self.slice) {
+        let slice = Array(objects[start..<min(objects.count, start + Self.slice)])
+        for entry in perform({ $0.directory.listed(slice) }) {
+          let listing = ObjectListing(entry)
+          guard page.count < limit, budget.take(listing.wireSize) else { return page }
+          page.append(listing)
+          if listing.furtherNames != nil { return page }
+        }
+      }
+      after = objects.last
+    }
+  }
+}
