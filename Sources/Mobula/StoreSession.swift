@@ -38,14 +38,19 @@ final class StoreSession: Sendable {
         try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
       }
       let box = LinkBox()
-      let holds = HoldReporter { batch, isCurrent in
-        guard let link = box.link, !batch.holds.isEmpty || !batch.shared.isEmpty else { return }
+      let holds = HoldReporter { batch, isCurrent -> HoldReporter.Confirmation? in
+        guard let link = box.link, !batch.holds.isEmpty || !batch.shared.isEmpty else { return nil }
         let host = try await link.connection()
+        // Ends of holds must not wait behind a hold of which the head has to know first.
+        var confirm: HoldReporter.Confirmation?
+        if !batch.holds.added.isEmpty {
+          confirm = { _ = try await link.call(HostAPI.confirmHolds, Empty(), deadline: .seconds(60)) }
+        }
         // A registration has told it all anew.
-        guard isCurrent() else { return }
+        guard isCurrent() else { return confirm }
         let changes = ProcessHoldChanges(
           added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared,
-          shared: batch.shared)
+          shared: batch.shared, waits: false)
         do {
           _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
         } catch let error as MobulaError where error.code == .connectionClosed {
@@ -56,13 +61,15 @@ final class StoreSession: Sendable {
           await host.close()
           throw error
         }
+        return confirm
       }
       let link = PeerLink(
         "host", at: endpoint, first: connection, token: token, hello: hello, router: RPCRouter(),
         log: Logger(label: "mobula")
       ) { connection in
         _ = try await connection.call(HostAPI.attach, AttachRequest(client: client.id, secret: client.secret))
-        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: holds.takeRegistration()))
+        _ = try await connection.call(
+          HostAPI.registerHolds, HoldRegistration(holds: holds.takeRegistration(), waits: false))
       }
       box.link = link
       return StoreSession(welcome: welcome, client: client, link: link, holds: holds, box: box)

@@ -24,8 +24,10 @@ public enum HostAPI {
   public static let bring = RPCMethod<BringRequest, BringReply>("host.bring")
   public static let progress = RPCMethod<ObjectRequest, ReplicaProgress>("host.progress")
 
-  /// Answers once the head knows what is held from now on.
+  /// Answers once the head knows what is held from now on; with `waits` false, at once.
   public static let holdsChanged = RPCMethod<ProcessHoldChanges, Empty>("host.holdsChanged")
+  /// Answers once the head knows all that this host was told before.
+  public static let confirmHolds = RPCMethod<Empty, Empty>("host.confirmHolds")
 
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   public static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
@@ -75,8 +77,13 @@ public struct AttachRequest: Codable, Sendable {
 
 public struct HoldRegistration: Codable, Sendable {
   public var holds: [ObjectID]
+  /// Whether the answer is to wait for the head. Default: true.
+  public var waits: Bool?
 
-  public init(holds: [ObjectID]) { self.holds = holds }
+  public init(holds: [ObjectID], waits: Bool? = nil) {
+    self.holds = holds
+    self.waits = waits
+  }
 }
 
 public struct ObjectRequest: Codable, Sendable {
@@ -115,8 +122,13 @@ public struct ProcessHoldChanges: Codable, Sendable {
   public var unshared: [ObjectID]
   /// Of which others may ask the head from now on.
   public var shared: [ObjectID]
+  /// Whether the answer is to wait until the head knows of `added`. Default: true.
+  public var waits: Bool?
 
-  public init(added: [ObjectID], removed: [ObjectID], unshared: [ObjectID], shared: [ObjectID]) {
+  public init(
+    added: [ObjectID], removed: [ObjectID], unshared: [ObjectID], shared: [ObjectID], waits: Bool? = nil
+  ) {
+    self.waits = waits
     self.shared = shared
     self.added = added
     self.removed = removed
