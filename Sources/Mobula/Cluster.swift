@@ -55,6 +55,14 @@ public final class Cluster: Sendable {
     try await connect(options, role: .tool, name: "mobula", program: nil)
   }
 
+  /// How the host on this machine is, and its connection to the head, also while the head is away.
+  ///
+  /// - Throws: `MobulaError` (`unavailable`) when no host runs here.
+  package static func hostState(_ options: ClusterOptions) async throws -> HostState? {
+    try await StoreSession.state(
+      directory: options.directory, token: try StoreSession.token(in: options.directory))
+  }
+
   private static func connect(
     _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
   ) async throws -> Cluster {

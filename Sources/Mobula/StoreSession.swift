@@ -79,6 +79,25 @@ final class StoreSession: Sendable {
     }
   }
 
+  /// Asks the host whose sockets are in `directory` how it is, which needs no head.
+  ///
+  /// - Returns: `nil` for a host of a version that doesn't say.
+  /// - Throws: as `connect`.
+  static func state(directory: String, token: ClusterToken) async throws -> HostState? {
+    let endpoint = Endpoint.unix(path: HostSockets.host(in: directory))
+    let hello = Hello(role: .tool, name: "mobula")
+    let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
+    do {
+      let state = try await connection.call(HostAPI.state, Empty(), deadline: .seconds(5))
+      await connection.close()
+      return state
+    } catch {
+      await connection.close()
+      if (error as? MobulaError)?.code == .notFound { return nil }
+      throw error
+    }
+  }
+
   /// A host that died is back in a moment, and has left its socket behind meanwhile.
   private static func connect(
     to endpoint: Endpoint, directory: String, token: ClusterToken, hello: Hello

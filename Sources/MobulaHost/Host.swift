@@ -409,6 +409,11 @@ public final class Host: Sendable {
       try await self.reporter.flush()
       return Empty()
     }
+    router.on(HostAPI.state) { _, _ in
+      HostState(
+        host: configuration.host, name: configuration.name, cluster: cluster, head: self.head.status,
+        objects: self.store.statistics.objects, queued: self.reporter.queuedChanges)
+    }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
     router.on(HostAPI.origins) { request, _ in

@@ -14,6 +14,7 @@ final class Supervisor: Sendable {
   private struct State {
     var machine = SupervisorStateMachine()
     var children: [String: (process: ChildProcess, line: ServiceLine)] = [:]
+    var reports: [String: ProcessReport] = [:]
   }
 
   private let directory: RunDirectory
@@ -89,6 +90,10 @@ final class Supervisor: Sendable {
       let end: String
       do {
         guard let child = try start(name, executable, arguments, keeper) else { return }
+        report(name) { report in
+          report.process = child.pid
+          report.startsAgainAfter = nil
+        }
         let exit = await child.waitForExit()
         end = "\(exit)"
         action = state.withLock { state in
@@ -104,11 +109,26 @@ final class Supervisor: Sendable {
       case .nothing: return
       case .giveUp(let error): throw error
       case .restart(let pause):
+        report(name) { report in
+          report.process = nil
+          report.ends += 1
+          report.lastEnd = end
+          report.startsAgainAfter = pause / .seconds(1)
+        }
         log.warning(
           "a process ended; starting it again",
           metadata: ["process": "\(name)", "exit": "\(end)", "pause": "\(pause)"])
         try await Task.sleep(for: pause)
       }
+    }
+  }
+
+  /// Writes down how the processes are.
+  private func report(_ name: String, _ change: (inout ProcessReport) -> Void) {
+    // Under the lock, so that no older text replaces a newer one.
+    state.withLock { state in
+      change(&state.reports[name, default: ProcessReport(name: name)])
+      directory.write(state.reports.values.sorted { $0.name < $1.name })
     }
   }
 

@@ -29,6 +29,9 @@ public enum HostAPI {
   /// Answers once the head knows all that this host was told before.
   public static let confirmHolds = RPCMethod<Empty, Empty>("host.confirmHolds")
 
+  /// How the host is, and its connection to the head; answered without the head.
+  public static let state = RPCMethod<Empty, HostState>("host.state")
+
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   public static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
   /// What the store holds.
@@ -36,6 +39,29 @@ public enum HostAPI {
   public static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
   /// From where the bytes of an object came that this host received lately.
   public static let origins = RPCMethod<ObjectRequest, OriginsReply>("host.origins")
+}
+
+/// A host as it sees itself.
+public struct HostState: Codable, Sendable {
+  public var host: HostID
+  public var name: String
+  /// `nil` before the head was ever reached.
+  public var cluster: ClusterID?
+  public var head: LinkStatus
+  public var objects: Int
+  /// News of objects here that the head has still to be told.
+  public var queued: Int
+
+  package init(
+    host: HostID, name: String, cluster: ClusterID?, head: LinkStatus, objects: Int, queued: Int
+  ) {
+    self.host = host
+    self.name = name
+    self.cluster = cluster
+    self.head = head
+    self.objects = objects
+    self.queued = queued
+  }
 }
 
 public struct WelcomeReply: Codable, Sendable {
