@@ -2,7 +2,7 @@ import Distributed
 import Logging
 import MobulaCore
 import MobulaStore
-import MobulaWire
+package import MobulaWire
 import Synchronization
 
 /// A process's view of a cluster: puts and gets objects, runs tasks, spawns actors.

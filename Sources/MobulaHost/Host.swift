@@ -76,10 +76,14 @@ public final class Host: Sendable {
     let reporter = HoldReporter(
       linger: .milliseconds(20),
       ready: { limit in
+        guard let head = box.filled else {
+          try await Task.sleep(for: .milliseconds(1))
+          return false
+        }
         do {
-          _ = try await box.value.connection(until: .now + limit)
+          _ = try await head.connection(until: .now + limit)
           return true
-        } catch let error as MobulaError where error.code == .unavailable && !box.value.isOver { return false }
+        } catch let error as MobulaError where error.code == .unavailable && !head.isOver { return false }
       }
     ) { batch, isCurrent in
       let head = box.value
@@ -98,7 +102,7 @@ public final class Host: Sendable {
       } catch let error as MobulaError where error.code == .connectionClosed {
         // The registration that follows says what is here and held; who waits for this waits for that. What else
         // the report said is said again.
-        try await head.waitForRegistration(isCurrent)
+        try await head.waitForRegistration(within: HoldReporter.patience, isCurrent)
         let changes = Self.changes(batch.changes, store)
         if !changes.isEmpty {
           _ = try await head.call(

@@ -13,6 +13,8 @@ public final class HoldReporter: Sendable {
     var registrations: UInt64 = 0
     /// In order; `nil` for those that were withdrawn.
     var changes: [Change?] = []
+    /// How many of them were.
+    var withdrawn = 0
     /// How many changes were taken out of the queue before its first.
     var takenChanges = 0
     /// Where in the queue of all changes, those that were taken counted, the news of objects made here is.
@@ -46,6 +48,8 @@ public final class HoldReporter: Sendable {
         lingering[index] = nil
       } else if let index = queued.removeValue(forKey: object) {
         changes[index - takenChanges] = nil
+        withdrawn += 1
+        if withdrawn > 1024, withdrawn * 2 > changes.count { compact() }
       } else {
         return false
       }
@@ -54,10 +58,27 @@ public final class HoldReporter: Sendable {
       return true
     }
 
+    /// Gives up the places of what was withdrawn, so that a queue that nobody takes from does not grow with it.
+    private mutating func compact() {
+      changes.removeAll { if case nil = $0 { true } else { false } }
+      withdrawn = 0
+      for (index, change) in changes.enumerated() {
+        guard case .made(let object, _, _)? = change, queued[object] != nil else { continue }
+        queued[object] = takenChanges + index
+      }
+    }
+
+    /// Whether there may be something to report.
+    var hasNews: Bool {
+      changes.contains { if case nil = $0 { false } else { true } } || ledger.hasChanges || !shared.isEmpty
+        || !ended.isEmpty
+    }
+
     mutating func takeChanges(limit: Int) -> [Change] {
       let count = min(limit, changes.count)
       let taken = changes[..<count].compactMap { $0 }
       for case .made(let object, _, _) in taken { queued[object] = nil }
+      withdrawn -= count - taken.count
       changes.removeFirst(count)
       takenChanges += count
       return taken
@@ -123,7 +144,7 @@ public final class HoldReporter: Sendable {
   }
 
   /// How many changes wait to be sent.
-  public var queuedChanges: Int { state.withLock { $0.changes.count + $0.lingering.count } }
+  public var queuedChanges: Int { state.withLock { $0.changes.count - $0.withdrawn + $0.untold.count } }
 
   public func isHeld(_ object: ObjectID) -> Bool { state.withLock { $0.ledger.isHeld(object) } }
 
@@ -390,7 +411,7 @@ public final class HoldReporter: Sendable {
 
   /// Until something can be sent, what waits to be can still be withdrawn; who waits for it hears after a while.
   private func waitUntilReady(_ sent: UInt64?) async {
-    while state.withLock({ $0.asked != sent }) {
+    while state.withLock({ $0.asked != sent && $0.hasNews }) {
       do {
         if try await ready(.seconds(2)) { return }
       } catch {

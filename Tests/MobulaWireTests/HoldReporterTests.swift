@@ -128,6 +128,36 @@ import Testing
     #expect(sink.added.isEmpty && sink.removed.isEmpty)
   }
 
+  /// However long nobody takes from it, the queue has what there is to say, and no more.
+  @Test func aQueueThatNobodyTakesFromHasOnlyWhatIsThere() async throws {
+    let (sink, door) = (Sink(), Door())
+    let reporter = HoldReporter(linger: .seconds(3600), ready: door.wait) { batch, _ in sink.add(batch) }
+    var kept: [ObjectID] = []
+    for number in 0..<20_000 as Range<UInt64> {
+      reporter.made(object(number), contains: [], holder: 1)
+      reporter.hurry()
+      if number % 100 == 0 {
+        kept.append(object(number))
+      } else {
+        #expect(reporter.release([object(number)], unshared: [object(number)], by: 1) == [object(number)])
+      }
+      if number % 1000 == 0 { #expect(reporter.queuedChanges == kept.count) }
+    }
+    door.open()
+    try await reporter.flush()
+    #expect(sink.made.map(\.0) == kept && sink.removed.isEmpty)
+  }
+
+  @Test func whoHasNothingToSayWaitsForNobody() async throws {
+    let door = Door()
+    let reporter = HoldReporter(ready: door.wait) { _, _ in nil }
+    try await reporter.flush()
+    reporter.hold([object(1)], by: 1)
+    reporter.release([object(1)], by: 1)
+    door.open()
+    try await reporter.flush()
+  }
+
   @Test func whatARegistrationToldIsNotWithdrawn() async throws {
     let (sink, door) = (Sink(), Door())
     let reporter = HoldReporter(linger: .seconds(3600), ready: door.wait) { batch, _ in sink.add(batch) }
