@@ -113,7 +113,7 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`full`) when the store has no room; what `Value` throws when it is encoded.
   public func put<Value: Codable & Sendable>(_ value: Value) async throws -> ObjectRef<Value> {
     // References that come and go faster than the host hears of it would fill this process's memory.
-    if store.holds.isBehind { try await store.holds.flush() }
+    if store.holds.isBehind { try await store.holds.deliver() }
     let object = ObjectID.random(job: job)
     let reference = newReference(to: object)
     try await make(object, EncodedValue(value), holds: true)

@@ -39,15 +39,15 @@ final class StoreSession: Sendable {
       }
       let box = LinkBox()
       let holds = HoldReporter { batch, isCurrent -> HoldReporter.Confirmation? in
-        guard let link = box.link, !batch.holds.isEmpty || !batch.shared.isEmpty else { return nil }
+        guard let link = box.link else { return nil }
         let host = try await link.connection()
         // Ends of holds must not wait behind a hold of which the head has to know first.
         var confirm: HoldReporter.Confirmation?
-        if !batch.holds.added.isEmpty {
+        if !batch.holds.added.isEmpty || batch.needsConfirmation {
           confirm = { _ = try await link.call(HostAPI.confirmHolds, Empty(), deadline: .seconds(60)) }
         }
         // A registration has told it all anew.
-        guard isCurrent() else { return confirm }
+        guard isCurrent(), !batch.holds.isEmpty || !batch.shared.isEmpty else { return confirm }
         let changes = ProcessHoldChanges(
           added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared,
           shared: batch.shared, waits: false)

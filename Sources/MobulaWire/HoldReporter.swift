@@ -9,6 +9,10 @@ public final class HoldReporter: Sendable {
     var ledger = HoldLedgerStateMachine()
     /// How many flushes were asked for.
     var asked: UInt64 = 0
+    /// Counts what was told in a way that has to be confirmed.
+    var tellings: UInt64 = 0
+    /// The last telling, if neither it nor a later one was confirmed.
+    var unconfirmed: UInt64?
     /// How many registrations have carried all holds.
     var registrations: UInt64 = 0
     /// In order; `nil` for those that were withdrawn.
@@ -36,6 +40,16 @@ public final class HoldReporter: Sendable {
     var isLingering = false
     var waiting: [UInt64: Waiter] = [:]
     var lastTicket: UInt64 = 0
+
+    mutating func told() -> UInt64 {
+      tellings += 1
+      unconfirmed = tellings
+      return tellings
+    }
+
+    mutating func confirmed(_ telling: UInt64) {
+      if let last = unconfirmed, last <= telling { unconfirmed = nil }
+    }
 
     mutating func append(_ change: Change) {
       if case .made(let object, _, _) = change { queued[object] = takenChanges + changes.count }
@@ -90,6 +104,8 @@ public final class HoldReporter: Sendable {
     /// Of the flush that was asked for.
     var number: UInt64
     var since: ContinuousClock.Instant
+    /// Whether those further up have to know, too.
+    var confirms: Bool
     var continuation: CheckedContinuation<Void, any Error>
   }
 
@@ -109,10 +125,13 @@ public final class HoldReporter: Sendable {
     public var neverShared: [ObjectID]
     /// Objects that others know of from now on.
     public var shared: [ObjectID]
+    /// Something that was told before was not confirmed since: the next confirmation is of that, too.
+    public var needsConfirmation: Bool
+    fileprivate var tellings: UInt64
     fileprivate var upTo: UInt64
     fileprivate var registration: UInt64
 
-    var isEmpty: Bool { changes.isEmpty && holds.isEmpty && shared.isEmpty }
+    var isEmpty: Bool { changes.isEmpty && holds.isEmpty && shared.isEmpty && !needsConfirmation }
   }
 
   /// What delivers a report. Its result, if any, returns once those further up know of it as well; only who waits
@@ -160,6 +179,7 @@ public final class HoldReporter: Sendable {
       state.queued.removeAll()
       state.ended.formUnion(state.ledger.untoldEnds)
       state.registrations += 1
+      _ = state.told()
       return state.ledger.takeRegistration()
     }
   }
@@ -316,6 +336,9 @@ public final class HoldReporter: Sendable {
   /// - Throws: what delivering it threw; `MobulaError` (`unavailable`) when for 30 s nobody was there to deliver it to.
   public func flush() async throws { try await flush(newTicket()) }
 
+  /// As `flush`, but those further up need not know yet.
+  public func deliver() async throws { try await flush(newTicket(), confirms: false) }
+
   private func newTicket() -> UInt64 {
     state.withLock { state in
       state.lastTicket += 1
@@ -327,12 +350,13 @@ public final class HoldReporter: Sendable {
     state.withLock { $0.waiting.removeValue(forKey: ticket)?.continuation }
   }
 
-  private func flush(_ ticket: UInt64) async throws {
+  private func flush(_ ticket: UInt64, confirms: Bool = true) async throws {
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       let starts = state.withLock { state in
         Self.endLingering(&state)
         state.asked += 1
-        state.waiting[ticket] = Waiter(number: state.asked, since: .now, continuation: continuation)
+        state.waiting[ticket] = Waiter(
+          number: state.asked, since: .now, confirms: confirms, continuation: continuation)
         defer { state.isSending = true }
         return !state.isSending
       }
@@ -381,31 +405,43 @@ public final class HoldReporter: Sendable {
       do {
         let confirmation =
           batch.isEmpty
-          ? nil : try await send(batch) { self.state.withLock { $0.registrations == batch.registration } }
+          ? nil
+          : try await send(batch) { self.state.withLock { $0.registrations == batch.registration } }
         result = .success(confirmation)
       } catch {
         result = .failure(error)
       }
       sent = batch.upTo
-      let delivered = state.withLock { state in
+      let (telling, delivered) = state.withLock { state -> (UInt64, [Waiter]) in
         let delivered = state.waiting.filter { $0.value.number <= batch.upTo }
         for ticket in delivered.keys { state.waiting[ticket] = nil }
-        return delivered.values.map(\.continuation)
-      }
-      if delivered.isEmpty { continue }
-      switch result {
-      case .success(nil): for continuation in delivered { continuation.resume() }
-      case .failure(let error): for continuation in delivered { continuation.resume(throwing: error) }
-      case .success(let confirm?):
-        Task {
-          do {
-            try await confirm()
-            for continuation in delivered { continuation.resume() }
-          } catch {
-            for continuation in delivered { continuation.resume(throwing: error) }
-          }
+        switch result {
+        case .success(nil): state.confirmed(batch.tellings)
+        case .success(_?): return (state.told(), Array(delivered.values))
+        case .failure: break
         }
+        return (state.tellings, Array(delivered.values))
       }
+      switch result {
+      case .success(nil): for waiter in delivered { waiter.continuation.resume() }
+      case .failure(let error): for waiter in delivered { waiter.continuation.resume(throwing: error) }
+      case .success(let confirm?):
+        for waiter in delivered where !waiter.confirms { waiter.continuation.resume() }
+        let waiting = delivered.filter(\.confirms).map(\.continuation)
+        if !waiting.isEmpty { Task { await self.confirm(telling, confirm, for: waiting) } }
+      }
+    }
+  }
+
+  private func confirm(
+    _ telling: UInt64, _ confirm: Confirmation, for waiting: [CheckedContinuation<Void, any Error>]
+  ) async {
+    do {
+      try await confirm()
+      state.withLock { $0.confirmed(telling) }
+      for continuation in waiting { continuation.resume() }
+    } catch {
+      for continuation in waiting { continuation.resume(throwing: error) }
     }
   }
 
@@ -461,6 +497,7 @@ public final class HoldReporter: Sendable {
       state.shared.removeAll()
       return Batch(
         changes: changes, holds: holds, neverShared: neverShared, shared: shared,
+        needsConfirmation: state.unconfirmed != nil, tellings: state.tellings,
         upTo: isDone ? state.asked : (sent ?? 0),
         registration: state.registrations)
     }

@@ -200,6 +200,30 @@ import Testing
     try await waiting.value
   }
 
+  /// What left without anybody waiting for it is confirmed for who waits later, and once.
+  @Test func whatWasNotConfirmedIsWhenSomebodyWaits() async throws {
+    let sink = Sink()
+    let confirmations = Journal()
+    let confirm: HoldReporter.Confirmation = { confirmations.raise(to: confirmations.number + 1) }
+    let reporter = HoldReporter { batch, _ -> HoldReporter.Confirmation? in
+      _ = sink.add(batch)
+      return batch.holds.added.isEmpty && !batch.needsConfirmation ? nil : confirm
+    }
+    reporter.hold([object(1), object(2)], by: 1)
+    reporter.release([object(2)], by: 1)
+    while sink.added.isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+    try await reporter.deliver()
+    #expect(confirmations.number == 0)
+    try await reporter.flush()
+    #expect(confirmations.number == 1)
+    try await reporter.flush()
+    #expect(confirmations.number == 1)
+    // What a registration carried is told, and not confirmed.
+    #expect(reporter.takeRegistration() == [object(1)])
+    try await reporter.flush()
+    #expect(confirmations.number == 2)
+  }
+
   @Test func anAnnouncementWaitsForNobodyForLong() async {
     let door = Door()
     let reporter = HoldReporter(ready: door.wait) { _, _ in nil }
