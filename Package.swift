@@ -104,6 +104,6 @@ let package = Package(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
     tests(
       "MobulaToolTests",
-      ["MobulaTool", "MobulaTestApp", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit", "MobulaWire"]),
+      ["MobulaTool", "MobulaTestApp", "Mobula", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit", "MobulaWire"]),
   ]
 )

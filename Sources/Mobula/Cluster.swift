@@ -2,7 +2,7 @@ import Distributed
 import Logging
 import MobulaCore
 import MobulaStore
-import MobulaWire
+package import MobulaWire
 import Synchronization
 
 /// A process's view of a cluster: puts and gets objects, runs tasks, spawns actors.
@@ -55,6 +55,14 @@ public final class Cluster: Sendable {
     try await connect(options, role: .tool, name: "mobula", program: nil)
   }
 
+  /// How the host on this machine is, and its connection to the head, also while the head is away.
+  ///
+  /// - Throws: `MobulaError` (`unavailable`) when no host runs here.
+  package static func hostState(_ options: ClusterOptions) async throws -> HostState? {
+    try await StoreSession.state(
+      directory: options.directory, token: try StoreSession.token(in: options.directory))
+  }
+
   private static func connect(
     _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
   ) async throws -> Cluster {
@@ -105,7 +113,7 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`full`) when the store has no room; what `Value` throws when it is encoded.
   public func put<Value: Codable & Sendable>(_ value: Value) async throws -> ObjectRef<Value> {
     // References that come and go faster than the host hears of it would fill this process's memory.
-    if store.holds.isBehind { try await store.holds.flush() }
+    if store.holds.isBehind { try await store.holds.deliver() }
     let object = ObjectID.random(job: job)
     let reference = newReference(to: object)
     try await make(object, EncodedValue(value), holds: true)

@@ -38,14 +38,19 @@ final class StoreSession: Sendable {
         try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
       }
       let box = LinkBox()
-      let holds = HoldReporter { batch, isCurrent in
-        guard let link = box.link, !batch.holds.isEmpty || !batch.shared.isEmpty else { return }
+      let holds = HoldReporter { batch, isCurrent -> HoldReporter.Confirmation? in
+        guard let link = box.link else { return nil }
         let host = try await link.connection()
+        // Ends of holds must not wait behind a hold of which the head has to know first.
+        var confirm: HoldReporter.Confirmation?
+        if !batch.holds.added.isEmpty || batch.needsConfirmation {
+          confirm = { _ = try await link.call(HostAPI.confirmHolds, Empty(), deadline: .seconds(60)) }
+        }
         // A registration has told it all anew.
-        guard isCurrent() else { return }
+        guard isCurrent(), !batch.holds.isEmpty || !batch.shared.isEmpty else { return confirm }
         let changes = ProcessHoldChanges(
           added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared,
-          shared: batch.shared)
+          shared: batch.shared, waits: false)
         do {
           _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
         } catch let error as MobulaError where error.code == .connectionClosed {
@@ -56,6 +61,7 @@ final class StoreSession: Sendable {
           await host.close()
           throw error
         }
+        return confirm
       }
       let link = PeerLink(
         "host", at: endpoint, first: connection, token: token, hello: hello, router: RPCRouter(),
@@ -67,12 +73,31 @@ final class StoreSession: Sendable {
         for part in parts {
           _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: part, more: true))
         }
-        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: last))
+        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: last, waits: false))
       }
       box.link = link
       return StoreSession(welcome: welcome, client: client, link: link, holds: holds, box: box)
     } catch {
       await connection.close()
+      throw error
+    }
+  }
+
+  /// Asks the host whose sockets are in `directory` how it is, which needs no head.
+  ///
+  /// - Returns: `nil` for a host of a version that doesn't say.
+  /// - Throws: as `connect`.
+  static func state(directory: String, token: ClusterToken) async throws -> HostState? {
+    let endpoint = Endpoint.unix(path: HostSockets.host(in: directory))
+    let hello = Hello(role: .tool, name: "mobula")
+    let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
+    do {
+      let state = try await connection.call(HostAPI.state, Empty(), deadline: .seconds(5))
+      await connection.close()
+      return state
+    } catch {
+      await connection.close()
+      if (error as? MobulaError)?.code == .notFound { return nil }
       throw error
     }
   }

@@ -1,3 +1,4 @@
+import FoundationEssentials
 public import Logging
 import MobulaCore
 import MobulaS3
@@ -19,7 +20,6 @@ public final class Host: Sendable {
   private let head: PeerLink
   private let clients = ClientTable()
   private let notes: ObjectNotes
-  private let clusterBox = Once<ClusterID?>("the cluster")
   private let log: Logger
 
   /// Opens the store and the bulk port; nobody is served before `run()`. Blocks as `Store.init` does.
@@ -55,6 +55,7 @@ public final class Host: Sendable {
         fetcherBox.filled?.ledger.condemn(object, MobulaError(.corrupted, damage))
       }
       notes.dropped(request.objects)
+      reporterBox.filled?.wasShared(request.objects)
       for object in request.objects { store.delete(object) }
       return Empty()
     }
@@ -81,33 +82,50 @@ public final class Host: Sendable {
     // The reporter and the link need each other: the link is reached through a box that is filled once.
     let box = Once<PeerLink>("the link to the head")
     // What a process puts and lets go of again within that time, the head never hears of.
-    let reporter = HoldReporter(linger: .milliseconds(20)) { batch, isCurrent in
+    let reporter = HoldReporter(
+      linger: .milliseconds(20),
+      ready: { limit in
+        guard let head = box.filled else {
+          try await Task.sleep(for: .milliseconds(1))
+          return false
+        }
+        do {
+          _ = try await head.connection(until: .now + limit)
+          return true
+        } catch let error as MobulaError where error.code == .unavailable && !head.isOver { return false }
+      }
+    ) { batch, isCurrent in
       let head = box.value
+      let connection = try await head.connection(until: .now + HoldReporter.patience)
       do {
         let changes = Self.changes(batch.changes, store)
         for some in pages(of: changes, size: \.wireSize) {
-          _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: some))
+          let report = ReplicaChanges(host: configuration.host, changes: some)
+          _ = try await connection.call(HeadAPI.replicasChanged, report)
         }
-        let connection = try await head.connection()
         // Differences are against what the head was told. A registration tells it everything anew, and
         // makes older differences wrong; so they are sent on no later connection than they are for.
-        guard !batch.holds.isEmpty, isCurrent() else { return }
+        guard !batch.holds.isEmpty, isCurrent() else { return nil }
         // All in one message where they fit, as they nearly always do; what is added is never told after what ends.
         for holds in HoldChanges.parts(configuration.host, added: batch.holds.added, removed: batch.holds.removed) {
           _ = try await connection.call(HeadAPI.holdsChanged, holds)
         }
       } catch let error as MobulaError where error.code == .connectionClosed {
-        // The registration that follows says it all; who waits for this waits for that.
-        try await head.waitForRegistration(isCurrent)
+        // The registration that follows says what is here and held; who waits for this waits for that. What else
+        // the report said is said again.
+        try await head.waitForRegistration(within: HoldReporter.patience, isCurrent)
+        for some in pages(of: Self.changes(batch.changes, store), size: \.wireSize) {
+          _ = try await head.call(HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: some))
+        }
       } catch {
         // The head knows less than it was to: a registration puts it right.
-        try? await head.connection().close()
+        await connection.close()
         throw error
       }
+      return nil
     }
     self.reporter = reporter
     reporterBox.fill(reporter)
-    let clusterBox = clusterBox
     // The head drops what nobody holds: until the processes that were here before have said what they hold, all is held.
     if !clients.areAllBack {
       reporter.hold(store.objects, by: ClientTable.absent)
@@ -121,7 +139,6 @@ public final class Host: Sendable {
       "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: router,
       log: log
     ) { connection in
-      clusterBox.fill(connection.peer.cluster)
       try await registrar.register(on: connection)
     }
     box.fill(head)
@@ -148,7 +165,7 @@ public final class Host: Sendable {
       }
     }
     events.gone = { objects in
-      for object in objects { reporter.value.note(.gone(object: object)) }
+      for object in objects { reporter.value.gone(object) }
     }
     events.trouble = { log.warning("\($0)") }
     let storeBox = Once<WeakStore>("the store")
@@ -179,6 +196,8 @@ public final class Host: Sendable {
     let held = reporter.held(by: holder)
     reporter.holderGone(holder)
     store?.setHeld(held.filter { !reporter.isHeld($0) }, false)
+    // The head says that they may go, when it is there; their room is not to wait for it.
+    store?.setUnwanted(reporter.unwanted(among: held))
   }
 
   /// What the head is told: of objects that were made here all that it has to know, if they are still there.
@@ -197,29 +216,36 @@ public final class Host: Sendable {
     }
   }
 
-  /// Serves until cancelled; then the sockets are gone and the memory is given back.
+  /// Serves until cancelled; then the sockets are gone.
   ///
-  /// - Throws: `MobulaError` when the head refuses this host, or the socket can't be bound.
-  public func run() async throws {
+  /// - Parameters:
+  ///   - isReady: called once the processes of this host can connect.
+  ///   - isFinal: asked at the end: whether the memory is given back, and what was spilled removed. Otherwise all stays
+  ///     as it is when this process is killed: a host that is started with the same keeper goes on with it.
+  /// - Throws: `MobulaError` when the socket can't be bound; at a first start, when the head refuses this host.
+  public func run(
+    isReady: @Sendable () -> Void = {}, isFinal: @Sendable () -> Bool = { true }
+  ) async throws {
     try store.start()
     let result: Result<Void, any Error>
     do {
-      result = .success(try await serve())
+      result = .success(try await serve(isReady))
     } catch {
       result = .failure(error)
     }
-    // Removing what was spilled may take its time.
-    let store = store
-    _ = try? await onThread(named: "store end") { store.close() }
+    if configuration.keeper == nil || isFinal() {
+      // Removing what was spilled may take its time.
+      let store = store
+      _ = try? await onThread(named: "store end") { store.close() }
+    }
     transfer.close()
     await spillPlace?.close()
     try result.get()
   }
 
-  private func serve() async throws {
+  private func serve(_ isReady: @Sendable () -> Void) async throws {
     try await withThrowingTaskGroup(of: Void.self) { group in
-      group.addTask { try await self.head.run() }
-      // Clients wait for the head anyway; binding after it was reached tells the supervisor that the host is ready.
+      group.addTask { try await self.keepHead() }
       let cluster = try await reachedCluster()
       var hello = Hello(role: .host, name: configuration.name)
       hello.host = configuration.host
@@ -232,6 +258,7 @@ public final class Host: Sendable {
         metadata: [
           "host": "\(configuration.name)", "bulk": "\(transfer.endpoint)", "capacity": "\(configuration.capacity)",
         ])
+      isReady()
       do {
         try await group.waitForAll()
       } catch {
@@ -244,14 +271,27 @@ public final class Host: Sendable {
     }
   }
 
-  /// The cluster, once the head was reached; it may not know this host yet.
-  private func reachedCluster() async throws -> ClusterID? {
-    while true {
-      if let cluster = clusterBox.filled { return cluster }
-      // Refused for good: the link says why.
-      if head.isRefused { _ = try await head.connection() }
-      try await Task.sleep(for: .milliseconds(2))
+  /// Keeps the connection to the head until cancelled.
+  ///
+  /// The store stays whatever the head says: what processes on this host have in it is theirs.
+  private func keepHead() async throws {
+    do {
+      try await head.run(patience: configuration.isFirstStart ? .seconds(15) : nil)
+    } catch let error as MobulaError where !configuration.isFirstStart || head.hadConnection {
+      log.error(
+        "the head refuses this host, whose objects stay here until it is stopped", metadata: ["error": "\(error)"])
+      while !Task.isCancelled { try await Task.sleep(for: .seconds(3600)) }
     }
+  }
+
+  /// The cluster, once the head was reached for the first time. A host that is started again knows it: the processes
+  /// that have its memory mapped need it before they need the head.
+  private func reachedCluster() async throws -> ClusterID? {
+    let file = HostSockets.cluster(in: configuration.directory)
+    if store.recovered != nil, let known = ClusterID(contentsOf: file) { return known }
+    let cluster = try await head.connection().peer.cluster
+    cluster?.write(to: file)
+    return cluster
   }
 
   /// Holds of a process that has ended already would never end.
@@ -268,6 +308,7 @@ public final class Host: Sendable {
     for object in forgotten { store.delete(object) }
     if forgotten.count < change.removed.count {
       store.setHeld(change.removed.filter { !reporter.isHeld($0) }, false)
+      store.setUnwanted(reporter.unwanted(among: change.unshared))
     }
   }
 
@@ -316,8 +357,8 @@ public final class Host: Sendable {
         Self.letGo(client.number, self.reporter, self.store)
         throw MobulaError(.connectionClosed, "The process that asked has ended.")
       }
-      // Whoever waits for what is held to be known waits for this answer.
-      if !holds.isEmpty { try await self.reporter.flush() }
+      // Whoever waits for what is held to be known waits for this answer, or asks for it.
+      if request.waits ?? true, !holds.isEmpty { try await self.reporter.flush() }
       return Empty()
     }
     router.on(HostAPI.leave) { _, connection in
@@ -328,6 +369,7 @@ public final class Host: Sendable {
     }
     router.on(HostAPI.setName) { request, connection in
       self.store.takeAnnouncements(of: try self.client(connection))
+      self.reporter.wasShared([request.object])
       try await self.reporter.flush()
       // Claims are numbered for what this host fetches itself.
       _ = try await self.head.call(HeadAPI.setName, NameRequest(name: request.name, object: request.object))
@@ -363,9 +405,21 @@ public final class Host: Sendable {
       self.store.takeAnnouncements(of: client)
       try self.hold(request.added, by: connection)
       self.release(request, by: client)
-      if !request.shared.isEmpty { self.reporter.hurry() }
-      if !request.added.isEmpty { try await self.reporter.flush() }
+      if !request.shared.isEmpty {
+        self.reporter.wasShared(request.shared)
+        self.reporter.hurry()
+      }
+      if request.waits ?? true, !request.added.isEmpty { try await self.reporter.flush() }
       return Empty()
+    }
+    router.on(HostAPI.confirmHolds) { _, _ in
+      try await self.reporter.flush()
+      return Empty()
+    }
+    router.on(HostAPI.state) { _, _ in
+      HostState(
+        host: configuration.host, name: configuration.name, cluster: cluster, head: self.head.status,
+        objects: self.store.statistics.objects, queued: self.reporter.queuedChanges)
     }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
@@ -390,4 +444,17 @@ private struct WeakStore: Sendable {
   weak let store: Store?
 
   init(_ store: Store) { self.store = store }
+}
+
+extension ClusterID {
+  /// `nil` when the file isn't there, or is something else.
+  fileprivate init?(contentsOf file: String) {
+    guard let text = try? String(decoding: Data(contentsOf: URL(filePath: file)), as: UTF8.self) else { return nil }
+    self.init(text.filter { !$0.isWhitespace })
+  }
+
+  /// Best effort: without it a host that is started again waits for its head.
+  fileprivate func write(to file: String) {
+    try? Data("\(self)\n".utf8).write(to: URL(filePath: file), options: .atomic)
+  }
 }

@@ -34,6 +34,9 @@ public struct HostConfiguration: Sendable {
   public var receiveLimit: LinkRate?
   /// Keeps the store's memory for when this process dies.
   public var keeper: KeeperConnection?
+  /// Whether somebody waits to hear why this host can't work: then, and only then, it ends when something without
+  /// the token answers in the head's place for 15 s, or when the head refuses it.
+  public var isFirstStart = false
 
   public init(
     host: HostID, name: String, head: Endpoint, token: ClusterToken, directory: String,

@@ -190,7 +190,7 @@ final class ReplicaFetcher: Sendable {
         defer { self.ended(object, number) }
         do {
           // Whoever is told of this host finds what it serves there.
-          try await self.reporter.report(.partial(object: object, geometry: geometry))
+          await self.reporter.announce(.partial(object: object, geometry: geometry))
           let report = try await self.run(exchange, beside: fill)
           let outcome = try await self.verify(object, check)
           let digest = try await self.complete(writer, object: object, expected: nil)
@@ -267,7 +267,7 @@ final class ReplicaFetcher: Sendable {
     writer.abandonReplica(
       error as? MobulaError
         ?? MobulaError(.unavailable, "Host \(configuration.name) gave up receiving object \(object)."))
-    await cleanUp { try? await self.reporter.report(.gone(object: object)) }
+    await cleanUp { await self.reporter.announce(.gone(object: object)) }
   }
 
   /// Another host asks this one for an object: where this one lacks chunks of it, it may get some there.
@@ -301,7 +301,7 @@ final class ReplicaFetcher: Sendable {
       let reserved = try await reserve(object, located.geometry)
       let sink = check?.watching(reserved) ?? reserved
       writer = sink
-      try await reporter.report(.partial(object: object, geometry: located.geometry))
+      await reporter.announce(.partial(object: object, geometry: located.geometry))
       let exchange = exchange(into: sink, policy: policy, priority: .background)
       let priority = fetches.withLock { fetches in
         fetches[object]?.exchange = exchange
@@ -358,7 +358,7 @@ final class ReplicaFetcher: Sendable {
       store.delete(object)
       throw MobulaError(.corrupted, "Object \(object) arrived with digest \(digest), not \(expected): fetch it again.")
     }
-    try await reporter.report(
+    await reporter.announce(
       .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest, isPrimary: false), held: false))
     return digest
   }

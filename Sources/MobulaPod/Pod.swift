@@ -17,6 +17,9 @@ public struct PodConfiguration: Sendable {
   /// The address that workers listen at.
   public var address: String
   public var resources: Resources
+  /// Whether somebody waits to hear why this pod can't work: then, and only then, it ends when something without the
+  /// token answers in the head's place for 15 s, or when the head refuses it.
+  public var isFirstStart = false
 
   public init(
     pod: PodID, name: String, host: HostID, head: Endpoint, token: ClusterToken,
@@ -69,7 +72,7 @@ public final class Pod: Sendable {
 
   /// Serves until cancelled; then its workers are gone.
   ///
-  /// - Throws: `MobulaError` when the head refuses this pod, or its socket can't be bound.
+  /// - Throws: `MobulaError` when its socket can't be bound; at a first start, when the head refuses this pod.
   public func run() async throws {
     var hello = Hello(role: .pod, name: configuration.name)
     hello.host = configuration.host
@@ -107,7 +110,7 @@ public final class Pod: Sendable {
     box.withLock { $0 = head }
     defer { stopAll() }
     do {
-      try await head.run()
+      try await keep(head)
     } catch {
       await server.close()
       throw error
@@ -147,6 +150,18 @@ public final class Pod: Sendable {
     for process in processes { _ = await process.waitForExit() }
     if !leases.isEmpty {
       log.notice("leases that the head had revoked are over", metadata: ["leases": "\(leases.count)"])
+    }
+  }
+
+  /// Keeps the connection to the head until cancelled.
+  private func keep(_ head: PeerLink) async throws {
+    do {
+      try await head.run(patience: configuration.isFirstStart ? .seconds(15) : nil)
+    } catch let error as MobulaError where !configuration.isFirstStart || head.hadConnection {
+      // Started again, it would take the place of the pod that the head knows instead.
+      log.error("the head refuses this pod, whose workers end", metadata: ["error": "\(error)"])
+      stopAll()
+      while !Task.isCancelled { try await Task.sleep(for: .seconds(3600)) }
     }
   }
 

@@ -20,8 +20,8 @@ public struct S3Body: Sendable {
       region: header("x-amz-bucket-region"), retryAfter: header("retry-after"), date: header("date"))
   }
 
-  /// Bytes of the payload, where the answer says so; for a range, the range's.
-  public var size: Int? { header("content-length").flatMap { Int($0) } }
+  /// Bytes of the payload, where the answer says so and an object can have as many; for a range, the range's.
+  public var size: Int? { header("content-length").flatMap { S3Size.parse($0) } }
 
   /// With its quotes, as `If-Match` takes it.
   public var etag: String? { header("etag") }

@@ -90,6 +90,9 @@ public final class S3Client: Sendable {
         return try await self.transport.send(request)
       }
     }
+    if let text = answer.header("content-length"), answer.size == nil {
+      throw impossible(S3Size.refusal(text, of: "its answer to HEAD"), bucket: bucket, key: key)
+    }
     guard let size = answer.size, let etag = answer.etag else {
       throw malformed("its answer to HEAD has no Content-Length or no ETag", bucket: bucket, key: key)
     }
@@ -101,9 +104,14 @@ public final class S3Client: Sendable {
   /// All objects whose key begins with `prefix`, in the service's order, fetched `pageSize` (1 to 1000) a request.
   public func list(bucket: String, prefix: String = "", pageSize: Int = 1000) async throws -> [S3ListedObject] {
     var result: [S3ListedObject] = []
+    var total = 0
     var continuation: String?
     repeat {
       let page = try await page(bucket: bucket, prefix: prefix, after: continuation, pageSize: pageSize)
+      for object in page.objects { total += min(object.size, .max - total) }
+      guard total < .max else {
+        throw impossible("its listing names more bytes than can be counted", bucket: bucket, key: nil)
+      }
       result += page.objects
       continuation = page.continuation
     } while continuation != nil
@@ -128,6 +136,9 @@ public final class S3Client: Sendable {
         return page
       }
       return page.isDoubtful ? try await self.page(bucket: bucket, query: encoded) ?? page : page
+    }
+    if let (key, text) = page.impossible {
+      throw impossible(S3Size.refusal(text, of: "its listing"), bucket: bucket, key: key)
     }
     guard page.continuation == nil || page.continuation != continuation else {
       throw malformed("its listing does not end", bucket: bucket, key: nil)
@@ -243,6 +254,11 @@ public final class S3Client: Sendable {
   func malformed(_ message: String, bucket: String, key: String?) -> S3Error {
     S3Error(
       code: S3Error.interrupted, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
+  }
+
+  private func impossible(_ message: String, bucket: String, key: String?) -> S3Error {
+    S3Error(
+      code: S3Error.impossible, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
   }
 
   /// Makes attempts until one succeeds, fails for good, or was the last.

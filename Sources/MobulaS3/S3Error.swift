@@ -29,6 +29,8 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   public static let unreachable = "Unreachable"
   /// The connection ended early, or the answer was none that S3 gives.
   public static let interrupted = "Interrupted"
+  /// The answer names something that can't be, as a size of more bytes than any object has.
+  public static let impossible = "Impossible"
   /// A deadline passed.
   public static let timedOut = "TimedOut"
   /// The bytes that came are not those that the checksum is of.
@@ -162,6 +164,9 @@ extension S3Error {
     case (Self.interrupted, _):
       return MobulaError(
         .unavailable, "S3 at \(endpoint) broke off while \(place) was asked for (\(message)): try again.")
+    case (Self.impossible, _):
+      return MobulaError(
+        .inputOutput, "What S3 at \(endpoint) says of \(place) can't be (\(message)): check that it is an S3 server.")
     case (Self.timedOut, _):
       return MobulaError(
         .deadlineExceeded, "S3 at \(endpoint) did not answer in time for \(place) (\(message)): try again later.")

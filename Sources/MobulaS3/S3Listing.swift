@@ -14,6 +14,8 @@ struct S3ListingPage: Sendable {
   var objects: [S3ListedObject]
   /// Where the next page begins; `nil` on the last.
   var continuation: String?
+  /// An object whose size is none.
+  var impossible: (key: String, size: String)?
 
   /// Whether a key may be another than the one that is there: XML has no way to write some characters.
   var isDoubtful: Bool { objects.contains { $0.key.text.unicodeScalars.contains("\u{FFFD}") } }
@@ -26,7 +28,11 @@ struct S3ListingPage: Sendable {
     objects = []
     let isEncoded = tree["EncodingType"] == "url"
     for entry in tree.children where entry.name == "Contents" {
-      guard let key = entry["Key"], let size = entry["Size"].flatMap(Int.init), size >= 0 else { return nil }
+      guard let key = entry["Key"], let text = entry["Size"] else { return nil }
+      guard let size = S3Size.parse(text) else {
+        impossible = impossible ?? (key, text)
+        continue
+      }
       let name = isEncoded ? try Name(percentDecoded(key)) : Name(key)
       objects.append(S3ListedObject(key: name, size: size, etag: entry["ETag"] ?? ""))
     }

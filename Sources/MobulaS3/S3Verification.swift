@@ -145,7 +145,8 @@ extension S3Client {
       headers: [("if-match", info.etag)])
     do {
       let answer = try await retrying { try await self.send(request, version: info.versionID) }
-      guard let size = answer.size, let count = answer.header("x-amz-mp-parts-count").flatMap({ Int($0) }) else {
+      guard let size = answer.size, let count = answer.header("x-amz-mp-parts-count").flatMap({ S3Size.parse($0) })
+      else {
         return nil
       }
       return (size, count)

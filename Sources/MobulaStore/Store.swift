@@ -247,6 +247,14 @@ public final class Store: Sendable {
     state.withLock { state in state.machine.index[object].map { !state.machine.entries[$0]!.isCache } ?? false }
   }
 
+  /// Nobody holds these objects, and nobody else was told of them, so that nobody can ask for them any more. They stay
+  /// until somebody deletes them, or until their room is wanted.
+  public func setUnwanted(_ objects: [ObjectID]) {
+    state.withLock { state in
+      for object in objects { state.machine.setUnwanted(object) }
+    }
+  }
+
   /// Removes an object in whatever state it is; its memory goes when nobody pins it any more.
   /// Whoever waits for a chunk that had not arrived gets `notFound`. False when it wasn't here.
   @discardableResult

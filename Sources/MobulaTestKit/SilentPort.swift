@@ -8,14 +8,18 @@ public final class SilentPort: Sendable {
   private let socket: SharedDescriptor
   public let port: Int
 
-  /// - Throws: `MobulaError` (`inputOutput`) when no port is left.
-  public init() throws(MobulaError) {
+  /// - Parameter port: which to take, though connections of who had it before may linger; any by default.
+  /// - Throws: `MobulaError` (`inputOutput`) when it is taken, or no port is left.
+  public init(port: Int = 0) throws(MobulaError) {
     let raw = try systemCall("A socket can't be made") {
       Glibc.socket(AF_INET, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
     }
     socket = SharedDescriptor(OwnedDescriptor(owning: raw))
+    var on: CInt = 1
+    if port != 0 { setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size)) }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = UInt16(port).bigEndian
     address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     try systemCall("A port can't be taken") {
@@ -26,7 +30,7 @@ public final class SilentPort: Sendable {
         getsockname(raw, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), &length)
       }
     }
-    port = Int(UInt16(bigEndian: address.sin_port))
+    self.port = Int(UInt16(bigEndian: address.sin_port))
   }
 
   /// Takes connections from now on, and serves each on a thread of its own; without `serve` nobody answers them.

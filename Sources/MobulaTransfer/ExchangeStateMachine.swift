@@ -69,6 +69,8 @@ package struct ExchangeStateMachine: Sendable {
   private(set) var candidates: [HostID] = []
   /// Hosts with no room for another connection, and when to ask them again.
   private(set) var busyHosts: [HostID: Duration] = [:]
+  /// How often hosts ended a connection before they said whether they have the object, one time after the other.
+  private var resets: [HostID: Int] = [:]
   /// Why nothing is filled any more.
   var fillFailure: MobulaError?
   /// Hosts that failed in this exchange; they are not asked again.
@@ -195,6 +197,7 @@ package struct ExchangeStateMachine: Sendable {
     }
     guard let place = place(of: lane), !lanes[place].isOpen else { throw Self.unexpected("an opened object") }
     lanes[place].isOpen = true
+    resets[lanes[place].host] = nil
     lanes[place].wantsNews = wantsNews
     lanes[place].since = now
   }
@@ -308,7 +311,7 @@ package struct ExchangeStateMachine: Sendable {
       lastFailure = error ?? lastFailure
       // Another connection to it may work where this one was one too many.
       if !lanes.contains(where: { $0.host == state.host }) {
-        if error?.code == .full {
+        if isBusy(state, error) {
           busyHosts[state.host] = now + limits.askInterval
         } else {
           failedHosts.insert(state.host)
@@ -325,6 +328,15 @@ package struct ExchangeStateMachine: Sendable {
       slowHosts = []
     }
     return actions + connect(now)
+  }
+
+  /// Whether a lane's host has no room for another connection just now. It says so, or it ends a connection during the
+  /// handshake, as it does with the oldest of too many that have not proved who they are.
+  private mutating func isBusy(_ lane: Lane, _ error: MobulaError?) -> Bool {
+    if error?.code == .full { return true }
+    guard !lane.isOpen, error?.code == .connectionClosed else { return false }
+    resets[lane.host, default: 0] += 1
+    return resets[lane.host]! <= limits.resets
   }
 
   /// Time passes; to be called every `limits.tick`.

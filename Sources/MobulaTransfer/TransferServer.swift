@@ -29,6 +29,8 @@ public final class TransferServer: Sendable {
   private struct State {
     var isClosed = false
     var connections: [UInt64: TransferSocket] = [:]
+    /// Of those whose peers have not proved themselves: a thread each.
+    var quota = HandshakeQuota<UInt64>(total: 256, perAddress: 128)
     /// Connections of each receiver of each object.
     var receivers: [Receiver: Int] = [:]
     var served = 0
@@ -43,7 +45,7 @@ public final class TransferServer: Sendable {
   /// - Parameters:
   ///   - endpoint: TCP; port 0 for any free one.
   ///   - maximumConnections: receivers at once, the spare connections of one counted too, which get half of them at
-  ///     most; others are told to come again.
+  ///     most; others are told to come again. Who has not proved to have the token is not counted.
   ///   - traffic: what this host sends, by whatever server.
   ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
   ///   - asked: told of each host that asks for an object of which it serves its own chunks.
@@ -122,22 +124,26 @@ public final class TransferServer: Sendable {
         if errno != EINTR, errno != ECONNABORTED { usleep(100_000) }
         continue
       }
+      let address = SocketAddress.peer(of: raw)
       let socket = TransferSocket(OwnedDescriptor(owning: raw), peer: "A receiver of \(endpoint)")
-      guard let number = admit(socket) else {
+      guard let number = admit(socket, from: address) else {
         socket.abort()
         continue
       }
       detachThread(named: "serve chunks") { [self] in
         try? serve(socket, number)
         socket.close()
-        _ = state.withLock { $0.connections.removeValue(forKey: number) }
+        state.withLock { state in
+          state.quota.left(number)
+          state.connections[number] = nil
+        }
         threadEnded()
       }
     }
     listener.close()
   }
 
-  /// Connections beyond the maximum that are told so; others are closed unanswered.
+  /// Connections beyond the maximum that are heard to be told so; others are closed unanswered.
   private static let unserved = 64
 
   private struct Receiver: Hashable {
@@ -165,14 +171,28 @@ public final class TransferServer: Sendable {
     }
   }
 
-  /// Registers a connection; `nil` when there are far too many or the server was closed.
-  private func admit(_ socket: TransferSocket) -> UInt64? {
-    state.withLock { state in
-      guard !state.isClosed, state.connections.count < maximumConnections + Self.unserved else { return nil }
+  /// Registers a connection whose peer has still to prove itself; another may have to go for it.
+  ///
+  /// - Returns: `nil` when the server was closed.
+  private func admit(_ socket: TransferSocket, from address: String) -> UInt64? {
+    let (number, surplus) = state.withLock { state -> (UInt64?, TransferSocket?) in
+      guard !state.isClosed else { return (nil, nil) }
       state.nextConnection += 1
       state.threads += 1
       state.connections[state.nextConnection] = socket
-      return state.nextConnection
+      let surplus = state.quota.accepted(state.nextConnection, from: address)
+      return (state.nextConnection, surplus.flatMap { state.connections[$0] })
+    }
+    // Its thread ends, and closes it.
+    surplus?.shutDown()
+    return number
+  }
+
+  /// A connection's peer has proved itself; false when there are far too many that have.
+  private func prove(_ number: UInt64) -> Bool {
+    state.withLock { state in
+      state.quota.left(number)
+      return state.connections.count - state.quota.count <= maximumConnections + Self.unserved
     }
   }
 
@@ -182,6 +202,7 @@ public final class TransferServer: Sendable {
     let patience = Patience(stall: timeouts.connect, deadline: .now + timeouts.connect)
     try socket.secureAsServer(tls, token: token, hello: hello, patience)
     let receiver = try socket.authenticateAsServer(token: token, hello: hello, patience)
+    guard prove(number) else { return }
     guard case .open(let object, let bulk, let priority) = try socket.receiveMessage(patience) else { return }
     guard let source = source(object) else {
       return try socket.send(

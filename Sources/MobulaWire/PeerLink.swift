@@ -6,12 +6,52 @@ import Synchronization
 ///
 /// Calls wait for the connection within their deadline, and are repeated when it breaks under them:
 /// everything that hosts and pods tell the head, or processes their host, may be told twice.
+///
+/// Whatever is at the peer's address before it has proved that it has the token ends nothing: it is tried again
+/// for ever. Final is only what the peer says of the registration, on a connection over which both have proved it.
 public final class PeerLink: Sendable {
-  private enum State {
+  private enum Phase {
+    /// Can transition to: connected, refused, stopped.
     case disconnected
+    /// Can transition to: disconnected, stopped.
     case connected(RPCConnection)
+    /// The peer has refused this process for good. Can transition to: disconnected, when it is run again.
     case refused(MobulaError)
+    /// Nobody runs the link any more.
+    case stopped
   }
+
+  private struct State {
+    var phase = Phase.disconnected
+    /// Whether there ever was a connection.
+    var hadConnection = false
+    /// Why the last attempt to connect failed.
+    var trouble: ConnectFailure?
+    /// Since when it has been as `status` shows it.
+    var since = ContinuousClock.now
+    /// Counts changes of the phase.
+    var changes: UInt64 = 0
+    var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    var lastTicket: UInt64 = 0
+
+    var shown: LinkStatus.State {
+      switch (phase, trouble) {
+      case (.connected, _): .connected
+      case (.refused, _): .refused
+      case (.disconnected, .unproven): .unproven
+      case (.disconnected, _), (.stopped, _): .away
+      }
+    }
+  }
+
+  /// What a peer says of a registration that saying it again would not change.
+  private static let finalCodes: Set<MobulaError.Code> = [.mismatch, .unauthenticated, .denied]
+  /// Repeats of one call after the connection broke within a second of it, one time after the other: it may be what
+  /// ends the peer.
+  private static let maximumQuickRepeats = 3
+  /// Repeats of one call after the connection broke, however long it took.
+  private static let maximumRepeats = 1000
+  private static let quick = Duration.seconds(1)
 
   /// What it is a link to, for messages: `head` or `host`.
   private let role: String
@@ -22,7 +62,7 @@ public final class PeerLink: Sendable {
   private let router: RPCRouter
   private let register: @Sendable (RPCConnection) async throws -> Void
   private let log: Logger
-  private let state = Mutex(State.disconnected)
+  private let state = Mutex(State())
   /// A connection that was made before, for the first round.
   private let first: Mutex<RPCConnection?>
 
@@ -46,52 +86,169 @@ public final class PeerLink: Sendable {
     self.register = register
   }
 
-  /// Connects, and connects again, until cancelled.
+  // MARK: Connecting
+
+  /// Connects, and connects again, until cancelled. May be called again after it threw.
   ///
-  /// - Throws: `MobulaError` when the peer refuses this process for good: a wrong
-  ///   token, another version, an older incarnation.
-  public func run() async throws {
-    var pause = Duration.milliseconds(50)
-    var isFirst = true
+  /// - Parameter patience: for a first start alone: for how long something without a proof may answer before there
+  ///   was ever a connection; without, for ever.
+  /// - Throws: `MobulaError` when the peer refused this process for good, or patience was over.
+  public func run(patience: Duration? = nil) async throws {
+    var pause = RetryPause()
+    var throttle = MessageThrottle()
+    var firstAnswer: ContinuousClock.Instant?
+    var patience = patience
+    change { $0.phase = .disconnected }
     while !Task.isCancelled {
+      let wait: Duration
       do {
-        let given = first.withLock { $0.take() }
-        let connection =
-          if let given { given } else {
-            try await RPCConnection.connect(to: endpoint, token: token, hello: hello, router: router, tls: tls)
+        let connection = try await registered()
+        patience = nil
+        throttle.reset()
+        wait = pause.lost(after: await use(connection))
+      } catch let failure as ConnectFailure {
+        change { $0.trouble = failure }
+        switch failure {
+        case .unreachable(let error):
+          log.debug("the \(role) can't be reached", metadata: ["error": "\(error)"])
+          wait = pause.next(after: .nobody)
+        case .unproven(let error):
+          let start = firstAnswer ?? .now
+          firstAnswer = start
+          if let patience, .now - start >= patience { throw stop(refusing: impostor(error)) }
+          wait = pause.next(after: .refusal)
+          if throttle.admits(at: .now) {
+            log.warning(
+              "something answers in the \(role)'s place that can't prove that it has the cluster's token; trying again",
+              metadata: ["\(role)": "\(endpoint)", "error": "\(error)"])
           }
-        do {
-          try await register(connection)
-        } catch {
-          await connection.close()
-          throw error
         }
-        pause = .milliseconds(50)
-        if !isFirst { log.notice("connected to the \(role) again", metadata: ["\(role)": "\(endpoint)"]) }
-        isFirst = false
-        state.withLock { $0 = .connected(connection) }
-        await withTaskCancellationHandler {
-          await connection.waitUntilClosed()
-        } onCancel: {
-          Task { await connection.close() }
-        }
-        state.withLock { $0 = .disconnected }
-        if !Task.isCancelled { log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"]) }
-      } catch let error as MobulaError where [.unauthenticated, .mismatch].contains(error.code) {
-        refuse(error)
-        throw error
+      } catch let error as MobulaError where Self.finalCodes.contains(error.code) {
+        throw stop(refusing: error)
       } catch {
         if Task.isCancelled { break }
-        log.debug("the \(role) can't be reached", metadata: ["error": "\(error)"])
-        try? await Task.sleep(for: pause)
-        pause = min(pause * 2, .seconds(1))
+        let isLost = (error as? MobulaError)?.code == .connectionClosed
+        wait = pause.next(after: isLost ? .nobody : .refusal)
+        if !isLost, throttle.admits(at: .now) {
+          log.warning("the \(role) did not take the registration; trying again", metadata: ["error": "\(error)"])
+        }
       }
+      // Of many that lost the same peer not all come back at once.
+      try? await Task.sleep(for: wait * Double.random(in: 0.8...1))
     }
-    refuse(MobulaError(.unavailable, "This process is shutting down."))
+    change { $0.phase = .stopped }
   }
 
-  private func refuse(_ error: MobulaError) {
-    state.withLock { $0 = .refused(error) }
+  /// A connection over which both sides have proved themselves, and this one has said who it is.
+  private func registered() async throws -> RPCConnection {
+    let given = first.withLock { $0.take() }
+    let connection =
+      if let given { given } else {
+        try await RPCConnection.reach(endpoint, token: token, hello: hello, router: router, tls: tls)
+      }
+    do {
+      try await register(connection)
+      return connection
+    } catch {
+      await connection.close()
+      throw error
+    }
+  }
+
+  /// Lets others use a connection until it is lost.
+  ///
+  /// - Returns: how long it lived.
+  private func use(_ connection: RPCConnection) async -> Duration {
+    let start = ContinuousClock.now
+    let wasThere = change { state in
+      defer { state.hadConnection = true }
+      state.phase = .connected(connection)
+      return state.hadConnection
+    }
+    if wasThere { log.notice("connected to the \(role) again", metadata: ["\(role)": "\(endpoint)"]) }
+    await withTaskCancellationHandler {
+      await connection.waitUntilClosed()
+    } onCancel: {
+      Task { await connection.close() }
+    }
+    change { state in
+      state.phase = .disconnected
+      state.trouble = nil
+    }
+    if !Task.isCancelled { log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"]) }
+    return .now - start
+  }
+
+  private func impostor(_ error: MobulaError) -> MobulaError {
+    if Self.finalCodes.contains(error.code) { return error }
+    return MobulaError(
+      .unauthenticated,
+      "What answers in the \(role)'s place, at \(endpoint), can't prove that it has the cluster's token: \(error)")
+  }
+
+  private func stop(refusing error: MobulaError) -> MobulaError {
+    change { $0.phase = .refused(error) }
+    return error
+  }
+
+  // MARK: Waiting
+
+  /// Changes the state, and has everybody who waits look at it.
+  @discardableResult
+  private func change<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+    let (result, waiting) = state.withLock { state in
+      let before = state.shown
+      let result = body(&state)
+      if state.shown != before { state.since = .now }
+      state.changes += 1
+      defer { state.waiting = [:] }
+      return (result, Array(state.waiting.values))
+    }
+    for continuation in waiting { continuation.resume() }
+    return result
+  }
+
+  /// Waits until `look` finds something.
+  ///
+  /// - Returns: what it found; `nil` at the deadline.
+  /// - Throws: what `look` throws; `CancellationError`.
+  private func wait<Found: Sendable>(
+    until deadline: ContinuousClock.Instant?, _ look: (Phase) throws -> Found?
+  ) async throws -> Found? {
+    while true {
+      try Task.checkCancellation()
+      let (phase, changes) = state.withLock { ($0.phase, $0.changes) }
+      if let found = try look(phase) { return found }
+      if let deadline, .now >= deadline { return nil }
+      await waitForChange(after: changes, until: deadline)
+    }
+  }
+
+  /// Returns once there was a change, at the deadline, or when the task is cancelled.
+  private func waitForChange(after changes: UInt64, until deadline: ContinuousClock.Instant?) async {
+    let ticket = state.withLock { state in
+      state.lastTicket += 1
+      return state.lastTicket
+    }
+    let timer = deadline.map { deadline in
+      Task {
+        try? await Task.sleep(until: deadline, clock: .continuous)
+        state.withLock { $0.waiting.removeValue(forKey: ticket) }?.resume()
+      }
+    }
+    defer { timer?.cancel() }
+    await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        let isOver = state.withLock { state in
+          if state.changes != changes || Task.isCancelled || deadline.map({ .now >= $0 }) == true { return true }
+          state.waiting[ticket] = continuation
+          return false
+        }
+        if isOver { continuation.resume() }
+      }
+    } onCancel: {
+      state.withLock { $0.waiting.removeValue(forKey: ticket) }?.resume()
+    }
   }
 
   /// Waits until a new connection was registered: what is to be reported is in its registration.
@@ -101,67 +258,113 @@ public final class PeerLink: Sendable {
   public func waitForRegistration(
     within deadline: Duration = .seconds(60), _ isCurrent: () -> Bool
   ) async throws {
-    let end = ContinuousClock.now + deadline
-    while true {
-      switch state.withLock({ $0 }) {
-      case .refused(let error): throw error
-      case .connected where !isCurrent(): return
-      case .connected, .disconnected: break
-      }
-      guard ContinuousClock.now < end else {
-        throw MobulaError(
-          .unavailable, "The \(role) at \(endpoint) did not come back within \(deadline): check that it runs.")
-      }
-      try await Task.sleep(for: .milliseconds(5))
+    let found = try await wait(until: .now + deadline) { phase -> Bool? in
+      if case .connected = phase, !isCurrent() { return true }
+      try check(phase)
+      return nil
+    }
+    if found == nil { throw absent("did not come back within \(deadline)") }
+  }
+
+  /// The connection, once there is one.
+  ///
+  /// - Parameter deadline: until when to wait; without, for ever.
+  /// - Throws: what the peer refused this process with; `MobulaError` (`unavailable`) at the deadline.
+  public func connection(until deadline: ContinuousClock.Instant? = nil) async throws -> RPCConnection {
+    let found = try await wait(until: deadline) { phase -> RPCConnection? in
+      if case .connected(let connection) = phase { return connection }
+      try check(phase)
+      return nil
+    }
+    guard let found else { throw absent("did not come back in time") }
+    return found
+  }
+
+  private func check(_ phase: Phase) throws {
+    switch phase {
+    case .connected, .disconnected: break
+    case .refused(let error): throw error
+    case .stopped: throw MobulaError(.unavailable, "This process is shutting down.")
     }
   }
 
-  /// Whether the peer refused this process for good.
-  public var isRefused: Bool { state.withLock { if case .refused = $0 { true } else { false } } }
+  private func absent(_ what: String) -> MobulaError {
+    let why: String =
+      switch state.withLock({ $0.trouble }) {
+      case .unproven(let error): "something answers there that can't prove that it has the cluster's token (\(error))"
+      case .unreachable, nil: "check that it runs (`mobula status`)."
+      }
+    return MobulaError(.unavailable, "The \(role) at \(endpoint) \(what): \(why)")
+  }
 
-  /// The connection, once there is one. Being without is rare and lasts long, so it looks again now and then.
-  public func connection() async throws -> RPCConnection {
-    while true {
-      switch state.withLock({ $0 }) {
-      case .connected(let connection): return connection
-      case .refused(let error): throw error
-      case .disconnected: try await Task.sleep(for: .milliseconds(10))
+  /// Whether there will be no connection any more: the peer has refused this process, or nobody runs the link.
+  public var isOver: Bool {
+    state.withLock { state in
+      switch state.phase {
+      case .refused, .stopped: true
+      case .connected, .disconnected: false
       }
     }
   }
+
+  /// Whether this process was ever registered.
+  public var hadConnection: Bool { state.withLock(\.hadConnection) }
+
+  /// How the connection is now.
+  public var status: LinkStatus {
+    state.withLock { state in
+      let problem: String? =
+        switch (state.phase, state.trouble) {
+        case (.refused(let error), _): error.message
+        case (.disconnected, let trouble): trouble?.error.message
+        case (.connected, _), (.stopped, _): nil
+        }
+      return LinkStatus(
+        endpoint: endpoint, state: state.shown, problem: problem,
+        seconds: max(.zero, .now - state.since) / .seconds(1))
+    }
+  }
+
+  // MARK: Calling
 
   /// Calls the peer, waiting for it to come back if it has to.
   ///
-  /// - Throws: the peer's error, or `MobulaError` (`unavailable`) at the deadline.
+  /// A call under which the connection breaks is repeated. One under which it breaks at once, several times, is not:
+  /// it may be what ends the peer.
+  ///
+  /// - Throws: the peer's error, or `MobulaError`: `unavailable`, `deadlineExceeded` at the deadline,
+  ///   `connectionClosed` when the connection broke too often.
   public func call<Request, Response>(
     _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30)
   ) async throws -> Response {
     let end = ContinuousClock.now + deadline
-    return try await withThrowingTaskGroup(of: Response?.self) { group in
-      group.addTask {
-        while true {
-          try Task.checkCancellation()
-          let connection = try await self.connection()
-          do {
-            return try await connection.call(method, request, deadline: max(end - .now, .milliseconds(1)))
-          } catch let error as MobulaError where error.code == .connectionClosed {
-            // run() notices too, and makes a new one; give it the time to.
-            try await Task.sleep(for: .milliseconds(20))
-          }
+    var (repeats, quickRepeats) = (0, 0)
+    while true {
+      let connection: RPCConnection
+      do {
+        connection = try await self.connection(until: end)
+      } catch let error as MobulaError where error.code == .unavailable && ContinuousClock.now >= end {
+        throw absent("did not answer within \(deadline)")
+      }
+      let start = ContinuousClock.now
+      do {
+        return try await connection.call(method, request, deadline: max(end - .now, .milliseconds(1)))
+      } catch let error as MobulaError where error.code == .connectionClosed && !connection.isOpen {
+        repeats += 1
+        quickRepeats = .now - start < Self.quick ? quickRepeats + 1 : 0
+        guard repeats <= Self.maximumRepeats, quickRepeats <= Self.maximumQuickRepeats else {
+          throw MobulaError(
+            .connectionClosed,
+            "The connection to the \(role) at \(endpoint) broke \(repeats) times during the call \"\(method.name)\", which may be what ends it: look at its log."
+          )
+        }
+        // `run` notices too, and makes a new one.
+        await connection.waitUntilClosed()
+        _ = try await wait(until: end) { phase -> Bool? in
+          if case .connected(let current) = phase, current === connection { return nil }
+          return true
         }
       }
-      group.addTask {
-        try await Task.sleep(until: end + .milliseconds(100), clock: .continuous)
-        return nil
-      }
-      defer { group.cancelAll() }
-      guard let first = try await group.next(), let response = first else {
-        throw MobulaError(
-          .unavailable,
-          "The \(self.role) at \(self.endpoint) did not answer within \(deadline): check that it runs (`mobula status`)."
-        )
-      }
-      return response
     }
   }
 }

@@ -126,6 +126,11 @@ extension RPCConnection {
 }
 
 extension RPCConnection {
+  /// Whether calls can be made on it.
+  public var isOpen: Bool {
+    shared.withLock { if case .open = $0.machine.state { true } else { false } }
+  }
+
   /// Closes the connection and waits until it is gone. Calls that run fail on both sides.
   public func close() async {
     let reason = MobulaError(.connectionClosed, "It was closed by this side.")

@@ -18,9 +18,29 @@ extension RPCConnection {
     to endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter = RPCRouter(),
     tls: ClusterTLS? = nil, deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
   ) async throws -> RPCConnection {
+    do {
+      return try await reach(
+        endpoint, token: token, hello: hello, router: router, tls: tls, deadline: deadline, options: options)
+    } catch let failure as ConnectFailure {
+      throw failure.error
+    }
+  }
+
+  /// As `connect`, and says whether anybody was there.
+  ///
+  /// - Throws: `ConnectFailure`, `CancellationError`; `MobulaError` (`invalidArgument`) for a path that is too long.
+  static func reach(
+    _ endpoint: Endpoint, token: ClusterToken, hello: Hello, router: RPCRouter, tls: ClusterTLS?,
+    deadline: Duration = .seconds(10), options: RPCOptions = RPCOptions()
+  ) async throws -> RPCConnection {
     if case .unix(let path) = endpoint { try UnixSocketFile.check(path) }
     let start = ContinuousClock.now
-    let channel = try await open(endpoint, deadline: deadline)
+    let channel: any Channel
+    do {
+      channel = try await open(endpoint, deadline: deadline)
+    } catch {
+      throw ConnectFailure.unreachable(error)
+    }
     var options = options
     options.handshakeTimeout = min(options.handshakeTimeout, deadline - start.duration(to: .now))
     let ready = channel.eventLoop.makePromise(of: RPCConnection.self)
@@ -47,7 +67,7 @@ extension RPCConnection {
         return try await ready.futureResult.get()
       } catch {
         try Task.checkCancellation()
-        throw error
+        throw (error as? MobulaError).map { ConnectFailure(handshake: $0) } ?? error
       }
     } onCancel: {
       channel.close(promise: nil)

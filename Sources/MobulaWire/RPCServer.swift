@@ -11,6 +11,8 @@ public final class RPCServer: Sendable {
     /// Of all accepted connections that are not closed.
     var channels: [ObjectIdentifier: any Channel] = [:]
     var connections: [UInt64: RPCConnection] = [:]
+    /// Of those whose peers have not proved themselves. A head that is started again hears from all hosts at once.
+    var quota = HandshakeQuota<ObjectIdentifier>(total: 1024, perAddress: 256)
     var isClosing = false
   }
 
@@ -35,21 +37,36 @@ public final class RPCServer: Sendable {
   private final class Registry: Sendable {
     let state = Mutex(State())
 
-    /// False when the server is closing.
+    /// Takes a connection whose peer has still to prove itself; another may have to go for it.
+    ///
+    /// - Returns: false when the server is closing.
     func insert(_ channel: any Channel) -> Bool {
       let key = ObjectIdentifier(channel)
-      let isOpen = state.withLock { state in
-        if !state.isClosing { state.channels[key] = channel }
-        return !state.isClosing
+      // A Unix socket's peers have no addresses.
+      let address = channel.remoteAddress?.ipAddress ?? ""
+      let (isOpen, surplus) = state.withLock { state -> (Bool, (any Channel)?) in
+        if state.isClosing { return (false, nil) }
+        state.channels[key] = channel
+        return (true, state.quota.accepted(key, from: address).flatMap { state.channels[$0] })
       }
+      surplus?.close(promise: nil)
       if isOpen {
-        channel.closeFuture.whenComplete { _ in _ = self.state.withLock { $0.channels.removeValue(forKey: key) } }
+        channel.closeFuture.whenComplete { _ in
+          self.state.withLock { state in
+            state.channels[key] = nil
+            state.quota.left(key)
+          }
+        }
       }
       return isOpen
     }
 
+    /// The peer has proved itself.
     func insert(_ connection: RPCConnection) {
-      state.withLock { $0.connections[connection.id] = connection }
+      state.withLock { state in
+        state.quota.left(ObjectIdentifier(connection.channel))
+        state.connections[connection.id] = connection
+      }
       connection.channel.closeFuture.whenComplete { _ in
         _ = self.state.withLock { $0.connections.removeValue(forKey: connection.id) }
       }

@@ -218,6 +218,48 @@ private struct Books {
     #expect(books.machine.makeRoom(4 * megabyte, spills: true, isPinned: { $0 == 0 }, retire: books.retire) == .wait)
   }
 
+  /// What nobody can ask for any more makes room without a disk, unless somebody holds or pins it after all.
+  @Test func whatNobodyWantsGoesFirst() throws {
+    var books = try Books(capacity: 4 * megabyte)
+    let geometry = try ChunkGeometry(objectSize: megabyte)
+    for number in 1...3 {
+      guard
+        case .filling(let filling) = try books.machine.receive(.number(number), geometry: geometry, isCache: false)
+      else {
+        Issue.record("no room for \(number)")
+        return
+      }
+      let isComplete = books.machine.completeReceive(filling.entry)
+      #expect(isComplete)
+      _ = books.machine.unpin(filling.entry, retire: books.retire)
+      books.machine.setHeld(.number(number), true)
+    }
+    let wanted = 2 * megabyte
+    #expect(books.machine.makeRoom(wanted, spills: false, isPinned: { _ in false }, retire: books.retire) == .wait)
+    for number in 1...3 { books.machine.setUnwanted(.number(number)) }
+    books.machine.setHeld(.number(2), true)
+    books.pinned = [0]
+    guard
+      case .freed(let freed, let evicted) = books.machine.makeRoom(
+        wanted, spills: true, isPinned: { $0 == 0 }, retire: books.retire)
+    else {
+      Issue.record("nothing was freed")
+      return
+    }
+    #expect(evicted == [.number(3)])
+    books.settle(freed)
+    // The first was only pinned.
+    books.pinned = []
+    guard
+      case .freed(_, let next) = books.machine.makeRoom(
+        3 * megabyte, spills: true, isPinned: { _ in false }, retire: books.retire)
+    else {
+      Issue.record("nothing was freed")
+      return
+    }
+    #expect(next == [.number(1)])
+  }
+
   @Test func theOwnSegmentTellsOldPagesFromItsExtents() throws {
     var books = try Books()
     let own = SegmentID(1)

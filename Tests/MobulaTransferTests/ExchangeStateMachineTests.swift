@@ -42,7 +42,7 @@ import Testing
     #expect(machine.found([a, b], now: .zero) == [.open(2, b), .findSources])
     // A host that asks for the object is a source as well; more than enough are kept for later.
     #expect(machine.offered([c, HostID(high: 0, low: 4)], now: .zero) == [.open(3, c)])
-    #expect(machine.ended(2, MobulaError(.connectionClosed, ""), now: .zero) == [.open(4, HostID(high: 0, low: 4))])
+    #expect(machine.ended(2, MobulaError(.unavailable, ""), now: .zero) == [.open(4, HostID(high: 0, low: 4))])
     #expect(machine.failedHosts == [b])
     #expect(machine.offered([b], now: .zero) == [])
   }
@@ -150,7 +150,7 @@ import Testing
     var machine = try machine()
     _ = machine.started([a], now: .zero)
     // The search that knows of it waits for others; the head is asked whether there are any.
-    #expect(machine.ended(1, MobulaError(.connectionClosed, "It went away."), now: .zero) == [.findSources])
+    #expect(machine.ended(1, MobulaError(.unavailable, "It went away."), now: .zero) == [.findSources])
     let actions = machine.refused(MobulaError(.unavailable, "No host could send it."), now: .zero)
     guard case .fail(let error) = actions.last else {
       Issue.record("\(actions)")
@@ -184,6 +184,37 @@ import Testing
     #expect(machine.refused(MobulaError(.unavailable, "There is no other."), now: .zero) == [])
     #expect(machine.tick(now: .milliseconds(950)) == [])
     #expect(machine.tick(now: .milliseconds(1000)).contains(.open(2, a)))
+  }
+
+  /// As it does with the oldest of too many connections that have not proved who they are.
+  @Test func aHostThatEndsConnectionsDuringTheHandshakeIsBusy() throws {
+    var machine = try machine { $0.resets = 2 }
+    let reset = MobulaError(.connectionClosed, "It went away.")
+    _ = machine.started([a], now: .zero)
+    #expect(machine.ended(1, reset, now: .zero) == [.findSources])
+    #expect(machine.tick(now: .seconds(1)).contains(.open(2, a)))
+    _ = machine.ended(2, reset, now: .seconds(1))
+    #expect(machine.failedHosts.isEmpty)
+    // Once it has answered, the count begins anew.
+    #expect(machine.tick(now: .seconds(2)).contains(.open(3, a)))
+    try open(&machine, 3)
+    _ = machine.ended(3, MobulaError(.full, "It serves enough."), now: .seconds(2))
+    for (lane, second) in [(4, 3), (5, 4)] {
+      #expect(machine.tick(now: .seconds(second)).contains(.open(lane, a)))
+      _ = machine.ended(lane, reset, now: .seconds(second))
+      #expect(machine.failedHosts.isEmpty)
+    }
+    #expect(machine.tick(now: .seconds(5)).contains(.open(6, a)))
+    _ = machine.ended(6, reset, now: .seconds(5))
+    #expect(machine.failedHosts == [a], "it never answers")
+  }
+
+  @Test func aHostThatGoesWhileItSendsHasFailed() throws {
+    var machine = try machine()
+    _ = machine.started([a], now: .zero)
+    try open(&machine, 1)
+    _ = machine.ended(1, MobulaError(.connectionClosed, "It went away."), now: .zero)
+    #expect(machine.failedHosts == [a])
   }
 
   @Test func whatIsFilledIsAskedOfNobody() throws {

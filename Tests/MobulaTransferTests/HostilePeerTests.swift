@@ -51,6 +51,29 @@ import Testing
     await host.close()
   }
 
+  @Test func silentConnectionsKeepNoReceiverOut() async throws {
+    let original = try makeReplica(chunks: 3)
+    let host = try TestHost(serving: [original])
+    let receiver = try host.connect()
+    var silent: [TransferSocket] = []
+    for _ in 0..<400 {
+      silent.append(
+        try TransferSocket.connect(to: host.server.endpoint, peer: "the server", by: .now + .seconds(10)) { _ in })
+    }
+    let copy = try original.empty()
+    _ = try await host.fetch(into: copy)
+    #expect(copy.digest == original.digest)
+    // Whoever has proved itself is not concerned.
+    try receiver.send(.open(original.object, bulk: ""))
+    guard case .opened = try receiver.receiveMessage(patience) else {
+      Issue.record("it was not served")
+      return
+    }
+    receiver.close()
+    for socket in silent { socket.close() }
+    await host.close()
+  }
+
   @Test func aFrameThatEndsTooEarlyIsDropped() async throws {
     let original = try makeReplica(chunks: 1)
     let host = try TestHost(serving: [original])

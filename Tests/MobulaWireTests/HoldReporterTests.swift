@@ -7,7 +7,10 @@ import Testing
 @Suite struct HoldReporterTests {
   private final class Sink: Sendable {
     private let batches = Mutex<[HoldReporter.Batch]>([])
-    func add(_ batch: HoldReporter.Batch) { batches.withLock { $0.append(batch) } }
+    func add(_ batch: HoldReporter.Batch) -> HoldReporter.Confirmation? {
+      batches.withLock { $0.append(batch) }
+      return nil
+    }
     var all: [HoldReporter.Batch] { batches.withLock { $0 } }
     var made: [(ObjectID, Bool)] {
       all.flatMap(\.changes).compactMap { if case .made(let object, _, let held) = $0 { (object, held) } else { nil } }
@@ -95,5 +98,137 @@ import Testing
     try await reporter.flush()
     #expect(sink.made.map(\.0) == (0..<20_000).map { object($0) })
     #expect(sink.all.allSatisfy { $0.changes.count <= 8192 } && sink.all.count >= 3)
+  }
+
+  /// Lets reports through once it is opened.
+  private final class Door: Sendable {
+    private let isOpen = Mutex(false)
+    func open() { isOpen.withLock { $0 = true } }
+    func wait(_ limit: Duration) async throws -> Bool {
+      try await Task.sleep(for: .milliseconds(1))
+      return isOpen.withLock { $0 }
+    }
+  }
+
+  @Test func whatWasNotSentYetIsWithdrawn() async throws {
+    let (sink, door) = (Sink(), Door())
+    let reporter = HoldReporter(linger: .milliseconds(1), ready: door.wait) { batch, _ in sink.add(batch) }
+    for number in 0..<100 as Range<UInt64> { reporter.made(object(number), contains: [], holder: 1) }
+    reporter.hurry()
+    #expect(reporter.queuedChanges == 100)
+    let released = (0..<90).map { object($0) }
+    #expect(reporter.release(released, unshared: released, by: 1) == released)
+    // Made, held and evicted before anybody heard of it.
+    reporter.made(object(200), contains: [], holder: 1)
+    _ = reporter.release([object(200)], unshared: [], by: 1)
+    reporter.gone(object(200))
+    door.open()
+    try await reporter.flush()
+    #expect(sink.made.map(\.0) == (90..<100).map { object($0) })
+    #expect(sink.added.isEmpty && sink.removed.isEmpty)
+  }
+
+  /// However long nobody takes from it, the queue has what there is to say, and no more.
+  @Test func aQueueThatNobodyTakesFromHasOnlyWhatIsThere() async throws {
+    let (sink, door) = (Sink(), Door())
+    let reporter = HoldReporter(linger: .seconds(3600), ready: door.wait) { batch, _ in sink.add(batch) }
+    var kept: [ObjectID] = []
+    for number in 0..<20_000 as Range<UInt64> {
+      reporter.made(object(number), contains: [], holder: 1)
+      reporter.hurry()
+      if number % 100 == 0 {
+        kept.append(object(number))
+      } else {
+        #expect(reporter.release([object(number)], unshared: [object(number)], by: 1) == [object(number)])
+      }
+      if number % 1000 == 0 { #expect(reporter.queuedChanges == kept.count) }
+    }
+    door.open()
+    try await reporter.flush()
+    #expect(sink.made.map(\.0) == kept && sink.removed.isEmpty)
+  }
+
+  @Test func whoHasNothingToSayWaitsForNobody() async throws {
+    let door = Door()
+    let reporter = HoldReporter(ready: door.wait) { _, _ in nil }
+    try await reporter.flush()
+    reporter.hold([object(1)], by: 1)
+    reporter.release([object(1)], by: 1)
+    door.open()
+    try await reporter.flush()
+  }
+
+  @Test func whatARegistrationToldIsNotWithdrawn() async throws {
+    let (sink, door) = (Sink(), Door())
+    let reporter = HoldReporter(linger: .seconds(3600), ready: door.wait) { batch, _ in sink.add(batch) }
+    reporter.made(object(1), contains: [], holder: 1)
+    #expect(reporter.takeRegistration() == [object(1)])
+    #expect(reporter.release([object(1)], unshared: [object(1)], by: 1).isEmpty)
+    #expect(reporter.unwanted(among: [object(1)]) == [object(1)], "its room is not to wait for the head")
+    door.open()
+    try await reporter.flush()
+    #expect(sink.removed == [object(1)], "the head hears that it is held no more")
+  }
+
+  @Test func whatOthersMayKnowIsWanted() {
+    let reporter = HoldReporter(linger: .seconds(3600)) { _, _ in nil }
+    for number in 1...4 as ClosedRange<UInt64> { reporter.made(object(number), contains: [], holder: 1) }
+    reporter.made(object(5), contains: [], holder: nil)
+    reporter.wasShared([object(1)])
+    reporter.hold([object(2)], by: 2)
+    reporter.holderGone(1)
+    #expect(reporter.unwanted(among: (1...5).map { object($0) }) == [object(3), object(4)])
+    reporter.holderGone(2)
+    #expect(reporter.unwanted(among: [object(2)]) == [object(2)])
+  }
+
+  /// Who waits for a confirmation keeps no later report waiting.
+  @Test func confirmationsAreWaitedForBesideReports() async throws {
+    let sink = Sink()
+    let door = Door()
+    let confirm: HoldReporter.Confirmation = { while try await !door.wait(.zero) {} }
+    let reporter = HoldReporter { batch, _ -> HoldReporter.Confirmation? in
+      _ = sink.add(batch)
+      return batch.holds.added.isEmpty ? nil : confirm
+    }
+    reporter.hold([object(1)], by: 1)
+    let waiting = Task { try await reporter.flush() }
+    while sink.added.isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+    reporter.release([object(1)], by: 1)
+    while sink.removed.isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+    door.open()
+    try await waiting.value
+  }
+
+  /// What left without anybody waiting for it is confirmed for who waits later, and once.
+  @Test func whatWasNotConfirmedIsWhenSomebodyWaits() async throws {
+    let sink = Sink()
+    let confirmations = Journal()
+    let confirm: HoldReporter.Confirmation = { confirmations.raise(to: confirmations.number + 1) }
+    let reporter = HoldReporter { batch, _ -> HoldReporter.Confirmation? in
+      _ = sink.add(batch)
+      return batch.holds.added.isEmpty && !batch.needsConfirmation ? nil : confirm
+    }
+    reporter.hold([object(1), object(2)], by: 1)
+    reporter.release([object(2)], by: 1)
+    while sink.added.isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+    try await reporter.deliver()
+    #expect(confirmations.number == 0)
+    try await reporter.flush()
+    #expect(confirmations.number == 1)
+    try await reporter.flush()
+    #expect(confirmations.number == 1)
+    // What a registration carried is told, and not confirmed.
+    #expect(reporter.takeRegistration() == [object(1)])
+    try await reporter.flush()
+    #expect(confirmations.number == 2)
+  }
+
+  @Test func anAnnouncementWaitsForNobodyForLong() async {
+    let door = Door()
+    let reporter = HoldReporter(ready: door.wait) { _, _ in nil }
+    await reporter.announce(.gone(object: object(1)), within: .milliseconds(10))
+    #expect(reporter.queuedChanges == 1, "it is said later")
+    door.open()
   }
 }

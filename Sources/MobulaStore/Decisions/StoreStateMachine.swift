@@ -55,8 +55,10 @@ struct StoreStateMachine: Sendable {
     var isListed = false
     /// Its maker broke its trailer, so that it can't be written to disk.
     var isDamaged = false
+    /// Nobody can ask for it any more, though nobody has said yet that it may go: it is evicted as if there were another.
+    var isUnwanted = false
 
-    var tier: Tier { isCache ? isHeld ? .heldCache : .cache : .primary }
+    var tier: Tier { isUnwanted ? .cache : isCache ? isHeld ? .heldCache : .cache : .primary }
     /// The bytes from `offset` that belong to it.
     var footprint: Int { ObjectTrailer.offset(objectSize: size) + trailerSize }
   }
@@ -279,7 +281,20 @@ struct StoreStateMachine: Sendable {
   func leastRecentlyUsed(_ tier: Tier) -> EntryNumber? { heads[tier.rawValue] >= 0 ? heads[tier.rawValue] : nil }
 
   /// Whether something holds the object; held objects are evicted after all others.
-  mutating func setHeld(_ object: ObjectID, _ isHeld: Bool) { change(object) { $0.isHeld = isHeld } }
+  mutating func setHeld(_ object: ObjectID, _ isHeld: Bool) {
+    change(object) { entry in
+      entry.isHeld = isHeld
+      if isHeld { entry.isUnwanted = false }
+    }
+  }
+
+  /// Nobody can ask for the object any more: when there is no room otherwise, it goes first.
+  mutating func setUnwanted(_ object: ObjectID) {
+    change(object) { entry in
+      entry.isHeld = false
+      entry.isUnwanted = true
+    }
+  }
 
   /// Whether there is another replica, so that this one may be evicted.
   mutating func setCache(_ object: ObjectID, _ isCache: Bool) { change(object) { $0.isCache = isCache } }

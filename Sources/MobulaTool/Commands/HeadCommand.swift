@@ -30,7 +30,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
     let state = StateDirectory(path: started.state ?? absolute(directory.runDirectory.path) + "/state")
     let token = try directory.runDirectory.token()
     let tls = try directory.runDirectory.tls()
-    try await ServiceProcess.run {
+    try await ServiceProcess.run { process in
       try state.create()
       let journal = try SQLiteJournal(path: state.journalFile)
       let before = try await journal.load()
@@ -41,6 +41,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
       var configuration = HeadConfiguration(cluster: cluster, endpoint: started.head, epoch: epoch)
       configuration.name = started.name
       let head = try await Head.bind(configuration, token: token, tls: tls)
+      process.isReady()
       await head.run()
       await journal.close()
     }

@@ -52,7 +52,7 @@ struct HostCommand: AsyncParsableCommand {
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
     let directory = directory.runDirectory
-    try await ServiceProcess.run {
+    try await ServiceProcess.run { process in
       var configuration = HostConfiguration(
         host: started.host, name: started.name, head: started.head,
         token: try directory.token(), directory: directory.path, address: started.address,
@@ -63,6 +63,7 @@ struct HostCommand: AsyncParsableCommand {
       configuration.warmShare = started.warm
       configuration.spareShare = started.spare
       configuration.keeper = keeper
+      configuration.isFirstStart = ServiceProcess.isFirstStart
       configuration.tls = try directory.tls()
       configuration.labels = started.labels ?? [:]
       configuration.sendLimit = started.sendLimit
@@ -71,7 +72,7 @@ struct HostCommand: AsyncParsableCommand {
       let host = try await onThread(named: "start") { [configuration] in
         try Host(configuration, log: Logger(label: "host"))
       }
-      try await host.run()
+      try await host.run(isReady: { process.isReady() }, isFinal: { process.isStopping })
     }
   }
 }
@@ -92,7 +93,8 @@ struct PodCommand: AsyncParsableCommand {
       token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
       resources: entry.resources)
     configuration.tls = try directory.runDirectory.tls()
+    configuration.isFirstStart = ServiceProcess.isFirstStart
     let pod = try Pod(configuration, log: Logger(label: "pod"))
-    try await ServiceProcess.run { try await pod.run() }
+    try await ServiceProcess.run { _ in try await pod.run() }
   }
 }

@@ -144,6 +144,8 @@ struct StartCommand: AsyncParsableCommand {
     // In the foreground a host waits for its head, as hosts that are started together must.
     if !head, !foreground { try await checkHead(configuration, directory) }
     try directory.write(configuration)
+    // Of the cluster that was joined before, perhaps another.
+    unlink(HostSockets.cluster(in: directory.path))
     if foreground {
       Log.bootstrap()
       if lifeline {

@@ -2,6 +2,7 @@ import ArgumentParser
 import Mobula
 import MobulaCore
 import MobulaTerminal
+import MobulaWire
 
 struct JSONFlag: ParsableArguments {
   @Flag(help: "Print JSON instead of text.")
@@ -11,21 +12,120 @@ struct JSONFlag: ParsableArguments {
 struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "status", abstract: "Show the cluster's hosts, pods and jobs.",
-    discussion: "Examples:\n  mobula status\n  mobula status --json")
+    discussion: """
+      While the head is away, what this machine's host knows is shown, and why it is without.
+
+      Examples:
+        mobula status
+        mobula status --json
+      """)
 
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
+    let processes = directory.runDirectory.processes()
+    let host: HostState?
+    do {
+      host = try await Cluster.hostState(directory.options)
+    } catch {
+      // Its supervisor may say why.
+      for trouble in processes.compactMap(\.trouble) { Log.write(2, "\(trouble)\n") }
+      throw error
+    }
+    var report = StatusReport(host: host, processes: processes)
+    do {
+      // It waits for an answer as long as any tool does: not where the host has none to wait for.
+      if host.map({ $0.head.state == .connected }) ?? true { report.cluster = try await clusterStatus() }
+    } catch let error as MobulaError {
+      guard host != nil, [.unavailable, .deadlineExceeded, .connectionClosed].contains(error.code) else { throw error }
+      report.problem = error.message
+    }
+    if json.json { return try printJSON(report) }
+    print(report.lines().joined(separator: "\n"))
+  }
+
+  private func clusterStatus() async throws -> ClusterStatus {
     let cluster = try await Cluster.connectTool(directory.options)
-    let status: ClusterStatus
-    do { status = try await cluster.status() } catch {
+    do {
+      let status = try await cluster.status()
+      await cluster.close()
+      return status
+    } catch {
       await cluster.close()
       throw error
     }
-    await cluster.close()
-    if json.json { return try printJSON(status) }
-    print("cluster \(status.cluster.short), head at \(status.head)")
+  }
+}
+
+/// The cluster as the head knows it, if it is there, and this machine's host as it knows itself.
+struct StatusReport: Encodable {
+  var cluster: ClusterStatus?
+  /// `nil` for a host of a version that doesn't say.
+  var host: HostState?
+  var processes: [ProcessReport]
+  /// Why the head said nothing although the host is connected to it.
+  var problem: String?
+
+  init(cluster: ClusterStatus? = nil, host: HostState?, processes: [ProcessReport] = [], problem: String? = nil) {
+    self.cluster = cluster
+    self.host = host
+    self.processes = processes
+    self.problem = problem
+  }
+
+  private enum CodingKeys: String, CodingKey { case here }
+
+  private struct Here: Encodable {
+    var host: HostState?
+    var problem: String?
+    var processes: [ProcessReport]
+  }
+
+  /// The cluster's fields, empty while the head is away, and beside them `here`.
+  func encode(to encoder: any Encoder) throws {
+    if let cluster = cluster ?? absent { try cluster.encode(to: encoder) }
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(
+      Here(host: host, problem: problem ?? host?.head.problem, processes: processes), forKey: .here)
+  }
+
+  private var absent: ClusterStatus? {
+    host.map { host in
+      ClusterStatus(
+        cluster: host.cluster ?? ClusterID(high: 0, low: 0), head: host.head.endpoint, hosts: [], pods: [], jobs: [],
+        objects: 0, waiting: 0)
+    }
+  }
+
+  func lines() -> [String] {
+    (cluster.map(Self.lines) ?? host.map(hostLines) ?? []) + processes.compactMap(\.trouble)
+  }
+
+  /// What the host says while the head doesn't.
+  private func hostLines(_ host: HostState) -> [String] {
+    let why =
+      switch host.head.state {
+      case .connected: problem ?? "it does not answer"
+      case .unproven:
+        "something answers there that can't prove that it has the cluster's token (\(host.head.problem ?? ""))"
+      case .refused: "it refuses this host: \(host.head.problem ?? "")"
+      default: host.head.problem ?? "nobody was reached yet"
+      }
+    let duration = host.head.state == .connected ? "" : ", for \(Self.duration(host.head.seconds))"
+    var lines = ["head at \(host.head.endpoint): away\(duration)", "  \(why)"]
+    lines.append("host \(host.name) (\(host.host.short)) runs here, with \(host.objects) objects")
+    if host.queued > 0 { lines.append("  \(host.queued) changes wait to be told to the head") }
+    return lines
+  }
+
+  private static func duration(_ seconds: Double) -> String {
+    let whole = Int(min(max(seconds, 0), 1e9))
+    return whole < 120 ? "\(whole) s" : whole < 7200 ? "\(whole / 60) min" : "\(whole / 3600) h"
+  }
+
+  private static func lines(_ status: ClusterStatus) -> [String] {
+    var lines = ["cluster \(status.cluster.short), head at \(status.head)"]
     var hosts = TextTable([
       ("host", .left), ("id", .left), ("objects", .right), ("stored", .right), ("capacity", .right), ("state", .left),
       ("labels", .left),
@@ -37,7 +137,7 @@ struct StatusCommand: AsyncParsableCommand {
         host.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
       ])
     }
-    print(hosts.lines().joined(separator: "\n"))
+    lines += hosts.lines()
     let names = Dictionary(status.hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
     var pods = TextTable([("pod", .left), ("host", .left), ("leases", .right), ("leased", .left), ("has", .left)])
     for pod in status.pods.sorted(by: { $0.name < $1.name }) {
@@ -46,7 +146,8 @@ struct StatusCommand: AsyncParsableCommand {
         "\(pod.resources)",
       ])
     }
-    print(pods.lines().joined(separator: "\n"))
-    print("\(status.objects) objects, \(status.jobs.count) jobs, \(status.waiting) lease requests waiting")
+    lines += pods.lines()
+    lines.append("\(status.objects) objects, \(status.jobs.count) jobs, \(status.waiting) lease requests waiting")
+    return lines
   }
 }

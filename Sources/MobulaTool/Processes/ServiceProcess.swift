@@ -2,29 +2,59 @@ import Glibc
 import Logging
 import Mobula
 import MobulaCore
+import Synchronization
 import UnixSignals
 
-/// Runs one of the services until a signal, or until the supervisor is gone.
-enum ServiceProcess {
-  /// - Parameter isSupervised: whether standard input ends with the supervisor.
-  /// - Throws: what `body` throws; ends the process with `SupervisorStateMachine.refusedStatus` when another start would not help.
-  static func run(isSupervised: Bool = true, _ body: @escaping @Sendable () async throws -> Void) async throws {
-    if isSupervised {
-      detachThread(named: "supervisor") {
-        var byte: UInt8 = 0
-        while true {
-          let count = read(0, &byte, 1)
-          // End of input, or an error that is not an interruption: nobody is there any more.
-          if count == 0 || count < 0 && currentErrno() != EINTR { exit(0) }
+/// One of the processes that the supervisor starts: runs until it is told to end, or until the supervisor is gone.
+final class ServiceProcess: Sendable {
+  /// Set by the supervisor until everything has worked once: only then is a refusal final.
+  static let firstStartVariable = "MOBULA_FIRST_START"
+  /// For how long a process that a signal ends waits to hear from the supervisor that all do.
+  private static let attention = Duration.milliseconds(300)
+
+  private let stopping = Atomic(false)
+
+  /// Whether the supervisor ends everything. Without its word a process that ends is started again, and must leave
+  /// for that one what it can't make anew.
+  var isStopping: Bool { stopping.load(ordering: .acquiring) }
+
+  /// Whether nothing has worked yet since `mobula start`, which waits to say why.
+  static let isFirstStart: Bool = {
+    // What this process starts is not concerned.
+    defer { unsetenv(firstStartVariable) }
+    return currentEnvironment()[firstStartVariable] != nil
+  }()
+
+  /// Tells the supervisor that the process does its work.
+  func isReady() { ServiceLine.say(.ready, to: 0) }
+
+  /// - Throws: what `body` throws; ends the process with `SupervisorStateMachine.refusedStatus` when another start
+  ///   would not help.
+  static func run(_ body: @escaping @Sendable (ServiceProcess) async throws -> Void) async throws {
+    let process = ServiceProcess()
+    let (orders, continuation) = AsyncStream<Void>.makeStream()
+    detachThread(named: "supervisor") {
+      while let word = ServiceLine.next(0) {
+        if word == ServiceLine.Word.stop.rawValue {
+          process.stopping.store(true, ordering: .releasing)
+          continuation.yield()
         }
       }
+      // Nobody is there any more.
+      exit(0)
     }
-    let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+    // Ctrl-C reaches all processes of a terminal: which end, and how, is for the supervisor to say.
+    signal(SIGINT, SIG_IGN)
+    let signals = await UnixSignalsSequence(trapping: .sigterm)
     do {
       try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await body() }
+        group.addTask { try await body(process) }
+        group.addTask { for await _ in orders { break } }
         group.addTask {
           for await _ in signals { break }
+          // The signal may have been sent to all processes, the supervisor among them.
+          let end = ContinuousClock.now + attention
+          while !process.isStopping, ContinuousClock.now < end { try await Task.sleep(for: .milliseconds(5)) }
         }
         defer { group.cancelAll() }
         try await group.next()

@@ -8,13 +8,19 @@ import UnixSignals
 
 /// Starts a host's processes (head, host, pods), each of its own, and starts again what dies.
 ///
-/// The children read from a socket whose other end only the supervisor has: when
+/// Each child reads from a socket whose other end only the supervisor has: when
 /// the supervisor is gone, however it went, they end.
 final class Supervisor: Sendable {
+  private struct State {
+    var machine = SupervisorStateMachine()
+    var children: [String: (process: ChildProcess, line: ServiceLine)] = [:]
+    var reports: [String: ProcessReport] = [:]
+  }
+
   private let directory: RunDirectory
   private let configuration: StartConfiguration
   private let log: Logger
-  private let state = Mutex((machine: SupervisorStateMachine(), children: [String: ChildProcess]()))
+  private let state = Mutex(State())
 
   init(directory: RunDirectory, configuration: StartConfiguration, log: Logger) {
     self.directory = directory
@@ -24,7 +30,7 @@ final class Supervisor: Sendable {
 
   /// Runs until a signal asks it to stop.
   ///
-  /// - Throws: `MobulaError` when another supervisor runs here, or a process can't run.
+  /// - Throws: `MobulaError` when another supervisor runs here, or a process can't run before all has worked once.
   func run() async throws {
     guard let lock = try directory.lock() else {
       throw MobulaError(.alreadyExists, "A host runs in \(directory.path) already: `mobula stop` stops it.")
@@ -33,7 +39,6 @@ final class Supervisor: Sendable {
       unlink(directory.lockFile)
       close(lock)
     }
-    let lifeline = try Lifeline()
     _ = raiseDescriptorLimit()
     let log = log
     let keeper = DescriptorKeeper { problem in log.error("\(problem)") }
@@ -51,7 +56,7 @@ final class Supervisor: Sendable {
         let arguments = command.arguments + ["--directory", directory.path]
         let keeper = command.name == "host" ? keeper : nil
         group.addTask {
-          try await self.keep(command.name, executable, arguments, input: lifeline.childsEnd, keeper: keeper)
+          try await self.keep(command.name, executable, arguments, keeper: keeper)
         }
       }
       group.addTask {
@@ -71,46 +76,82 @@ final class Supervisor: Sendable {
         throw error
       }
     }
-    withExtendedLifetime(lifeline) {}
   }
 
   /// Keeps one process running.
   ///
   /// - Parameter keeper: what keeps the process's descriptors from one start to the next.
   private func keep(
-    _ name: String, _ executable: String, _ arguments: [String], input: CInt, keeper: DescriptorKeeper?
+    _ name: String, _ executable: String, _ arguments: [String], keeper: DescriptorKeeper?
   ) async throws {
     while !Task.isCancelled {
       let started = ContinuousClock.now
-      // Under the lock: whoever stops sees either no child and no more to come, or the child.
-      let child = try state.withLock { state -> ChildProcess? in
-        if state.machine.isStopping { return nil }
-        let child: ChildProcess
-        if let keeper {
-          let connection = try keeper.newConnection()
-          var environment = currentEnvironment()
-          environment[KeeperConnection.environmentVariable] = "3"
-          child = try ChildProcess.spawn(
-            executable, arguments, environment: environment, input: .descriptor(input), extra: [connection.rawValue])
-        } else {
-          child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
+      let action: SupervisorStateMachine.Action
+      let end: String
+      do {
+        guard let child = try start(name, executable, arguments, keeper) else { return }
+        report(name) { report in
+          report.process = child.pid
+          report.startsAgainAfter = nil
         }
-        state.children[name] = child
-        return child
-      }
-      guard let child else { return }
-      let exit = await child.waitForExit()
-      let action = state.withLock { state in
-        state.children[name] = nil
-        return state.machine.ended(name, lifetime: .now - started, exit: exit)
+        let exit = await child.waitForExit()
+        end = "\(exit)"
+        action = state.withLock { state in
+          state.children[name] = nil
+          return state.machine.ended(name, lifetime: .now - started, exit: exit)
+        }
+      } catch {
+        end = "\(error)"
+        let error = error as? MobulaError ?? MobulaError(.inputOutput, "\(name) can't be started: \(error)")
+        action = state.withLock { $0.machine.notStarted(name, error) }
       }
       switch action {
       case .nothing: return
       case .giveUp(let error): throw error
       case .restart(let pause):
-        log.warning("a process ended; starting it again", metadata: ["process": "\(name)", "exit": "\(exit)"])
+        report(name) { report in
+          report.process = nil
+          report.ends += 1
+          report.lastEnd = end
+          report.startsAgainAfter = pause / .seconds(1)
+        }
+        log.warning(
+          "a process ended; starting it again",
+          metadata: ["process": "\(name)", "exit": "\(end)", "pause": "\(pause)"])
         try await Task.sleep(for: pause)
       }
+    }
+  }
+
+  /// Writes down how the processes are.
+  private func report(_ name: String, _ change: (inout ProcessReport) -> Void) {
+    // Under the lock, so that no older text replaces a newer one.
+    state.withLock { state in
+      change(&state.reports[name, default: ProcessReport(name: name)])
+      directory.write(state.reports.values.sorted { $0.name < $1.name })
+    }
+  }
+
+  /// - Returns: `nil` once everything is to stop.
+  private func start(
+    _ name: String, _ executable: String, _ arguments: [String], _ keeper: DescriptorKeeper?
+  ) throws -> ChildProcess? {
+    let line = try ServiceLine()
+    let connection = try keeper.map { SharedDescriptor(try $0.newConnection()) }
+    // Under the lock: whoever stops sees either no child and no more to come, or the child.
+    return try state.withLock { state -> ChildProcess? in
+      if state.machine.isStopping { return nil }
+      var environment = currentEnvironment()
+      environment[ServiceProcess.firstStartVariable] = state.machine.hasSucceeded ? nil : "1"
+      if connection != nil { environment[KeeperConnection.environmentVariable] = "3" }
+      let child = try line.start { input in
+        try ChildProcess.spawn(
+          executable, arguments, environment: environment, input: .descriptor(input),
+          extra: connection.map { [$0.rawValue] } ?? [])
+      }
+      line.listen { self.state.withLock { $0.machine.ready(name) } }
+      state.children[name] = (child, line)
+      return child
     }
   }
 
@@ -120,14 +161,17 @@ final class Supervisor: Sendable {
       state.machine.stop()
       return Array(state.children.values)
     }
-    for child in children { child.signal(SIGTERM) }
+    for child in children {
+      child.line.stop()
+      child.process.signal(SIGTERM)
+    }
     await withTaskGroup(of: Void.self) { group in
       for child in children {
-        group.addTask { _ = await child.waitForExit() }
+        group.addTask { _ = await child.process.waitForExit() }
       }
       group.addTask {
         try? await Task.sleep(for: .seconds(5))
-        for child in children { child.signal(SIGKILL) }
+        for child in children { child.process.signal(SIGKILL) }
       }
       for _ in children { await group.next() }
       group.cancelAll()

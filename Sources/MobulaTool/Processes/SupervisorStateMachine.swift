@@ -2,8 +2,10 @@ import MobulaCore
 
 /// What a supervisor does about processes that end.
 ///
-/// One that ends is started again, after a pause that doubles with each quick
-/// end; one that refuses to run, or ends quickly too often, ends the supervisor.
+/// One that ends is started again, for ever, after a pause that doubles with each quick end up to half a minute. The
+/// host's memory is worth more than any other process: once the host has worked, nothing ends the supervisor, which
+/// keeps that memory, but an order to stop. Before, a process that refuses to run, or ends quickly too often, does:
+/// then somebody waits to hear why.
 struct SupervisorStateMachine {
   enum Action: Hashable {
     case restart(after: Duration)
@@ -11,29 +13,62 @@ struct SupervisorStateMachine {
     case nothing
   }
 
-  /// A process that lived this long has recovered.
-  static let quick = Duration.seconds(10)
+  /// The process whose work makes the start a success.
+  static let host = "host"
+  /// So much of a process's life makes up for one quick end.
+  static let quick = Duration.seconds(2)
+  /// So many quick ends in a row are too many for a first start.
   static let maximumQuickEnds = 6
-  /// The exit status of a process that another start would not help.
+  static let shortestPause = Duration.milliseconds(50)
+  /// Of a process that refused to run.
+  static let shortestPauseOfRefused = Duration.seconds(1)
+  static let longestPause = Duration.seconds(30)
+  /// The exit status of a process that another start would not help, for all that it knows.
   static let refusedStatus: CInt = 77
 
   private var quickEnds: [String: Int] = [:]
   private(set) var isStopping = false
+  /// Whether the host has worked since the supervisor's start.
+  private(set) var hasSucceeded = false
+
+  /// A process says that it does its work.
+  mutating func ready(_ name: String) {
+    if name == Self.host { hasSucceeded = true }
+  }
 
   /// A process ended after it ran for `lifetime`.
   mutating func ended(_ name: String, lifetime: Duration, exit: ChildProcess.Exit) -> Action {
     if isStopping { return .nothing }
-    if exit == .status(Self.refusedStatus) {
-      return .giveUp(MobulaError(.unavailable, "\(name) can't run here; its last words are above."))
+    let ends = count(name, lifetime)
+    let isRefused = exit == .status(Self.refusedStatus)
+    if !hasSucceeded {
+      if isRefused {
+        return .giveUp(MobulaError(.unavailable, "\(name) can't run here; its last words are above."))
+      }
+      guard ends <= Self.maximumQuickEnds else {
+        return .giveUp(
+          MobulaError(.unavailable, "\(name) ended \(ends) times in a row, the last time with \(exit): see the log."))
+      }
     }
-    let ends = lifetime < Self.quick ? quickEnds[name, default: 0] + 1 : 1
-    quickEnds[name] = ends
-    guard ends <= Self.maximumQuickEnds else {
-      return .giveUp(
-        MobulaError(.unavailable, "\(name) ended \(ends) times in a row, the last time with \(exit): see the log."))
-    }
-    return .restart(after: .milliseconds(50 << (ends - 1)))
+    return .restart(after: Self.pause(ends, isRefused ? Self.shortestPauseOfRefused : Self.shortestPause))
+  }
+
+  /// A process could not be started at all.
+  mutating func notStarted(_ name: String, _ error: MobulaError) -> Action {
+    if isStopping { return .nothing }
+    return hasSucceeded ? .restart(after: Self.pause(count(name, .zero), Self.shortestPauseOfRefused)) : .giveUp(error)
   }
 
   mutating func stop() { isStopping = true }
+
+  private mutating func count(_ name: String, _ lifetime: Duration) -> Int {
+    let forgiven = Int(min(lifetime / Self.quick, 1000))
+    let ends = max(0, quickEnds[name, default: 0] - forgiven) + 1
+    quickEnds[name] = min(ends, 64)
+    return ends
+  }
+
+  private static func pause(_ ends: Int, _ shortest: Duration) -> Duration {
+    min(longestPause, shortest * (1 << min(ends - 1, 20)))
+  }
 }

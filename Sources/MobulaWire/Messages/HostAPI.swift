@@ -24,8 +24,13 @@ public enum HostAPI {
   public static let bring = RPCMethod<BringRequest, BringReply>("host.bring")
   public static let progress = RPCMethod<ObjectRequest, ReplicaProgress>("host.progress")
 
-  /// Answers once the head knows what is held from now on.
+  /// Answers once the head knows what is held from now on; with `waits` false, at once.
   public static let holdsChanged = RPCMethod<ProcessHoldChanges, Empty>("host.holdsChanged")
+  /// Answers once the head knows all that this host was told before.
+  public static let confirmHolds = RPCMethod<Empty, Empty>("host.confirmHolds")
+
+  /// How the host is, and its connection to the head; answered without the head.
+  public static let state = RPCMethod<Empty, HostState>("host.state")
 
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   public static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
@@ -34,6 +39,29 @@ public enum HostAPI {
   public static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
   /// From where the bytes of an object came that this host received lately.
   public static let origins = RPCMethod<ObjectRequest, OriginsReply>("host.origins")
+}
+
+/// A host as it sees itself.
+public struct HostState: Codable, Sendable {
+  public var host: HostID
+  public var name: String
+  /// `nil` before the head was ever reached.
+  public var cluster: ClusterID?
+  public var head: LinkStatus
+  public var objects: Int
+  /// News of objects here that the head has still to be told.
+  public var queued: Int
+
+  package init(
+    host: HostID, name: String, cluster: ClusterID?, head: LinkStatus, objects: Int, queued: Int
+  ) {
+    self.host = host
+    self.name = name
+    self.cluster = cluster
+    self.head = head
+    self.objects = objects
+    self.queued = queued
+  }
 }
 
 public struct WelcomeReply: Codable, Sendable {
@@ -77,10 +105,13 @@ public struct HoldRegistration: Codable, Sendable {
   public var holds: [ObjectID]
   /// Whether another call follows with more of them.
   public var more: Bool?
+  /// Whether the answer is to wait for the head. Default: true.
+  public var waits: Bool?
 
-  public init(holds: [ObjectID], more: Bool? = nil) {
+  public init(holds: [ObjectID], more: Bool? = nil, waits: Bool? = nil) {
     self.holds = holds
     self.more = more
+    self.waits = waits
   }
 }
 
@@ -120,8 +151,13 @@ public struct ProcessHoldChanges: Codable, Sendable {
   public var unshared: [ObjectID]
   /// Of which others may ask the head from now on.
   public var shared: [ObjectID]
+  /// Whether the answer is to wait until the head knows of `added`. Default: true.
+  public var waits: Bool?
 
-  public init(added: [ObjectID], removed: [ObjectID], unshared: [ObjectID], shared: [ObjectID]) {
+  public init(
+    added: [ObjectID], removed: [ObjectID], unshared: [ObjectID], shared: [ObjectID], waits: Bool? = nil
+  ) {
+    self.waits = waits
     self.shared = shared
     self.added = added
     self.removed = removed

@@ -1,0 +1,132 @@
+import FoundationEssentials
+import Glibc
+import Mobula
+import MobulaCore
+import MobulaTestKit
+import Testing
+
+/// What hosts and their processes do without a head, or with something else in its place.
+@Suite(.serialized) struct HeadAwayTests {
+  /// The process of a host's directory that runs this command.
+  private func process(_ command: String, of host: Int, in cluster: TestCluster) -> RunningProcess? {
+    RunningProcess.all().first {
+      $0.variable("MOBULA_DIRECTORY") == cluster.directory(host) && $0.arguments.dropFirst().first == command
+        && $0.program == "mobula"
+    }
+  }
+
+  private func status(_ host: Int, in cluster: TestCluster) async throws -> JSONValue {
+    let finished = try await cluster.mobula("status", "--json", host: host)
+    try #require(finished.status.isSuccess, "\(finished)")
+    return try JSONDecoder().decode(JSONValue.self, from: Data(finished.output.utf8))
+  }
+
+  private func headState(_ status: JSONValue) -> JSONValue? { status["here"]?["host"]?["head"]?["state"] }
+
+  private func eventually(_ condition: () async throws -> Bool) async throws {
+    let end = ContinuousClock.now + .seconds(60)
+    while try await !condition() {
+      try #require(ContinuousClock.now < end, "it did not come about")
+      try await Task.sleep(for: .milliseconds(50))
+    }
+  }
+
+  private func file(_ name: String, _ count: Int, in cluster: TestCluster) throws -> (path: String, data: Data) {
+    let data = Data((0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 9) })
+    let path = cluster.folder.path + "/" + name
+    try data.write(to: URL(filePath: path))
+    return (path, data)
+  }
+
+  private func expect(_ name: String, is data: Data, at host: Int, in cluster: TestCluster) async throws {
+    let copy = cluster.folder.path + "/copy"
+    let got = try await cluster.mobula("get", name, "-o", copy, host: host)
+    #expect(got.status.isSuccess, "\(got)")
+    #expect(try Data(contentsOf: URL(filePath: copy)) == data)
+  }
+
+  @Test func statusSaysWhoAnswersInTheHeadsPlace() async throws {
+    try await withCluster(others: 1) { cluster in
+      let kept = try file("kept", 300_000, in: cluster)
+      #expect(try await cluster.mobula("put", kept.path, host: 1).status.isSuccess)
+      let host = try #require(process("host", of: 1, in: cluster))
+      let supervisor = try #require(process("supervise", of: 0, in: cluster))
+      kill(supervisor.pid, SIGKILL)
+      try await eventually { process("head", of: 0, in: cluster) == nil }
+      try await eventually { headState(try await status(1, in: cluster)) == .string("away") }
+
+      let port = try #require(Int(cluster.head.split(separator: ":").last ?? ""))
+      let rogue = try SilentPort(port: port)
+      try rogue.listen("rogue") { $0.answer(Array("HTTP/1.1 400 Bad Request\r\n\r\n".utf8)) }
+      try await eventually { headState(try await status(1, in: cluster)) == .string("unproven") }
+      let shown = try await cluster.mobula("status", host: 1)
+      #expect(shown.status.isSuccess)
+      #expect(shown.output.contains("can't prove that it has the cluster's token"), "\(shown)")
+      #expect(shown.output.contains("host h1"), "\(shown)")
+      rogue.stop()
+
+      try await eventually {
+        try await run(
+          Products.mobula, ["start", "--head", "--port", "\(port)", "--name", "h0", "--capacity", "256MB"],
+          environment: cluster.environment(0)
+        ).status.isSuccess
+      }
+      try await eventually { try await status(1, in: cluster)["hosts"]?.elements.count == 2 }
+      #expect(process("host", of: 1, in: cluster) == host, "the same process went on")
+      try await expect("kept", is: kept.data, at: 1, in: cluster)
+    }
+  }
+
+  /// As SIGKILL does: only `mobula stop` ends what processes have in memory.
+  @Test(arguments: [SIGTERM, SIGINT, SIGKILL]) func aSignalToTheHostsProcessKeepsItsObjects(signal: CInt) async throws {
+    try await withCluster { cluster in
+      let kept = try file("kept", 3_000_000, in: cluster)
+      #expect(try await cluster.mobula("put", kept.path).status.isSuccess)
+      let driver = try await Cluster.connect(ClusterOptions(directory: cluster.directory(0)))
+      let held = try await driver.put([1, 2, 3])
+      let before = try #require(process("host", of: 0, in: cluster))
+      kill(before.pid, signal)
+      if signal != SIGINT {
+        try await eventually { process("host", of: 0, in: cluster).map { $0 != before } ?? false }
+      }
+      try await eventually { try await status(0, in: cluster)["hosts"]?.elements.count == 1 }
+      try await expect("kept", is: kept.data, at: 0, in: cluster)
+      #expect(try await held.value == [1, 2, 3])
+      await driver.close()
+      #expect(try await cluster.mobula("stop").status.isSuccess)
+      #expect(process("host", of: 0, in: cluster) == nil)
+    }
+  }
+
+  @Test func aHangingHeadStallsNobodyWhoDoesNotNeedIt() async throws {
+    try await withCluster(["--spill", "none"]) { cluster in
+      let driver = try await Cluster.connect(ClusterOptions(directory: cluster.directory(0)))
+      let kept = try await driver.put(Array(repeating: UInt8(7), count: 1 << 20))
+      // Some are known to the head when it stops, and let go while it hangs.
+      var known: [ObjectRef<[UInt8]>] = []
+      for number in 0..<60 {
+        known.append(try await driver.put(Array(repeating: UInt8(number), count: 1 << 20)))
+      }
+      try await Task.sleep(for: .milliseconds(300))
+      let head = try #require(process("head", of: 0, in: cluster))
+      kill(head.pid, SIGSTOP)
+      defer { kill(head.pid, SIGCONT) }
+      known.removeAll()
+      for number in 0..<600 {
+        let reference = try await driver.put(Array(repeating: UInt8(truncatingIfNeeded: number), count: 1 << 20))
+        if number % 50 == 0 { #expect(try await reference.value.count == 1 << 20) }
+        // For some longer than the host waits before it tells the head.
+        if number % 10 == 0 { try await Task.sleep(for: .milliseconds(30)) }
+      }
+      #expect(try await kept.value == Array(repeating: 7, count: 1 << 20))
+      kill(head.pid, SIGCONT)
+      // The head learns the truth: what is left is what is held.
+      try await eventually {
+        let statistics = try await driver.storeStatistics()
+        return statistics.objects <= 2
+      }
+      #expect(try await kept.value.count == 1 << 20)
+      await driver.close()
+    }
+  }
+}
