@@ -88,12 +88,16 @@ final class Supervisor: Sendable {
         let child: ChildProcess
         if let keeper {
           let connection = try keeper.newConnection()
+          // Its credentials for S3 are the host's alone.
           var environment = currentEnvironment()
+          environment["MOBULA_TOKEN"] = nil
           environment[KeeperConnection.environmentVariable] = "3"
           child = try ChildProcess.spawn(
             executable, arguments, environment: environment, input: .descriptor(input), extra: [connection.rawValue])
         } else {
-          child = try ChildProcess.spawn(executable, arguments, input: .descriptor(input))
+          child = try ChildProcess.spawn(
+            executable, arguments, environment: SharedEnvironment.withoutSecrets(currentEnvironment()),
+            input: .descriptor(input))
         }
         state.children[name] = child
         return child
