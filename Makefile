@@ -1,13 +1,18 @@
 # make demo   installs what is missing, builds, and runs the comparison on a 128 MB model
 # make test   builds everything and runs all tests
 # make build  builds alone
+# make dist   builds what users install, linked with all that it needs, as dist/mobula-VERSION-linux-x86_64.tar.gz
+# make install PREFIX=/usr/local DESTDIR=  installs that
 # make compare-s3  downloads a model from S3 with Mobula, boto3, aws s3 cp and s5cmd, in turn
 
 # One set of flags, so that nothing is compiled twice: tests reach into modules of the very build that users get.
 SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 MOBULA := .build/release/mobula
 
-.PHONY: build demo test compare-s3 setup environment demo-environment format clean
+PREFIX := /usr/local
+DESTDIR :=
+
+.PHONY: build demo test dist check-dist install compare-s3 setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
@@ -17,6 +22,15 @@ demo: build demo-environment
 
 test: setup environment
 	Scripts/test.sh $(SWIFT_FLAGS)
+
+dist: setup
+	@Scripts/dist.sh
+
+check-dist: dist
+	@Scripts/check-dist.sh dist/*.tar.gz
+
+install: dist
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" dist/mobula-*/install.sh
 
 compare-s3: build
 	@Scripts/python-environment.sh .venv compare
@@ -33,7 +47,7 @@ demo-environment:
 	@Scripts/python-environment.sh .venv demo
 
 format:
-	swift format -i -r Sources Tests Benchmarks Package.swift
+	swift format -i -r Sources Tests Benchmarks Plugins Package.swift
 
 clean:
-	rm -rf .build .venv results
+	rm -rf .build .build-dist .venv dist results

@@ -81,7 +81,8 @@ let package = Package(
         "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaJournal", "MobulaPod", "MobulaS3", "MobulaStore",
         "MobulaWire", "MobulaCore", "MobulaSimulation", "MobulaTerminal", arguments, log, signals,
       ],
-      swiftSettings: settings),
+      swiftSettings: settings, plugins: ["CommitPlugin"]),
+    .plugin(name: "CommitPlugin", capability: .buildTool()),
     tests("MobulaCoreTests", ["MobulaCore", "MobulaTestKit"]),
     tests("MobulaWireTests", ["MobulaWire", "MobulaCore", "MobulaTestKit", nioCore, nioPosix, nioSSL]),
     // The processes around a store that its tests start.

@@ -12,22 +12,18 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
 #endif
 
 int mobula_memfd_create(const char *name) {
   return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
-int mobula_seal(int fd, int shrink_and_grow, int future_write) {
-  int seals = 0;
-  if (shrink_and_grow) seals |= F_SEAL_SHRINK | F_SEAL_GROW;
-  if (future_write) seals |= F_SEAL_FUTURE_WRITE;
-  return fcntl(fd, F_ADD_SEALS, seals);
-}
+int mobula_seal(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
 
 int mobula_reopen_read_only(int fd) {
   char path[32];
@@ -51,7 +47,20 @@ int mobula_give_back(int fd, int64_t offset, int64_t length) {
 
 int mobula_open_process(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
+int mobula_peer_process(int socket) {
+  int process = -1;
+  socklen_t length = sizeof process;
+  return getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &process, &length) == 0 ? process : -1;
+}
+
 int mobula_bell(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+void mobula_take_bell(int bell) {
+  uint64_t number;
+  struct iovec part = {.iov_base = &number, .iov_len = sizeof number};
+  // RWF_NOWAIT, since who shares the descriptor may have made it a blocking one.
+  if (preadv2(bell, &part, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP) (void)!read(bell, &number, sizeof number);
+}
 
 int mobula_watcher(void) { return epoll_create1(EPOLL_CLOEXEC); }
 

@@ -43,10 +43,14 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError`: `unavailable` when no host runs here or its head can't
   ///   be reached, `unauthenticated` for a wrong token.
   public static func connect(_ options: ClusterOptions = ClusterOptions()) async throws -> Cluster {
+    try options.checkWorkerEnvironment()
     let executable = try Executable.path()
     let build = try await onThread(named: "build id") { try BuildID.compute(executable) }
     let cluster = try await connect(
-      options, role: .driver, name: executable, program: WorkerProgram(executable: executable, build: build))
+      options, role: .driver, name: executable,
+      program: WorkerProgram(
+        executable: executable, build: build,
+        environment: options.workerEnvironment.isEmpty ? nil : options.workerEnvironment))
     return cluster
   }
 

@@ -14,6 +14,9 @@ public struct ClusterOptions: Sendable {
   public var leaseDeadline: Duration = .seconds(60)
   /// How often a task is started again when its worker is lost. Default: 3.
   public var taskRetries = 3
+  /// Variables that the workers of this job get, beside the few that they have from their pod: `PATH`, `HOME`, locale and
+  /// the like, and no secret of the host's. None by default; at most 32 KiB in all.
+  public var workerEnvironment: [String: String] = [:]
 
   public init(directory: String? = nil) {
     self.directory = directory ?? Self.defaultDirectory()
@@ -25,6 +28,24 @@ public struct ClusterOptions: Sendable {
     if getuid() == 0 { return "/run/mobula" }
     if let directory = environment["XDG_RUNTIME_DIR"], !directory.isEmpty { return directory + "/mobula" }
     return (environment["HOME"] ?? "/tmp") + "/.mobula"
+  }
+
+  /// - Throws: `MobulaError` (`invalidArgument`) for what can't be in an environment.
+  func checkWorkerEnvironment() throws(MobulaError) {
+    var size = 0
+    for (name, value) in workerEnvironment {
+      size += name.utf8.count + value.utf8.count + 2
+      guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0), !value.utf8.contains(0)
+      else {
+        throw MobulaError(
+          .invalidArgument,
+          "workerEnvironment has \"\(name)\", which is no variable: names are not empty, and have no = and no zero.")
+      }
+    }
+    guard size <= 32_768 else {
+      throw MobulaError(
+        .invalidArgument, "workerEnvironment has \(size) bytes, and may have 32768: put what is big into an object.")
+    }
   }
 
   /// The file with the cluster's token.

@@ -181,7 +181,7 @@ final class StoreSession: Sendable {
       let reply: BringReply
       do {
         reply = try await link.call(
-          HostAPI.bring, BringRequest(object: object, policy: sources),
+          HostAPI.bring, BringRequest(object: object, policy: sources, readsFiles: true),
           deadline: max(ContinuousClock.now.duration(to: end), .zero))
       } catch let error as MobulaError where error.code == .deadlineExceeded {
         throw MobulaError(
@@ -192,7 +192,11 @@ final class StoreSession: Sendable {
       if let pinned = try pinned(object) { return (pinned, reply.digest, bytesCopied) }
       do {
         let client = client
-        let pinned = try await onThread(named: "pin") { PinnedObject(try client.pinSlowly(object)) }
+        let isInFile = reply.isInFile == true
+        let pinned = try await onThread(named: "pin") {
+          if isInFile { return PinnedObject(try client.readSpilled(object)) }
+          return PinnedObject(try client.pinSlowly(object))
+        }
         return (pinned, reply.digest, bytesCopied)
       } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
         // Evicted again between the two, for want of room: once more.

@@ -20,7 +20,10 @@ public enum Worker {
       exit(0)
     } catch {
       FileHandleOutput.write("worker: \(error)\n")
-      exit(1)
+      let code = (error as? MobulaError)?.code
+      exit(
+        code == .unavailable || code == .connectionClosed || code == .deadlineExceeded
+          ? WorkerEnvironment.notNowStatus : 1)
     }
   }
 

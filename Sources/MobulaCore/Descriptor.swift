@@ -38,7 +38,8 @@ public final class SharedDescriptor: Sendable {
 
 /// Anonymous shared memory with a descriptor that can be passed to another process.
 public enum MemoryFile {
-  /// Makes a memfd of `size` bytes that can neither shrink nor grow.
+  /// Makes a memfd of `size` bytes that can neither shrink nor grow, whoever else gets its descriptor. No more seals
+  /// can be added: one against writing would keep its memory from being given back, and others from mapping it.
   ///
   /// - Parameter isReserved: whether every page is reserved now; otherwise `reserve` has to come
   ///   before the first touch. Reserving first is what turns "no memory" into an error instead of a SIGBUS.
@@ -50,7 +51,7 @@ public enum MemoryFile {
     let descriptor = OwnedDescriptor(owning: raw)
     try systemCall("Shared memory of \(ByteCount(size)) can't be sized") { ftruncate(raw, size) }
     if isReserved { try reserve(0..<size, of: raw) }
-    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 1, 0) }
+    try systemCall("Shared memory can't be sealed") { mobula_seal(raw) }
     return descriptor
   }
 
@@ -68,12 +69,6 @@ public enum MemoryFile {
     guard number == 0 else {
       throw MobulaError.system("Shared memory of \(ByteCount(range.count)) can't be reserved", number: number)
     }
-  }
-
-  /// From now on nobody maps or writes the file writable; mappings that are there stay as they are.
-  public static func sealFutureWrites(_ descriptor: borrowing OwnedDescriptor) throws(MobulaError) {
-    let raw = descriptor.rawValue
-    try systemCall("Shared memory can't be sealed") { mobula_seal(raw, 0, 1) }
   }
 
   /// Gives the pages of a part of a memfd back to the system; they read as zeros from then on.

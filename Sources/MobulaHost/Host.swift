@@ -305,6 +305,7 @@ public final class Host: Sendable {
   private func release(_ change: ProcessHoldChanges, by client: StoreClientID) {
     // What nobody but this process ever knew of is gone without a word to the head, if it wasn't told yet.
     let forgotten = reporter.release(change.removed, unshared: change.unshared, by: client.number)
+    notes.forget(forgotten)
     for object in forgotten { store.delete(object) }
     if forgotten.count < change.removed.count {
       store.setHeld(change.removed.filter { !reporter.isHeld($0) }, false)
@@ -384,9 +385,16 @@ public final class Host: Sendable {
     router.on(HostAPI.bring) { request, connection in
       // If it put the object itself, and was refused, this is where it hears of it.
       try self.store.confirm(request.object, client: self.client(connection))
+      let readsFiles = request.readsFiles == true
       do {
-        let fetched = try await self.fetcher.ensureLocal(request.object, policy: request.policy)
+        let fetched = try await self.fetcher.ensureLocal(
+          request.object, policy: request.policy, patience: readsFiles ? Store.shortPatience : nil)
         return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)
+      } catch let error as MobulaError
+        where readsFiles && error.code != .corrupted && self.store.isInFile(request.object)
+      {
+        guard let info = self.store.info(of: request.object) else { throw error }
+        return BringReply(digest: info.digest, bytesCopied: 0, isInFile: true)
       } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
         // Evicted everywhere: what came from S3 can come again.
         guard let origin = self.notes.origin(of: request.object),

@@ -44,6 +44,15 @@ final class ObjectNotes: Sendable {
     if !inner.isEmpty { state.withLock { $0.contains[object] = inner } }
   }
 
+  /// Objects are gone that nobody but their maker ever knew of.
+  func forget(_ objects: [ObjectID]) {
+    if objects.isEmpty { return }
+    state.withLock { state in
+      if state.contains.isEmpty { return }
+      for object in objects { state.contains[object] = nil }
+    }
+  }
+
   func dropped(_ objects: [ObjectID]) {
     let gone = Set(objects)
     state.withLock { state in

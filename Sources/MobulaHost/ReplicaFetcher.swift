@@ -60,17 +60,19 @@ final class ReplicaFetcher: Sendable {
 
   /// Waits until the object is complete in this host's store. The fetch is given up when nobody waits for it any more.
   ///
-  /// - Parameter priority: what a fetch that is under way already is raised to.
+  /// - Parameters:
+  ///   - priority: what a fetch that is under way already is raised to.
+  ///   - patience: how long a spilled object waits for room; as the store's configuration says by default.
   /// - Throws: `MobulaError`: `notFound` when no replica is left anywhere, `full`, `corrupted`, or `cancelled`.
   func ensureLocal(
-    _ object: ObjectID, policy: SourcePolicy, priority: TransferPriority = .get
+    _ object: ObjectID, policy: SourcePolicy, priority: TransferPriority = .get, patience: Duration? = nil
   ) async throws -> Fetched {
     var lost: MobulaError?
     while true {
       try Task.checkCancellation()
       if let damage = ledger.damage(of: object) { throw damage }
       do throws(MobulaError) {
-        if let here = try await local(object) { return here }
+        if let here = try await local(object, patience) { return here }
       } catch {
         // What was spilled is damaged or gone, and so is it: elsewhere there may be another replica.
         if error.code == .full || store.isSpilled(object) { throw error }
@@ -111,12 +113,12 @@ final class ReplicaFetcher: Sendable {
   /// The object as it is here, brought back from where it was spilled if need be; `nil` when it isn't here.
   ///
   /// - Throws: `MobulaError`: `full` when it has no room; why it can't be brought back now, or never.
-  private func local(_ object: ObjectID) async throws(MobulaError) -> Fetched? {
+  private func local(_ object: ObjectID, _ patience: Duration?) async throws(MobulaError) -> Fetched? {
     guard let info = store.info(of: object) else { return nil }
     if store.isSpilled(object) {
       let store = store
       do {
-        try await onThread(named: "restore") { try store.restore(object) }
+        try await onThread(named: "restore") { try store.restore(object, patience: patience) }
       } catch {
         throw error as? MobulaError ?? MobulaError(.unavailable, "\(error)")
       }

@@ -48,6 +48,8 @@ public final class Pod: Sendable {
     var starting: [WorkerID: CheckedContinuation<Endpoint, any Error>] = [:]
     /// Counts uses of a worker, so that an old idle timer does nothing.
     var uses: [WorkerID: Int] = [:]
+    /// Did not listen in time, and were ended for it.
+    var late: Set<WorkerID> = []
   }
 
   /// How long a worker may take to listen.
@@ -196,6 +198,7 @@ public final class Pod: Sendable {
     Task { await self.watch(worker, process, head: head) }
     let timer = Task {
       try await Task.sleep(for: Self.startTimeout)
+      self.state.withLock { _ = $0.late.insert(worker) }
       process.signal(9)
     }
     defer { timer.cancel() }
@@ -213,12 +216,25 @@ public final class Pod: Sendable {
   }
 
   private func failStart(_ worker: WorkerID, _ process: ChildProcess) {
-    let continuation = state.withLock { $0.starting.removeValue(forKey: worker) }
-    continuation?.resume(
-      throwing: MobulaError(
-        .unavailable,
-        "A worker of pod \(configuration.name) did not start (\(process.exit.map { "\($0)" } ?? "no exit")): see \(WorkerLauncher.logFile(worker, in: configuration))."
-      ))
+    let (continuation, isLate) = state.withLock { state in
+      (state.starting.removeValue(forKey: worker), state.late.remove(worker) != nil)
+    }
+    guard let continuation else { return }
+    let program = "The program did not start as a worker of pod \(configuration.name)"
+    let log = WorkerLog.end(of: WorkerLauncher.logFile(worker, in: configuration))
+    let error =
+      if isLate {
+        MobulaError(
+          .workFailed,
+          "\(program): it did not listen within \(Self.startTimeout), as MobulaApp and Worker.main() do. \(log)")
+      } else if process.exit == .status(WorkerEnvironment.notNowStatus) {
+        // Its host was away, or the like: it may work a moment later.
+        MobulaError(.unavailable, "\(program) for now (\(process.exit!)). \(log)")
+      } else {
+        // Nobody would have more luck with it here; the head asks other pods, and then the driver is told.
+        MobulaError(.workFailed, "\(program) (\(process.exit.map { "\($0)" } ?? "no exit")). \(log)")
+      }
+    continuation.resume(throwing: error)
   }
 
   private func watch(_ worker: WorkerID, _ process: ChildProcess, head: PeerLink) async {
@@ -230,8 +246,9 @@ public final class Pod: Sendable {
       return state.books.workerGone(worker)
     }
     guard let lease else { return }
-    let reason = "The worker \(worker.short) of pod \(configuration.name) ended with \(exit)."
     log.warning("a worker ended under its lease", metadata: ["worker": "\(worker.short)", "exit": "\(exit)"])
+    let said = WorkerLog.end(of: WorkerLauncher.logFile(worker, in: configuration))
+    let reason = "The worker \(worker.short) of pod \(configuration.name) ended with \(exit). \(said)"
     _ = try? await head.call(HeadAPI.leaseLost, LeaseLost(lease: lease, reason: reason))
   }
 

@@ -17,9 +17,11 @@ enum WorkerLauncher {
     let environment = WorkerEnvironment(
       worker: worker, pod: configuration.pod, podName: configuration.name, podSocket: configuration.socket,
       directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
-    var variables = currentEnvironment()
-    // Workers read the token from its file; what they start should not find it.
-    variables["MOBULA_TOKEN"] = nil
+    // Workers run the code of users: they read the token from its file, and get no secret of this host's.
+    var variables = SharedEnvironment.forWorkers(currentEnvironment())
+    variables.merge(request.program.environment ?? [:]) { _, drivers in drivers }
+    // For the drivers that a task starts.
+    variables["MOBULA_DIRECTORY"] = configuration.directory
     variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)
     let directory = configuration.directory + "/logs"
     if mkdir(directory, 0o700) != 0, currentErrno() != EEXIST {

@@ -109,6 +109,11 @@ extension StoreClient {
         .invalidArgument, "An object of \(size) bytes can't be stored: a value has at least its header.")
     }
     let geometry = try ChunkGeometry(objectSize: size)
+    guard contains.count <= ObjectTrailer.largestContained(objectSize: size) else {
+      throw MobulaError(
+        .invalidArgument,
+        "An object of \(size) bytes can't contain \(contains.count) references, which take 16 bytes each at least.")
+    }
     return (geometry, ObjectTrailer.footprint(geometry, contained: contains.count))
   }
 

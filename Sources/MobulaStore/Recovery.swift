@@ -25,7 +25,7 @@ enum Recovery {
       let id: StoreClientID
       let segment: SegmentID
       let user: UInt32
-      /// Page and, where the system has them, process.
+      /// Page, grants and, where the system has them, process.
       let descriptors: [SharedDescriptor]
     }
   }
@@ -93,27 +93,30 @@ enum Recovery {
     let (id, segment, user, descriptors) = (client.id, client.segment, client.user, client.descriptors)
     var status = stat()
     try systemCall("A client's page can't be examined") { fstat(descriptors[0].rawValue, &status) }
-    guard status.st_size >= ClientPage.size else { return }
+    guard status.st_size >= ClientPage.size, descriptors.count >= 2 else { return }
+    try systemCall("A client's grants can't be examined") { fstat(descriptors[1].rawValue, &status) }
+    guard status.st_size >= GrantTable.size else { return }
+    let grants = GrantTable(try MemoryMapping(descriptors[1].rawValue, count: GrantTable.size, access: .readWrite))
     let page = ClientPage(try MemoryMapping(descriptors[0].rawValue, count: ClientPage.size, access: .readWrite))
     func word(_ word: ClientPage.HeaderWord) -> UInt64 { page.header(word).pointee.load(ordering: .relaxed) }
     guard let old = state.machine.segments[segment], segment != state.machine.ownSegment else { return }
     state.machine.segments[segment] = .init(size: old.size, maker: id, user: user, space: old.space)
     state.machine.clients[id] = .init(
       name: "client \(id)", process: Int32(truncatingIfNeeded: word(.process)), user: user, segment: segment)
-    for slot in 0..<ClientPage.grantCount {
-      guard let grant = page.grant(slot), grant.range.upperBound <= old.size,
+    for slot in 0..<GrantTable.count {
+      guard let grant = grants[slot], grant.range.upperBound <= old.size,
         grant.range.lowerBound % pageSize == 0, grant.range.count % pageSize == 0,
         state.machine.segments[segment]!.space.take(grant.range)
       else { continue }
       state.machine.clients[id]!.nextSlot = slot
       state.machine.use(slot, of: id, grant)
     }
-    let grants = state.machine.clients[id]!.grants
-    let next = (grants.keys.max() ?? -1) + 1
+    let taken = state.machine.clients[id]!.grants
+    let next = (taken.keys.max() ?? -1) + 1
     state.machine.clients[id]!.nextSlot = next
-    state.machine.clients[id]!.freeSlots = (0..<next).filter { grants[$0] == nil }
+    state.machine.clients[id]!.freeSlots = (0..<next).filter { taken[$0] == nil }
     state.records[id] = .init(
-      page: page, process: descriptors.dropFirst().first,
+      page: page, grants: grants, process: descriptors.dropFirst(2).first,
       key: clientKey(id, segment, user: user))
     state.shared.pages[id] = page
   }
@@ -163,11 +166,11 @@ enum Recovery {
       let range = entry.offset..<entry.offset + StoreStateMachine.pages(entry.footprint)
       return state.machine.segments[id]!.space.take(range) || settleGrant(of: range, id, &state)
     }
-    if let maker = state.machine.segments[id]!.maker, let client = state.machine.clients[maker],
-      let extent = state.machine.extent(of: entry.offset, client)
+    if let maker = state.machine.segments[id]!.maker,
+      let isFree = state.machine.withExtent(
+        of: entry.offset, maker, { $0.take(entry.offset..<entry.offset + entry.footprint) })
     {
-      state.machine.clients[maker]!.extents[extent].entries += 1
-      return true
+      return isFree
     }
     // An extent without a maker is looked after page by page.
     let pages = state.machine.pages(of: entry)
@@ -188,7 +191,7 @@ enum Recovery {
     else { return false }
     state.machine.clients[maker]!.grants[slot] = nil
     state.machine.clients[maker]!.freeSlots.append(slot)
-    state.records[maker]!.page.setGrant(slot, nil)
+    state.records[maker]!.grants[slot] = nil
     if range.upperBound < grant.range.upperBound {
       let rest = range.upperBound..<grant.range.upperBound
       state.machine.segments[id]!.space.freeUnreserved(rest, reserved: [])

@@ -16,10 +16,11 @@ extension Store {
     var pid: CInt = 0
     var user: UInt32 = 0
     try systemCall("The client's process can't be examined") { mobula_peer(socket, &pid, &user) }
-    // A descriptor that never becomes readable, or always is, harms its sender alone.
-    let process = process ?? Self.process(pid)
+    let process = Self.process(pid, socket: socket, sent: process)
     let descriptor = SharedDescriptor(try MemoryFile.create(name: "mobula-page", size: ClientPage.size))
     let page = ClientPage(try MemoryMapping(descriptor.rawValue, count: ClientPage.size, access: .readWrite))
+    let table = SharedDescriptor(try MemoryFile.create(name: "mobula-grants", size: GrantTable.size))
+    let grants = GrantTable(try MemoryMapping(table.rawValue, count: GrantTable.size, access: .readWrite))
     let (id, segment, spare): (StoreClientID, SegmentID, SegmentMemory?) = state.withLock { state in
       let id = StoreClientID(state.index.takeNumber(.nextClient))
       let (segment, isNew) = state.machine.attach(
@@ -42,16 +43,17 @@ extension Store {
       // Before the client knows of them: what it writes must be found again.
       if let keeper = configuration.keeper {
         try keeper.keep(Recovery.segmentKey(segment), [memory.writable.rawValue])
-        try keeper.keep(key, [descriptor.rawValue] + (process.map { [$0.rawValue] } ?? []))
+        try keeper.keep(key, [descriptor.rawValue, table.rawValue] + (process.map { [$0.rawValue] } ?? []))
       }
       state.withLock { state in
         state.segments[segment] = memory
-        let record = ClientRecord(
-          page: page, process: process, connections: 1, key: key)
-        state.records[id] = record
+        state.records[id] = ClientRecord(page: page, grants: grants, process: process, connections: 1, key: key)
         state.shared.pages[id] = page
       }
-      if let process { pump.watch(process.rawValue, id.number) }
+      if let process, !pump.watch(process.rawValue, id.number) {
+        // Nobody would hear of its end: it comes with its connections then.
+        state.withLock { $0.records[id]?.process = nil }
+      }
       let index = state.withLock { $0.index.readOnly }
       return .init(
         words: [
@@ -64,9 +66,29 @@ extension Store {
     }
   }
 
-  private static func process(_ pid: CInt) -> SharedDescriptor? {
+  /// What becomes readable at the end of the process that connected this socket; `nil` where nothing can be had that
+  /// does: then the client ends with its connections.
+  ///
+  /// - Parameter sent: what the process said is its own descriptor. Believed only where it is one: with any other it
+  ///   would never end, and keep its memory for ever.
+  private static func process(_ pid: CInt, socket: CInt, sent: SharedDescriptor?) -> SharedDescriptor? {
+    let known = mobula_peer_process(socket)
+    if known >= 0 { return SharedDescriptor(OwnedDescriptor(owning: known)) }
+    if let sent, processNumber(of: sent) == Int(max(pid, 0)) { return sent }
     let raw = pid > 0 ? mobula_open_process(pid) : -1
     return raw >= 0 ? SharedDescriptor(OwnedDescriptor(owning: raw)) : nil
+  }
+
+  /// Of a process descriptor the number that its process has here, 0 when it has none; `nil` of any other descriptor.
+  static func processNumber(of descriptor: SharedDescriptor) -> Int? {
+    guard let file = fopen("/proc/self/fdinfo/\(descriptor.rawValue)", "re") else { return nil }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    while fgets(&line, CInt(line.count), file) != nil {
+      let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+      if text.hasPrefix("Pid:") { return Int(text.dropFirst(4).filter { !$0.isWhitespace }) }
+    }
+    return nil
   }
 
   func resume(_ client: StoreClientID, secret: ClientSecret) throws(MobulaError) -> UInt64 {
@@ -126,7 +148,7 @@ extension Store {
       throw error
     }
     state.withLock { state in
-      state.records[client]?.page.setGrant(growth.slot, .init(range: growth.grant.range, isExtent: true))
+      state.records[client]?.grants[growth.slot] = .init(range: growth.grant.range, isExtent: true)
     }
     prefault(client)
     return growth.grant.range
@@ -164,7 +186,7 @@ extension Store {
       throw error
     }
     state.withLock { state in
-      state.records[client]?.page.setGrant(creation.slot, .init(range: creation.grant.range, isExtent: false))
+      state.records[client]?.grants[creation.slot] = .init(range: creation.grant.range, isExtent: false)
     }
     prefault(client)
     return creation.grant.range.lowerBound

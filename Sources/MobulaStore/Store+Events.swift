@@ -58,7 +58,7 @@ extension Store.State {
   mutating func settle(_ freed: StoreStateMachine.Freed) -> Store.Dropped {
     var dropped = Store.Dropped()
     for region in freed.regions { giveBack(region.offset, to: region.client) }
-    for grant in freed.grants { records[grant.client]?.page.setGrant(grant.slot, nil) }
+    for grant in freed.grants { records[grant.client]?.grants[grant.slot] = nil }
     for number in freed.entries {
       replicas[number] = nil
       if let file = spilled.removeValue(forKey: number) { dropped.files.append(file) }
@@ -278,10 +278,13 @@ extension Store {
   }
 
   /// Finds a place for something that the store fills, growing and making room as it takes.
+  ///
+  /// - Parameter limit: when it gives up; as the configuration says by default.
   func place(
+    until limit: ContinuousClock.Instant? = nil,
     _ event: (inout StoreStateMachine) throws(MobulaError) -> StoreStateMachine.Place
   ) throws(MobulaError) -> (StoreStateMachine.Filling, SegmentMemory) {
-    let deadline = roomDeadline
+    let deadline = limit ?? roomDeadline
     while true {
       enum Step: Sendable {
         case place(StoreStateMachine.Filling, SegmentMemory)
@@ -317,8 +320,9 @@ extension Store {
   ///
   /// - Throws: `MobulaError`: `full`; `corrupted`, `notFound` or `inputOutput` when its file is no good: it is
   ///   no longer here then. It still is when it can't be reached where it is, which is any other error.
-  public func restore(_ object: ObjectID) throws(MobulaError) {
-    let deadline = roomDeadline
+  /// - Parameter patience: how long it waits for room; as the configuration says by default.
+  public func restore(_ object: ObjectID, patience: Duration? = nil) throws(MobulaError) {
+    let deadline = min(roomDeadline, .now + (patience ?? configuration.roomDeadline))
     while true {
       let found = state.withLock { state -> (Int, StoreStateMachine.Phase, SpilledCopy?)? in
         state.machine.index[object].map { ($0, state.machine.entries[$0]!.phase, state.spilled[$0]) }
@@ -339,7 +343,7 @@ extension Store {
       let filling: StoreStateMachine.Filling
       let memory: SegmentMemory
       do throws(MobulaError) {
-        (filling, memory) = try place { machine throws(MobulaError) in
+        (filling, memory) = try place(until: deadline) { machine throws(MobulaError) in
           guard machine.index[object] == number, machine.entries[number]!.phase == .spilled else {
             isOthers = true
             throw StoreStateMachine.notFound(object)

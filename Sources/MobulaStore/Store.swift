@@ -72,8 +72,9 @@ public struct SealedObject: Sendable, Hashable {
 public final class Store: Sendable {
   struct ClientRecord: Sendable {
     let page: ClientPage
+    let grants: GrantTable
     /// Readable once the process has ended; `nil` where the system can't tell, and then its socket does.
-    let process: SharedDescriptor?
+    var process: SharedDescriptor?
     /// Regions that did not fit into the ring of its page.
     var unreturned: [Int] = []
     /// Why announcements were refused, the latest of them.
@@ -175,6 +176,7 @@ public final class Store: Sendable {
       pump.close()
       throw error
     }
+    for problem in spill?.problems ?? [] { events.trouble(problem) }
     // Now that no other store serves the socket, none has anything there.
     spill?.clean()
   }
@@ -298,7 +300,12 @@ public final class Store: Sendable {
   /// A sealed or arriving object to send from, pinned as long as the source lives; `nil` when it isn't
   /// here, or its trailer is not whole. Blocks while a spilled one is restored.
   public func source(_ object: ObjectID) -> (any ChunkSource)? {
-    try? restore(object)
+    do throws(MobulaError) {
+      try restore(object, patience: Self.shortPatience)
+    } catch {
+      // There is no room for it, and none is needed to send it.
+      if let file = spilledSource(object) { return file }
+    }
     let pinned = state.withLock { state in
       state.machine.pinSource(object).map { ($0, state.machine.entries[$0]!, state.replicas[$0]) }
     }

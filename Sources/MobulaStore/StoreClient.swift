@@ -17,12 +17,14 @@ public final class StoreClient: Sendable {
   let own: SegmentID
   let ownMapping: MemoryMapping
   let segments = MappedSegments()
-  private let doorbell: SharedDescriptor
+  let doorbell: SharedDescriptor
   /// For calls that are answered at once, and for those that may wait for room.
   private let quick: StoreCalls
   let growing: StoreCalls
   let creating: StoreCalls
   let writing: Mutex<WritingState>
+  /// What was read from spill files, by its pin.
+  private let privates = Mutex<[Int: MemoryMapping]>([:])
 
   struct WritingState: Sendable {
     var allocator: ExtentAllocator
@@ -184,10 +186,45 @@ public final class StoreClient: Sendable {
 
   @inline(never)
   private func releaseByCall(_ entry: Int) {
+    if entry >= Self.firstOwn { return privates.withLock { $0[entry] = nil } }
     writing.withLock { _ in
       // A ring that stays full is a store that is gone: the pin goes with it.
       _ = announce(ClientPage.Announcement(kind: .unpin, offset: entry))
     }
+  }
+
+  // MARK: Spilled objects
+
+  /// Numbers from here on, which no entry has, are of memory of this process's own.
+  private static let firstOwn = 1 << 40
+
+  /// Reads an object from its spill file into memory of this process's own: for a store that has no room for it.
+  /// Every byte is verified.
+  ///
+  /// - Throws: `MobulaError`: `notFound`; `unavailable` when it is in memory by now; `full` when this process has no
+  ///   memory either; `corrupted`.
+  public func readSpilled(_ object: ObjectID) throws(MobulaError) -> PinnedBytes {
+    let answer = try quick.call(.spilled, [object.high, object.low])
+    guard let descriptor = answer.descriptors.first else {
+      throw MobulaError(.protocolViolation, "The store's answer has not what was asked for.")
+    }
+    let file = try SpillFile(descriptor, path: "of object \(object)")
+    let header = try file.header()
+    guard header.object == object else {
+      throw MobulaError(.protocolViolation, "The store gave the spill file of another object than \(object).")
+    }
+    let size = header.geometry.objectSize
+    // Reserved first: no memory is an error then, and no signal.
+    let memory = try MemoryFile.create(name: "mobula-own", size: size)
+    let mapping = try MemoryMapping(memory.rawValue, count: size, access: .readWrite)
+    try file.read(into: mapping.bytes, header: header)
+    let number = privates.withLock { privates in
+      var number = Self.firstOwn + privates.count
+      while privates[number] != nil { number += 1 }
+      privates[number] = mapping
+      return number
+    }
+    return PinnedBytes(bytes: UnsafeRawBufferPointer(mapping.bytes), pin: -1 - number, client: self)
   }
 
   // MARK: Calls

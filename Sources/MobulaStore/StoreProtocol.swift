@@ -30,6 +30,8 @@ enum StoreProtocol {
     case pin = 8
     /// The client uses nothing of the store any more, though its process lives on.
     case detach = 9
+    /// Object (2). Answer: nothing; the descriptor of its spill file, read-only.
+    case spilled = 10
   }
 
   /// Words and descriptors.

@@ -10,6 +10,8 @@ internal import Synchronization
 final class StorePump: Sendable {
   /// How long it looks before it sleeps. Longer than a wake-up takes.
   private static let patience = Duration.microseconds(60)
+  /// How long it takes announcements before it looks for processes that ended.
+  private static let longestDrain = Duration.milliseconds(20)
 
   private struct State {
     var poller: SharedDescriptor?
@@ -39,10 +41,12 @@ final class StorePump: Sendable {
     }
   }
 
-  /// Notices the end of a client's process from now on.
-  func watch(_ descriptor: CInt, _ client: UInt64) {
-    guard let poller = state.read({ $0.poller }) else { return }
-    mobula_watch(poller.rawValue, descriptor, client)
+  /// Notices the end of a client's process from now on; false when the system can't.
+  @discardableResult
+  func watch(_ descriptor: CInt, _ client: UInt64) -> Bool {
+    // What is not watched yet is when the thread starts.
+    guard let poller = state.read({ $0.poller }) else { return true }
+    return mobula_watch(poller.rawValue, descriptor, client) == 0
   }
 
   func unwatch(_ descriptor: CInt) {
@@ -68,24 +72,33 @@ final class StorePump: Sendable {
   ) {
     var tags = [UInt64](repeating: 0, count: 64)
     var timeout: CInt = 0
-    while !isStopping() {
+    /// Waits for the doorbell, or for the end of a process. False when the store is gone.
+    func look(_ timeout: CInt, _ woken: (Store) -> Void) -> Store? {
       let count = mobula_wait(poller.rawValue, &tags, CInt(tags.count), timeout)
-      guard let store = store() else { return }
-      store.setAsleep(false)
+      guard let store = store() else { return nil }
+      woken(store)
       for client in tags.prefix(Int(max(count, 0))) {
-        if client == 0 {
-          var number: UInt64 = 0
-          _ = read(doorbell.rawValue, &number, 8)
-        } else {
-          store.clientEnded(StoreClientID(client))
-        }
+        if client == 0 { mobula_take_bell(doorbell.rawValue) } else { store.clientEnded(StoreClientID(client)) }
       }
+      return store
+    }
+    while !isStopping() {
+      guard let store = look(timeout, { $0.setAsleep(false) }) else { return }
       var quietSince = ContinuousClock.now
+      var looked = quietSince
       while true {
-        if store.drain(limit: 256) > 0 {
-          quietSince = .now
-        } else if quietSince.duration(to: .now) > patience {
+        let count = store.drain(limit: 256)
+        let now = ContinuousClock.now
+        if count > 0 {
+          quietSince = now
+        } else if quietSince.duration(to: now) > patience {
           break
+        }
+        // Who announces without a pause must not hide the end of others.
+        if looked.duration(to: now) > longestDrain {
+          looked = now
+          guard !isStopping(), look(0, { _ in }) != nil else { return }
+          _ = store.hasLeftovers()
         }
       }
       store.setAsleep(true)
@@ -94,8 +107,9 @@ final class StorePump: Sendable {
         timeout = 0
         continue
       }
-      // What is deleted and pinned, and what found no room in a ring, is looked at again soon.
-      timeout = store.hasLeftovers() ? 20 : -1
+      // What is deleted and pinned, and what found no room in a ring, is looked at again soon; and all of it now and
+      // then, since any process that has the doorbell can take what another one rang.
+      timeout = store.hasLeftovers() ? 20 : 500
     }
   }
 }
@@ -159,6 +173,7 @@ extension Store {
   /// A client's process has ended: what it announced is taken, then it is forgotten.
   func clientEnded(_ client: StoreClientID) {
     takeAnnouncements(of: client)
+    dropBroken(of: client)
     let (record, isOver): (ClientRecord?, Bool) = change { state in
       guard let record = state.records[client] else { return ((nil, false), .init()) }
       // What is being reserved for it may not be given to others yet: who reserves comes back here.
@@ -177,7 +192,40 @@ extension Store {
   }
 }
 
+extension Store {
+  /// What a maker broke after it announced it can't be vouched for, moved nor told of: it goes when its maker does.
+  private func dropBroken(of client: StoreClientID) {
+    let made = state.withLock { state -> [Int] in
+      guard let segment = state.machine.clients[client]?.segment, state.machine.segments[segment]?.entries != 0 else {
+        return []
+      }
+      return state.machine.entries.indices.filter { state.machine.entries[$0]?.maker == client }
+    }
+    var broken: [ObjectID] = []
+    // By the batch, so that nobody waits long for the lock, under which alone the memory stays what it is.
+    for batch in stride(from: 0, to: made.count, by: 1024) {
+      broken += state.withLock { state in
+        made[batch..<min(made.count, batch + 1024)].compactMap { state.brokenObject($0, of: client) }
+      }
+    }
+    for object in broken { delete(object) }
+    if !broken.isEmpty { events.gone(broken) }
+  }
+}
+
 extension Store.State {
+  /// The object of an entry that this client made, if its trailer is not what it was.
+  fileprivate func brokenObject(_ number: Int, of client: StoreClientID) -> ObjectID? {
+    guard let entry = machine.entries[number], entry.maker == client, entry.phase == .sealed,
+      let memory = segments[entry.segment]
+    else { return nil }
+    let start = entry.offset + ObjectTrailer.offset(objectSize: entry.size)
+    let isWhole = ObjectTrailer.isWhole(
+      entry.object, size: entry.size, chunkShift: Int(entry.chunkShift),
+      memory.bytes(of: start..<entry.offset + entry.footprint))
+    return isWhole ? nil : entry.object
+  }
+
   /// Takes one announcement in.
   mutating func take(
     _ announcement: ClientPage.Announcement, of id: StoreClientID, _ freed: inout StoreStateMachine.Freed,
@@ -194,7 +242,13 @@ extension Store.State {
       } catch {
         return refuse(announcement.object, error, id)
       }
-      switch machine.announce(announcement, client: id) {
+      var contains: [ObjectID] = []
+      let segments = segments
+      let announced = machine.announce(announcement, client: id) { segment, announcement in
+        guard let memory = segments[segment] else { return false }
+        return Self.isWhole(announcement, in: memory, contains: &contains)
+      }
+      switch announced {
       case .known: return
       case .refused(let error, let given):
         freed += given
@@ -206,12 +260,6 @@ extension Store.State {
         guard let geometry = try? ChunkGeometry(objectSize: entry.size, chunkSize: 1 << Int(entry.chunkShift)) else {
           return
         }
-        var contains: [ObjectID] = []
-        if entry.trailerSize > ObjectTrailer.size(chunks: geometry.count, contained: 0),
-          let memory = segments[entry.segment]
-        {
-          contains = Store.trailer(of: entry, in: memory)?.contains ?? []
-        }
         sealed.append(
           SealedObject(
             object: entry.object, geometry: geometry, contains: contains, maker: id, isHeld: announcement.holds))
@@ -219,7 +267,30 @@ extension Store.State {
     }
   }
 
+  /// Whether the trailer of an announced object is its own and whole; with what the object contains.
+  ///
+  /// - Precondition: the object lies in memory that its maker was given: a look at other addresses would make pages.
+  private static func isWhole(
+    _ announcement: ClientPage.Announcement, in memory: SegmentMemory, contains: inout [ObjectID]
+  ) -> Bool {
+    let (size, shift) = (announcement.size, announcement.chunkShift)
+    let start = ObjectTrailer.offset(objectSize: size)
+    let end = announcement.offset + start + announcement.trailerSize
+    guard end <= memory.size else { return false }
+    let chunks = (size + (1 << shift) - 1) >> shift
+    if announcement.trailerSize == ObjectTrailer.size(chunks: chunks, contained: 0) {
+      return ObjectTrailer.isWhole(
+        announcement.object, size: size, chunkShift: shift, memory.bytes(of: announcement.offset + start..<end))
+    }
+    let trailer = ObjectTrailer.read(
+      announcement.object, size: size, from: memory.bytes(of: announcement.offset..<end))
+    guard let trailer, trailer.geometry.chunkShift == shift else { return false }
+    contains = trailer.contains
+    return true
+  }
+
   private mutating func refuse(_ object: ObjectID, _ error: MobulaError, _ id: StoreClientID) {
+    guard records[id] != nil else { return }
     records[id]!.refusals.append((object, error))
     if records[id]!.refusals.count > 64 { records[id]!.refusals.removeFirst() }
   }

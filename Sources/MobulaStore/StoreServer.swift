@@ -177,6 +177,9 @@ struct StoreConversation {
     case .pin:
       try need(2)
       return try store.pin(object(), client: client)
+    case .spilled:
+      try need(2)
+      return .init(descriptors: [try store.spillFile(of: object()).descriptor])
     }
   }
 

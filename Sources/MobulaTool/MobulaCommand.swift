@@ -26,7 +26,7 @@ struct MobulaCommand: AsyncParsableCommand {
         mobula bench                                   replication against S3, measured here
         mobula microbenchmark                          gets and puts a second
       """,
-    version: "0.1.0",
+    version: ToolVersion.text,
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self,

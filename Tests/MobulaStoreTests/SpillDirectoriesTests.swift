@@ -30,6 +30,35 @@ struct SpillDirectoriesTests {
     }
   }
 
+  @Test func aFolderThatWasRemovedIsUsedAgain() async throws {
+    try await withSpillFolder { root in
+      let paths = ["\(root)/a/b", "\(root)/c"]
+      let directories = try SpillDirectories(paths: paths, instance: instance)
+      let samples = try (1...8).map { try SpillSample(UInt64($0), size: 1000) }
+      let first = try samples[..<2].map { try $0.write(to: directories) }
+      #expect(first.map(\.directory) == [0, 1])
+      removeTree("\(root)/a")
+      // Made again by the store, or by somebody else.
+      let second = try samples[2..<4].map { try $0.write(to: directories) }
+      #expect(second.map(\.directory) == [0, 1])
+      removeTree("\(root)/a")
+      for path in ["\(root)/a", paths[0]] { #expect(mkdir(path, 0o700) == 0) }
+      let third = try samples[4..<6].map { try $0.write(to: directories) }
+      #expect(third.map(\.directory) == [0, 1])
+      for (sample, spilled) in zip(samples[3...], [second[1]] + third) {
+        #expect(try sample.isRead(from: directories, spilled))
+      }
+      for lost in [first[0], second[0]] { #expect(readError(directories, lost)?.code == .notFound) }
+      // It can't be made: the other one has to do.
+      removeTree("\(root)/a")
+      #expect(fclose(fopen("\(root)/a", "w")) == 0)
+      let last = try samples[6...].map { try $0.write(to: directories) }
+      #expect(last.map(\.directory) == [1, 1])
+      directories.removeAll()
+      #expect(unlink("\(root)/a") == 0 && rmdir(paths[1]) == 0)
+    }
+  }
+
   /// 500 chunks and 2000 objects inside: the header is longer than what is read at first.
   @Test func aLongHeaderComesBack() async throws {
     try await withSpillFolder { root in

@@ -136,7 +136,7 @@ private func fileEntries(of folder: String) -> [String] {
   return names
 }
 
-private func removeTree(_ folder: String) {
+func removeTree(_ folder: String) {
   for name in fileEntries(of: folder) {
     if isFolder("\(folder)/\(name)") { removeTree("\(folder)/\(name)") } else { unlink("\(folder)/\(name)") }
   }

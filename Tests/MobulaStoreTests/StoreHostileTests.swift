@@ -193,7 +193,7 @@ import Testing
     case 3: page.noteUse(Int(any() >> 2))
     case 4: page.header(.takenBack).pointee.store(any(), ordering: .relaxed)
     case 5: page.header(.returned).pointee.store(any(), ordering: .relaxed)
-    case 6: page.setGrant(.random(in: 0..<2048, using: &random), .init(range: 0..<Int(any() >> 10 + 1), isExtent: true))
+    case 6: page.noteUse(.random(in: 0..<4096, using: &random))
     case 7: page.header(.announced).pointee.store(any(), ordering: .releasing)
     case 8: page.header(.taken).pointee.store(any(), ordering: .releasing)
     case 9 where extents.isEmpty:

@@ -185,3 +185,65 @@ import Testing
     #expect(running.store.statistics.inMemory == 0)
   }
 }
+
+/// Spilled objects when there is room nowhere.
+@Suite(.serialized) struct StoreFullTests {
+  @Test func whatIsSpilledIsReadableWithoutRoom() throws {
+    let running = try RunningStore(capacity: 64 << 20, spills: true, roomDeadline: .seconds(2))
+    let client = try running.client()
+    for number in 0..<5 {
+      try client.put(.number(number), size: 20_000_000, seed: UInt8(number))
+      try client.confirm(.number(number))
+    }
+    let spilled = (0..<5).filter { running.store.isSpilled(.number($0)) }
+    #expect(spilled.count >= 2)
+    // All that is in memory is pinned: nothing can be written out, nor anything brought back.
+    var pinned: [KeptPin] = []
+    for number in 0..<5 where !spilled.contains(number) {
+      pinned.append(KeptPin(try client.pinSlowly(.number(number))))
+    }
+    for number in spilled {
+      #expect(code { try running.store.restore(.number(number), patience: .milliseconds(10)) } == .full)
+      #expect(running.store.isInFile(.number(number)))
+      let own = try client.readSpilled(.number(number))
+      #expect(Array(own.bytes) == pattern(size: 20_000_000, seed: UInt8(number)))
+      #expect(UInt(bitPattern: own.bytes.baseAddress) % 64 == 0)
+      // And another host can have it.
+      let source = try #require(running.store.source(.number(number)))
+      #expect(source.chunkMap.isComplete && source.digest == running.store.info(of: .number(number))?.digest)
+      var chunk = [UInt8](repeating: 0, count: source.geometry.range(of: 3).count)
+      #expect(
+        pread(source.descriptor, &chunk, chunk.count, off_t(source.offset + source.geometry.range(of: 3).lowerBound))
+          == chunk.count)
+      #expect(chunk.withUnsafeBytes { crc32c($0) } == source.checksum(of: 3))
+    }
+    #expect(code { _ = try client.readSpilled(.number(99)) } == .notFound)
+    #expect(code { _ = try client.readSpilled(.number((0..<5).first { !spilled.contains($0) }!)) } == .unavailable)
+    pinned = []
+    for number in 0..<5 {
+      try running.store.restore(.number(number))
+      #expect(try client.bytes(of: .number(number)) == pattern(size: 20_000_000, seed: UInt8(number)))
+    }
+  }
+
+  /// Keeps a pin in an array.
+  private final class KeptPin {
+    private let bytes: PinnedBytes
+    init(_ bytes: consuming PinnedBytes) { self.bytes = bytes }
+  }
+
+  @Test func aSpillFolderThatIsAwayIsSaidAtTheStart() throws {
+    let folder = TemporaryFolder()
+    let file = folder.path + "/file"
+    #expect(fclose(fopen(file, "w")) == 0)
+    let instance = SpillInstance(high: 1, low: 2)
+    let space = try #require(
+      SpillSpace(paths: [file, file + "/below", folder.path + "/a/b/c", folder.path], instance: instance))
+    let problems = space.problems.map(\.message)
+    #expect(problems.count == 2 && problems.allSatisfy { $0.contains(file) }, "\(problems)")
+    #expect(access(folder.path + "/a", F_OK) != 0, "nothing is made by a look")
+    #expect(chmod(folder.path, 0o777) == 0)
+    #expect(throws: MobulaError.self) { try SpillFolders.check(folder.path) }
+    #expect(throws: MobulaError.self) { try SpillFolders.check("") }
+  }
+}

@@ -5,7 +5,7 @@ import Testing
 
 /// Tasks, actors and holds, by a program as users write them, on a cluster of two pods.
 @Suite struct RuntimeTests {
-  @Test(arguments: ["tasks", "actors", "holds", "losses", "outage"])
+  @Test(arguments: ["tasks", "actors", "holds", "losses", "outage", "traps"])
   func scenario(_ name: String) async throws {
     try await withCluster(others: 0, ["--pod", "main:CPU=2", "--pod", "other:CPU=2,special=1"]) { cluster in
       let finished = try await run(
@@ -25,6 +25,28 @@ import Testing
       #expect(listed.output.split(separator: "\n").count == (name == "holds" ? 2 : 1), "\(listed)")
       #expect(listed.output.contains("named by the test") == (name == "holds"), "\(listed)")
     }
+  }
+
+  @Test func whatIsSpilledIsReadWithoutRoom() async throws {
+    let spill = try TemporaryFolder()
+    defer { spill.remove() }
+    try await withCluster(["--capacity", "64MB", "--spill", spill.path + "/below"]) { cluster in
+      let finished = try await run(
+        Products.testApp, [], environment: cluster.environment(0).merging(["SCENARIO": "full"]) { $1 },
+        within: .seconds(120))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+    }
+  }
+
+  @Test func aSpillFolderThatCannotBeUsedIsSaid() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    try Data().write(to: URL(filePath: folder.path + "/file"))
+    let started = try await run(
+      Products.mobula,
+      ["start", "--head", "--port", "\(try TestCluster.freePort())", "--spill", folder.path + "/file"],
+      environment: ["MOBULA_DIRECTORY": folder.path + "/0"])
+    #expect(!started.status.isSuccess && started.errors.contains("\(folder.path)/file is no folder"), "\(started)")
   }
 
   @Test func withoutAHost() async throws {

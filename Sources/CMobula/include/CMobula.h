@@ -7,8 +7,8 @@
 
 /// A new memfd that can be sealed, close-on-exec. -1 and errno on failure.
 int mobula_memfd_create(const char *name);
-/// Adds the F_SEAL_* bits given by the three flags. -1 and errno on failure.
-int mobula_seal(int fd, int shrink_and_grow, int future_write);
+/// From now on the memfd neither shrinks nor grows, and nobody adds other seals. -1 and errno on failure.
+int mobula_seal(int fd);
 /// Opens the file behind `fd` again, read-only, through /proc/self/fd.
 int mobula_reopen_read_only(int fd);
 /// Reserves `length` bytes from `offset`: 0, or an errno value.
@@ -18,8 +18,12 @@ int mobula_reserve(int fd, int64_t offset, int64_t length);
 int mobula_give_back(int fd, int64_t offset, int64_t length);
 /// A descriptor that becomes readable when the process has ended (pidfd_open). -1 and errno on failure.
 int mobula_open_process(int pid);
+/// The same for the process that connected a Unix socket, as the kernel knows it. -1 where it can't tell (before 6.5).
+int mobula_peer_process(int socket);
 /// An event descriptor, non-blocking. -1 and errno on failure.
 int mobula_bell(void);
+/// Takes what was written to an event descriptor; never blocks, whoever else has it.
+void mobula_take_bell(int bell);
 /// A descriptor that waits for many (epoll). -1 and errno on failure.
 int mobula_watcher(void);
 /// Waits for `fd` to become readable, too; it is told by its tag. -1 and errno on failure.

@@ -30,6 +30,7 @@ extension Cluster: DistributedActorSystem {
       withExtendedLifetime(encoded.references) {}
       return try Act.resolve(id: address, using: self)
     } catch {
+      let error = await explained(error, grant.lease)
       await giveBack(grant.lease, workerIsReusable: false)
       throw error
     }
@@ -106,12 +107,14 @@ extension Cluster: DistributedActorSystem {
     } catch let error as MobulaError where error.code == .unavailable {
       throw MobulaError(.unavailable, "The actor \(address) is gone, or its host can't be reached: spawn it again.")
     }
-    let reply = try await worker.call(
-      WorkerAPI.call,
-      ActorCall(
-        actor: address.actor, target: target.identifier, substitutions: invocation.substitutions,
-        arguments: invocation.arguments), deadline: options.workDeadline)
-    withExtendedLifetime(invocation.references) {}
-    return (reply, worker)
+    let call = ActorCall(
+      actor: address.actor, target: target.identifier, substitutions: invocation.substitutions,
+      arguments: invocation.arguments)
+    defer { withExtendedLifetime(invocation.references) {} }
+    do {
+      return (try await worker.call(WorkerAPI.call, call, deadline: options.workDeadline), worker)
+    } catch {
+      throw await explained(error, address.lease)
+    }
   }
 }

@@ -58,9 +58,18 @@ extension Cluster {
       _ = try await worker.call(WorkerAPI.run, call, deadline: options.workDeadline)
       await giveBack(grant.lease, workerIsReusable: true)
     } catch {
+      let error = await explained(error, grant.lease)
       await giveBack(grant.lease, workerIsReusable: false)
       throw error
     }
+  }
+
+  /// An error of a call to a worker; of one that has ended with what its pod says of that, and its last words.
+  func explained(_ error: any Error, _ lease: LeaseID?) async -> any Error {
+    guard let closed = error as? MobulaError, closed.code == .connectionClosed, let lease,
+      let reason = await workers.loss(of: lease)
+    else { return error }
+    return MobulaError(.connectionClosed, reason)
   }
 
   /// The right to run work of this shape on one worker.

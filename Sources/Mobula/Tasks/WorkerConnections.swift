@@ -11,7 +11,12 @@ final class WorkerConnections: Sendable {
     var connections: [Endpoint: RPCConnection] = [:]
     /// By lease, so that a lease that is lost ends its calls at once.
     var leases: [LeaseID: Endpoint] = [:]
+    /// Why leases ended that were not given back yet, as their pods say.
+    var losses: [LeaseID: String] = [:]
+    var waiting: [LeaseID: [CheckedContinuation<String?, Never>]] = [:]
   }
+  /// How long after the end of its worker's connection a lease's loss is waited for.
+  private static let lossPatience = Duration.seconds(3)
   private let state = Mutex(State())
 
   init(token: ClusterToken, tls: ClusterTLS?, hello: Hello) {
@@ -58,15 +63,46 @@ final class WorkerConnections: Sendable {
   }
 
   func returned(_ lease: LeaseID) {
-    state.withLock { $0.leases[lease] = nil }
+    let waiting = state.withLock { state in
+      state.leases[lease] = nil
+      state.losses[lease] = nil
+      return state.waiting.removeValue(forKey: lease) ?? []
+    }
+    for continuation in waiting { continuation.resume(returning: nil) }
+  }
+
+  /// Why the worker of a lease has ended, in the words of its pod, which come some time after the connection's end;
+  /// `nil` when none come, or the lease is not this process's.
+  func loss(of lease: LeaseID) async -> String? {
+    let timer = Task {
+      try await Task.sleep(for: Self.lossPatience)
+      self.resume(lease, with: nil)
+    }
+    defer { timer.cancel() }
+    return await withCheckedContinuation { continuation in
+      let (isKnown, reason) = state.withLock { state -> (Bool, String?) in
+        if let reason = state.losses[lease] { return (true, reason) }
+        guard state.leases[lease] != nil else { return (true, nil) }
+        state.waiting[lease, default: []].append(continuation)
+        return (false, nil)
+      }
+      if isKnown { continuation.resume(returning: reason) }
+    }
+  }
+
+  private func resume(_ lease: LeaseID, with reason: String?) {
+    let waiting = state.withLock { $0.waiting.removeValue(forKey: lease) ?? [] }
+    for continuation in waiting { continuation.resume(returning: reason) }
   }
 
   /// The head says that a lease is gone: its calls fail now, not at their deadline.
   func leaseLost(_ lost: LeaseLost) async {
     let connection = state.withLock { state -> RPCConnection? in
       guard let endpoint = state.leases.removeValue(forKey: lost.lease) else { return nil }
+      state.losses[lost.lease] = lost.reason
       return state.connections[endpoint]
     }
+    resume(lost.lease, with: lost.reason)
     await connection?.close()
   }
 

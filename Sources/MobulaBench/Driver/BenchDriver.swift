@@ -22,6 +22,8 @@ public enum BenchDriver {
     var options = ClusterOptions()
     options.workDeadline = .seconds(300)
     options.valueDeadline = .seconds(300)
+    // Loaders that download for themselves do so with the driver's credentials: they get none from their hosts.
+    options.workerEnvironment = currentEnvironment().filter { $0.key.hasPrefix("AWS_") }
     let cluster = try await Cluster.connect(options)
     let control = try await RPCConnection.connect(
       to: orders.control, token: ClusterToken(orders.token), hello: Hello(role: .driver, name: "bench"))

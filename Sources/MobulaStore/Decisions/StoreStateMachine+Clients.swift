@@ -65,21 +65,21 @@ extension StoreStateMachine {
     }
     let slot = try nextSlot(client)
     guard let grant = take(bytes, of: client.segment, alignment: ExtentAllocator.spanSize) else { return nil }
-    use(slot, of: id, ClientPage.Grant(range: grant.range, isExtent: true))
+    use(slot, of: id, GrantTable.Grant(range: grant.range, isExtent: true))
     return (grant, slot)
   }
 
   func nextSlot(_ client: Client) throws(MobulaError) -> Int {
     if let free = client.freeSlots.last { return free }
-    guard client.nextSlot < ClientPage.grantCount else {
+    guard client.nextSlot < GrantTable.count else {
       throw MobulaError(
-        .full, "A process can have \(ClientPage.grantCount) regions that it writes: use more processes, or let some go."
+        .full, "A process can have \(GrantTable.count) regions that it writes: use more processes, or let some go."
       )
     }
     return client.nextSlot
   }
 
-  mutating func use(_ slot: Int, of id: StoreClientID, _ grant: ClientPage.Grant) {
+  mutating func use(_ slot: Int, of id: StoreClientID, _ grant: GrantTable.Grant) {
     clients[id]!.grants[slot] = grant
     if clients[id]!.freeSlots.last == slot { clients[id]!.freeSlots.removeLast() } else { clients[id]!.nextSlot += 1 }
     if grant.isExtent {
@@ -103,7 +103,7 @@ extension StoreStateMachine {
   mutating func notGrown(_ id: StoreClientID, _ grant: Grant, slot: Int, reserved: [Range<Int>]) -> Freed {
     var freed = Freed()
     // The client may have given it back before it was told of it.
-    guard clients[id]?.grants[slot] == ClientPage.Grant(range: grant.range, isExtent: true) else { return freed }
+    guard clients[id]?.grants[slot] == GrantTable.Grant(range: grant.range, isExtent: true) else { return freed }
     notReserved(grant, reserved: reserved)
     leave(slot, of: id, &freed)
     return freed

@@ -25,7 +25,7 @@ extension StoreStateMachine {
       Entry(
         object: object, segment: client.segment, offset: grant.range.lowerBound, size: footprint, trailerSize: 0,
         chunkShift: 0, phase: .writing, isDirect: true, isCache: false, isHeld: false, maker: id))
-    use(slot, of: id, ClientPage.Grant(range: grant.range, isExtent: false))
+    use(slot, of: id, GrantTable.Grant(range: grant.range, isExtent: false))
     clients[id]!.creating[object] = number
     return Creation(entry: number, grant: grant, slot: slot)
   }
@@ -70,7 +70,7 @@ extension StoreStateMachine {
   }
 
   /// The grant of a big object at `offset` that no entry is for.
-  private func unclaimed(_ offset: Int, _ client: Client) -> (slot: Int, grant: ClientPage.Grant)? {
+  private func unclaimed(_ offset: Int, _ client: Client) -> (slot: Int, grant: GrantTable.Grant)? {
     guard let found = client.grants.first(where: { !$0.value.isExtent && $0.value.range.lowerBound == offset }),
       !client.creating.values.contains(where: { entries[$0]!.offset == offset })
     else { return nil }
@@ -86,65 +86,108 @@ extension StoreStateMachine {
     case refused(MobulaError, Freed)
   }
 
+  /// Whether the trailer of an announced object is its own and whole; asked once it is known that it lies in memory
+  /// that its maker has.
+  typealias Verify = (SegmentID, ClientPage.Announcement) -> Bool
+
   /// A client says that an object's bytes and its trailer are there.
-  mutating func announce(_ announcement: ClientPage.Announcement, client id: StoreClientID) -> Announced {
-    guard let client = clients[id] else {
+  mutating func announce(
+    _ announcement: ClientPage.Announcement, client id: StoreClientID, isWhole: Verify = { _, _ in true }
+  ) -> Announced {
+    guard let segment = clients[id]?.segment else {
       return .refused(MobulaError(.unavailable, "Client \(id) is gone."), Freed())
     }
     let object = announcement.object
     let region = announcement.offset
-    func refused(_ error: MobulaError, _ machine: inout StoreStateMachine) -> Announced {
-      var freed = machine.abort(object, client: id, offset: region)
-      if freed.entries.isEmpty, machine.extent(of: region, client) != nil {
-        freed.regions.append(.init(client: id, offset: region))
-      }
-      return .refused(error, freed)
+    guard announcement.size > 0, region >= 0,
+      ObjectTrailer.isPossible(
+        objectSize: announcement.size, chunkShift: announcement.chunkShift, trailerSize: announcement.trailerSize)
+    else {
+      return refuse(
+        announcement, id,
+        MobulaError(
+          .protocolViolation, "Object \(object) was announced with sizes that no object has: use the same mobula."))
     }
-    guard announcement.size > 0, announcement.trailerSize >= ObjectTrailer.fixedSize, 16...26 ~= announcement.chunkShift
-    else { return refused(MobulaError(.protocolViolation, "Object \(object) was announced without bytes."), &self) }
     let footprint = ObjectTrailer.offset(objectSize: announcement.size) + announcement.trailerSize
-    let created = client.creating[object]
+    let created = clients[id]?.creating[object]
     if let known = index[object], known != created {
       // One of the store's that died may have been the one that took it.
-      if entries[known]!.segment == client.segment, entries[known]!.offset == region, entries[known]!.phase == .sealed {
+      if let entry = entries[known], entry.segment == segment, entry.offset == region, entry.phase == .sealed {
         return .known
       }
-      return refused(Self.exists(object), &self)
+      return refuse(announcement, id, Self.exists(object))
     }
     if created != nil, index[object] == nil {
-      return refused(
-        MobulaError(.cancelled, "Object \(object) was deleted while it was made: put it again if it is wanted."), &self)
+      return refuse(
+        announcement, id,
+        MobulaError(.cancelled, "Object \(object) was deleted while it was made: put it again if it is wanted."))
     }
     if let created {
       guard entries[created]!.offset == region, Self.pages(footprint) <= Self.pages(entries[created]!.size) else {
-        return refused(MobulaError(.protocolViolation, "Object \(object) was announced where it is not."), &self)
+        return refuse(announcement, id, Self.isElsewhere(object))
       }
-      var freed = Freed()
-      let range = region..<region + Self.pages(entries[created]!.size)
-      if let slot = slot(of: range, isExtent: false, client: client) { leave(slot, of: id, &freed) }
-      // What was asked for, and is not needed.
-      let end = region + Self.pages(footprint)
-      if end < range.upperBound { release(end..<range.upperBound, of: client.segment, &freed) }
-      clients[id]!.creating[object] = nil
-      seal(created, announcement)
-      return .sealed(created, freed)
+      guard isWhole(segment, announcement) else { return refuse(announcement, id, Self.isBroken(object)) }
+      return sealCreated(created, announcement, footprint: footprint, client: id)
     }
-    guard let extent = extent(of: region, client), region + footprint <= client.extents[extent].range.upperBound,
-      region % 64 == 0
-    else { return adopt(announcement, footprint: footprint, client: id) }
-    clients[id]!.extents[extent].entries += 1
+    let range = region..<region + footprint
+    let place = region % UnitMap.unit == 0 ? withExtent(of: region, id) { $0.take(range) } : nil
+    guard let place else { return adopt(announcement, footprint: footprint, client: id, isWhole: isWhole) }
+    guard place else { return refuse(announcement, id, Self.isElsewhere(object)) }
+    guard isWhole(segment, announcement) else {
+      withExtent(of: region, id) { $0.free(range) }
+      return refuse(announcement, id, Self.isBroken(object))
+    }
     let number = newEntry(
       Entry(
-        object: object, segment: client.segment, offset: region, size: announcement.size,
+        object: object, segment: segment, offset: region, size: announcement.size,
         trailerSize: announcement.trailerSize, chunkShift: UInt8(announcement.chunkShift), phase: .sealed,
         isDirect: false, isCache: false, isHeld: announcement.holds, maker: id))
     list(number)
     return .sealed(number, Freed())
   }
 
+  /// Nothing that can be: what it took is free again.
+  private mutating func refuse(
+    _ announcement: ClientPage.Announcement, _ id: StoreClientID, _ error: MobulaError
+  ) -> Announced {
+    let region = announcement.offset
+    var freed = abort(announcement.object, client: id, offset: region)
+    // Its allocator has it again, unless another object's bytes are there.
+    if freed.entries.isEmpty, withExtent(of: region, id, { $0.isFree(at: region) }) == true {
+      freed.regions.append(.init(client: id, offset: region))
+    }
+    return .refused(error, freed)
+  }
+
+  private static func isElsewhere(_ object: ObjectID) -> MobulaError {
+    MobulaError(
+      .protocolViolation, "Object \(object) was announced where it is not: use the same mobula on both sides.")
+  }
+
+  private static func isBroken(_ object: ObjectID) -> MobulaError {
+    MobulaError(
+      .corrupted, "Object \(object) was announced with a trailer that is not its own, or damaged: put it again.")
+  }
+
+  /// A big object whose region was made for it.
+  private mutating func sealCreated(
+    _ created: EntryNumber, _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID
+  ) -> Announced {
+    let (region, segment) = (announcement.offset, entries[created]!.segment)
+    let range = region..<region + Self.pages(entries[created]!.size)
+    var freed = Freed()
+    if let slot = clients[id].flatMap({ slot(of: range, isExtent: false, client: $0) }) { leave(slot, of: id, &freed) }
+    // What was asked for, and is not needed.
+    let end = region + Self.pages(footprint)
+    if end < range.upperBound { release(end..<range.upperBound, of: segment, &freed) }
+    clients[id]!.creating[announcement.object] = nil
+    seal(created, announcement)
+    return .sealed(created, freed)
+  }
+
   /// A big object whose creation a store saw that died since: its grant is all that is known of it.
   private mutating func adopt(
-    _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID
+    _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID, isWhole: Verify
   ) -> Announced {
     guard let client = clients[id], let (slot, grant) = unclaimed(announcement.offset, client),
       Self.pages(footprint) <= grant.range.count
@@ -152,6 +195,9 @@ extension StoreStateMachine {
       return .refused(
         MobulaError(.protocolViolation, "Object \(announcement.object) was announced outside of what its maker has."),
         Freed())
+    }
+    guard isWhole(client.segment, announcement) else {
+      return refuse(announcement, id, Self.isBroken(announcement.object))
     }
     var freed = Freed()
     leave(slot, of: id, &freed)

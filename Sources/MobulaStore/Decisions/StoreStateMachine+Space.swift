@@ -216,9 +216,7 @@ extension StoreStateMachine {
     if entry.isDirect {
       release(entry.offset..<entry.offset + Self.pages(entry.footprint), of: id, &freed)
     } else if segments[id]!.pages[entry.offset / pageSize * pageSize] == nil, let maker = segments[id]!.maker {
-      if let client = clients[maker], let extent = extent(of: entry.offset, client) {
-        clients[maker]!.extents[extent].entries -= 1
-      }
+      withExtent(of: entry.offset, maker) { $0.free(entry.offset..<entry.offset + entry.footprint) }
       freed.regions.append(.init(client: maker, offset: entry.offset))
     } else if segments[id]!.pages[entry.offset / pageSize * pageSize] != nil {
       // Of a maker that is gone, or of the store that was before this one.

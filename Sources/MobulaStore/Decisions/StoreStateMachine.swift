@@ -82,7 +82,7 @@ struct StoreStateMachine: Sendable {
     let user: UInt32
     let segment: SegmentID
     /// By slot of the client's page.
-    var grants: [Int: ClientPage.Grant] = [:]
+    var grants: [Int: GrantTable.Grant] = [:]
     var freeSlots: [Int] = []
     var nextSlot = 0
     /// Extents in order, for bisection.
@@ -97,7 +97,38 @@ struct StoreStateMachine: Sendable {
   struct Extent: Hashable, Sendable {
     let range: Range<Int>
     /// Entries whose bytes are here: it can't be given back before they are gone.
-    var entries = 0
+    private(set) var entries = 0
+    private var taken: UnitMap
+
+    init(range: Range<Int>) {
+      self.range = range
+      taken = UnitMap(bytes: range.count)
+    }
+
+    /// An entry's region is here from now on; false when it is not inside, or another's bytes are there.
+    mutating func take(_ region: Range<Int>) -> Bool {
+      guard range.lowerBound <= region.lowerBound, region.upperBound <= range.upperBound,
+        taken.take(region.lowerBound - range.lowerBound..<region.upperBound - range.lowerBound)
+      else { return false }
+      entries += 1
+      return true
+    }
+
+    /// Whether no entry's bytes are at this offset.
+    func isFree(at offset: Int) -> Bool { taken.isFree(at: offset - range.lowerBound) }
+
+    mutating func free(_ region: Range<Int>) {
+      taken.free(region.lowerBound - range.lowerBound..<region.upperBound - range.lowerBound)
+      entries -= 1
+    }
+  }
+
+  /// Changes the extent of a client in which `offset` lies, in place: a copy of the client meanwhile would make
+  /// one of all its extents. `nil` without such an extent.
+  @discardableResult
+  mutating func withExtent<Result>(of offset: Int, _ id: StoreClientID, _ body: (inout Extent) -> Result) -> Result? {
+    guard let index = clients[id].flatMap({ extent(of: offset, $0) }) else { return nil }
+    return body(&clients[id]!.extents[index])
   }
 
   /// What is over, for the shell to do.

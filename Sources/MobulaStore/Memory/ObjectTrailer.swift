@@ -30,6 +30,18 @@ struct ObjectTrailer: Hashable, Sendable {
   /// Where the trailer of an object of `size` bytes begins, from its first byte.
   static func offset(objectSize size: Int) -> Int { (size + 7) & ~7 }
 
+  /// The most objects that one of `size` bytes can contain references to: each takes 16 of these bytes, and more.
+  static func largestContained(objectSize size: Int) -> Int { min(maximumContained, size / 16) }
+
+  /// Whether an object of `size` bytes can have a trailer of `trailerSize` bytes.
+  static func isPossible(objectSize size: Int, chunkShift: Int, trailerSize: Int) -> Bool {
+    guard 16...26 ~= chunkShift, let geometry = try? ChunkGeometry(objectSize: size, chunkSize: 1 << chunkShift) else {
+      return false
+    }
+    let rest = trailerSize - Self.size(chunks: geometry.count, contained: 0)
+    return rest >= 0 && rest % 16 == 0 && rest / 16 <= largestContained(objectSize: size)
+  }
+
   /// Bytes of a trailer.
   static func size(chunks: Int, contained: Int) -> Int { fixedSize + (chunks * 4 + 7) & ~7 + contained * 16 }
 
@@ -72,31 +84,56 @@ struct ObjectTrailer: Hashable, Sendable {
     trailer.storeBytes(of: crc32c(UnsafeRawBufferPointer(trailer)), toByteOffset: 32, as: UInt32.self)
   }
 
+  /// Whether a trailer is the one of this object and whole, as it lies there: without a copy, but its maker may change
+  /// it a moment later.
+  ///
+  /// - Parameters:
+  ///   - size: bytes of the object.
+  ///   - trailer: what lies behind them, as long as it is said to be; `isPossible`.
+  static func isWhole(
+    _ object: ObjectID, size objectSize: Int, chunkShift: Int, _ trailer: UnsafeRawBufferPointer
+  ) -> Bool {
+    guard trailer.count >= fixedSize, isAligned(trailer) else { return false }
+    let counts = trailer.load(fromByteOffset: 32, as: UInt64.self)
+    let chunks = (objectSize + (1 << chunkShift) - 1) >> chunkShift
+    return trailer.load(as: UInt64.self) == magic
+      && trailer.load(fromByteOffset: 8, as: UInt64.self) == object.high
+      && trailer.load(fromByteOffset: 16, as: UInt64.self) == object.low
+      && trailer.load(fromByteOffset: 24, as: UInt64.self) == UInt64(objectSize)
+      && trailer.load(fromByteOffset: 40, as: UInt64.self) == UInt64(chunkShift)
+      && trailer.count == size(chunks: chunks, contained: Int(counts >> 32))
+      && checksum(of: trailer) == UInt32(truncatingIfNeeded: counts)
+  }
+
+  private static func isAligned(_ trailer: UnsafeRawBufferPointer) -> Bool {
+    UInt(bitPattern: trailer.baseAddress) & 7 == 0
+  }
+
+  /// The CRC32C of a trailer, with zeros in the place that holds it.
+  private static func checksum(of trailer: UnsafeRawBufferPointer) -> UInt32 {
+    let front = crc32c(UnsafeRawBufferPointer(rebasing: trailer[..<32]))
+    let middle = withUnsafeBytes(of: UInt32(0)) { crc32c($0, continuing: front) }
+    return crc32c(UnsafeRawBufferPointer(rebasing: trailer[36...]), continuing: middle)
+  }
+
   /// Reads the trailer of the object whose bytes begin `memory`; `nil` unless it is the right one and whole.
   ///
-  /// - Parameter memory: the object with its trailer, as long as it is said to be.
+  /// - Parameter memory: the object with its trailer, as long as it is said to be. No more is copied of it than the
+  ///   trailer of an object of that size can have.
   static func read(
     _ object: ObjectID, size objectSize: Int, from memory: UnsafeRawBufferPointer
   ) -> ObjectTrailer? {
     let start = offset(objectSize: objectSize)
-    guard objectSize > 0, memory.count - start >= fixedSize, memory.count - start < 1 << 40 else { return nil }
+    guard objectSize > 0, memory.count - start >= fixedSize else { return nil }
+    let shift = memory.loadUnaligned(fromByteOffset: start + 40, as: UInt64.self)
+    guard shift < 63, isPossible(objectSize: objectSize, chunkShift: Int(shift), trailerSize: memory.count - start),
+      let geometry = try? ChunkGeometry(objectSize: objectSize, chunkSize: 1 << Int(shift))
+    else { return nil }
     // Copied first: its maker may still be writing, and what is checked must be what is used.
     let bytes = Array(memory[start...])
     return bytes.withUnsafeBytes { trailer -> ObjectTrailer? in
-      let counts = trailer.load(fromByteOffset: 32, as: UInt64.self)
-      let shift = trailer.load(fromByteOffset: 40, as: UInt64.self)
-      let contained = Int(counts >> 32)
-      guard trailer.load(as: UInt64.self) == magic,
-        trailer.load(fromByteOffset: 8, as: UInt64.self) == object.high,
-        trailer.load(fromByteOffset: 16, as: UInt64.self) == object.low,
-        trailer.load(fromByteOffset: 24, as: UInt64.self) == UInt64(objectSize),
-        shift < 63, contained <= maximumContained,
-        let geometry = try? ChunkGeometry(objectSize: objectSize, chunkSize: 1 << Int(shift)),
-        trailer.count == size(chunks: geometry.count, contained: contained)
-      else { return nil }
-      var zeroed = [UInt8](trailer)
-      for index in 32..<36 { zeroed[index] = 0 }
-      guard zeroed.withUnsafeBytes({ crc32c($0) }) == UInt32(truncatingIfNeeded: counts) else { return nil }
+      guard isWhole(object, size: objectSize, chunkShift: geometry.chunkShift, trailer) else { return nil }
+      let contained = Int(trailer.load(fromByteOffset: 36, as: UInt32.self))
       var at = fixedSize
       let checksums = (0..<geometry.count).map { trailer.load(fromByteOffset: at + $0 * 4, as: UInt32.self) }
       at += (geometry.count * 4 + 7) & ~7

@@ -2,14 +2,14 @@ internal import MobulaCore
 internal import Synchronization
 
 /// One client's page of shared memory, which it and the store map writable: its pins, what it
-/// used lately, what it was granted, and two rings. It outlives the client.
+/// used lately, and two rings. It outlives the client.
 ///
 /// | bytes | what | written by |
 /// |---|---|---|
 /// | 0..<4096 | the header's words, see `HeaderWord` | see there |
 /// | `pins` | 4096 words: entry + 1, or 0 | client |
 /// | `recents` | 512 words: entry + 1 | client |
-/// | `grants` | 2048 times offset and kind, size | store |
+/// | `unused` | 32 KiB | nobody |
 /// | `announcements` | a ring of 4096 times 64 bytes | client |
 /// | `returns` | a ring of 4096 words: offsets of freed regions | store |
 ///
@@ -21,12 +21,11 @@ struct ClientPage: @unchecked Sendable {
   static let magic: UInt64 = 0x4D4F_4250_4147_4531  // MOBPAGE1
   static let pinCount = 4096
   static let recentCount = 512
-  static let grantCount = 2048
   static let ringCount = 4096
   private static let pins = 4096
   private static let recents = pins + pinCount * 8
-  private static let grants = recents + recentCount * 8
-  private static let announcements = grants + grantCount * 16
+  private static let unused = recents + recentCount * 8
+  private static let announcements = unused + 2048 * 16
   private static let returns = announcements + ringCount * 64
   static let size = returns + ringCount * 8
 
@@ -131,31 +130,6 @@ struct ClientPage: @unchecked Sendable {
       note.pointee.store(0, ordering: .relaxed)
       if value <= UInt64(IndexLayout.maximumEntries) { body(Int(value) - 1) }
     }
-  }
-
-  // MARK: Grants
-
-  /// What the client may write: an extent for small objects, or the region of one big object that is not sealed yet.
-  struct Grant: Hashable, Sendable {
-    let range: Range<Int>
-    let isExtent: Bool
-  }
-
-  /// Store: notes a grant, for a store that is started again.
-  func setGrant(_ index: Int, _ grant: Grant?) {
-    let first = word(Self.grants + index * 16)
-    guard let grant else { return first.pointee.store(0, ordering: .releasing) }
-    first[1].store(UInt64(grant.range.count), ordering: .relaxed)
-    first.pointee.store(UInt64(grant.range.lowerBound) | (grant.isExtent ? 1 : 2), ordering: .releasing)
-  }
-
-  func grant(_ index: Int) -> Grant? {
-    let first = word(Self.grants + index * 16)
-    let value = first.pointee.load(ordering: .acquiring)
-    let count = first[1].load(ordering: .relaxed)
-    guard value & 3 == 1 || value & 3 == 2, value < 1 << 56, count > 0, count < 1 << 56 else { return nil }
-    let start = Int(value & ~63)
-    return Grant(range: start..<start + Int(count), isExtent: value & 3 == 1)
   }
 
   // MARK: Announcements

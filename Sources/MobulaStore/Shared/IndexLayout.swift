@@ -16,7 +16,7 @@ typealias SharedWord = Atomic<UInt64>
 /// over the entry's number plus one. Entries stay where they are when the table grows.
 enum IndexLayout {
   static let magic: UInt64 = 0x4D4F_4249_4E44_4558  // MOBINDEX
-  static let version: UInt64 = 1
+  static let version: UInt64 = 2
   static let headerSize = 4096
   static let entrySize = 64
   static let maximumEntries = 1 << 24

@@ -31,8 +31,28 @@ final class SpillDirectories: Sendable {
     var isEnded = false
   }
 
+  /// One of the folders: opened once more when it was removed.
+  private final class Place: Sendable {
+    private let current: Mutex<SpillFolder>
+
+    init(_ folder: SpillFolder) { current = Mutex(folder) }
+
+    var folder: SpillFolder { current.withLock { $0 } }
+
+    /// The folder that is at the path now, made if there is none; `nil` when it can't be used.
+    func reopened(after old: SpillFolder) -> SpillFolder? {
+      current.withLock { folder in
+        // Another thread may have done so already.
+        if folder !== old { return folder }
+        guard let new = try? SpillFolder(path: old.path, instance: old.instance, others: []) else { return nil }
+        folder = new
+        return new
+      }
+    }
+  }
+
   let instance: SpillInstance
-  private let folders: [SpillFolder]
+  private let places: [Place]
   private let state = Mutex(State())
 
   /// Makes the folders where they are missing and takes the instance's lock in each.
@@ -54,7 +74,7 @@ final class SpillDirectories: Sendable {
       for folder in folders { folder.remove(.lock(instance)) }
       throw error
     }
-    self.folders = folders
+    places = folders.map { Place($0) }
     self.instance = instance
   }
 
@@ -81,13 +101,13 @@ final class SpillDirectories: Sendable {
       object: object, geometry: geometry, flags: flags, checksums: checksums, contains: contains)
     let encoded = header.encoded()
     let first = state.withLock { state in
-      defer { state.next = (state.next + 1) % folders.count }
+      defer { state.next = (state.next + 1) % places.count }
       return state.next
     }
     var failures: [SpillFailure] = []
-    for directory in (0..<folders.count).map({ (first + $0) % folders.count }) {
+    for directory in (0..<places.count).map({ (first + $0) % places.count }) {
       do throws(SpillFailure) {
-        if try put(object, header: encoded, bytes: bytes, into: folders[directory]) {
+        if try put(object, header: encoded, bytes: bytes, into: places[directory]) {
           return SpilledObject(
             object: object, geometry: geometry, directory: directory, fileSize: header.fileSize, flags: flags)
         }
@@ -100,7 +120,19 @@ final class SpillDirectories: Sendable {
     throw SpillFailure.error(of: failures, asked: header.fileSize)
   }
 
-  /// Writes one file; false when `removeAll` came in between.
+  /// Writes one file; false when `removeAll` came in between. A folder that was removed is made again.
+  private func put(
+    _ object: ObjectID, header: [UInt8], bytes: UnsafeRawBufferPointer, into place: Place
+  ) throws(SpillFailure) -> Bool {
+    let folder = place.folder
+    do throws(SpillFailure) {
+      return try put(object, header: header, bytes: bytes, into: folder)
+    } catch {
+      guard error.isRemoved, let folder = place.reopened(after: folder) else { throw error }
+      return try put(object, header: header, bytes: bytes, into: folder)
+    }
+  }
+
   private func put(
     _ object: ObjectID, header: [UInt8], bytes: UnsafeRawBufferPointer, into folder: SpillFolder
   ) throws(SpillFailure) -> Bool {
@@ -123,22 +155,29 @@ final class SpillDirectories: Sendable {
   ///   else `inputOutput`.
   func read(_ spilled: SpilledObject, into memory: UnsafeMutableRawBufferPointer) throws(MobulaError) -> Description {
     precondition(memory.count == spilled.geometry.objectSize, "room for all of the object's bytes")
-    let file = try SpillFile(spilled.object, in: folders[spilled.directory])
+    let file = try SpillFile(spilled.object, in: places[spilled.directory].folder)
     let header = try Self.header(of: file, spilled)
     try file.read(into: memory, header: header)
     return (header.checksums, header.contains)
+  }
+
+  /// An object's file, open for reading by others, too.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when the file is gone, else `inputOutput`.
+  func open(_ spilled: SpilledObject) throws(MobulaError) -> SpillFile {
+    try SpillFile(spilled.object, in: places[spilled.directory].folder)
   }
 
   /// Reads what a file's header says, without the object's bytes.
   ///
   /// - Throws: `MobulaError`, as `read` does.
   func describe(_ spilled: SpilledObject) throws(MobulaError) -> Description {
-    let header = try Self.header(of: SpillFile(spilled.object, in: folders[spilled.directory]), spilled)
+    let header = try Self.header(of: SpillFile(spilled.object, in: places[spilled.directory].folder), spilled)
     return (header.checksums, header.contains)
   }
 
   private static func header(
-    of file: borrowing SpillFile, _ spilled: SpilledObject
+    of file: SpillFile, _ spilled: SpilledObject
   ) throws(MobulaError) -> SpillHeader {
     guard file.size == spilled.fileSize else {
       throw SpillHeader.damaged(file.path, "it has \(file.size) bytes in place of \(spilled.fileSize)")
@@ -152,7 +191,7 @@ final class SpillDirectories: Sendable {
 
   /// Removes an object's file; nothing when it is gone.
   func remove(_ spilled: SpilledObject) {
-    folders[spilled.directory].remove(.object(spilled.object, instance))
+    places[spilled.directory].folder.remove(.object(spilled.object, instance))
   }
 
   // MARK: Start and end
@@ -165,7 +204,7 @@ final class SpillDirectories: Sendable {
   func recover() -> [SpilledObject] {
     if state.withLock({ $0.isEnded }) { return [] }
     var found: [ObjectID: SpilledObject] = [:]
-    for (directory, folder) in folders.enumerated() {
+    for (directory, folder) in places.map(\.folder).enumerated() {
       folder.removeStale()
       for case .object(let object, instance) in folder.names() {
         guard let spilled = Self.examine(object, in: folder, directory) else { continue }
@@ -195,6 +234,6 @@ final class SpillDirectories: Sendable {
   /// The orderly end of a store: removes this instance's files and its locks. Nothing is written from now on.
   func removeAll() {
     state.withLock { $0.isEnded = true }
-    for folder in folders { folder.removeFiles(of: instance) }
+    for place in places { place.folder.removeFiles(of: instance) }
   }
 }

@@ -9,6 +9,9 @@ struct SpillFailure: Error, Hashable {
 
   var isOutOfSpace: Bool { number == ENOSPC || number == EDQUOT }
 
+  /// The folder is not there any more.
+  var isRemoved: Bool { number == ENOENT || number == ESTALE }
+
   /// What a caller is told when every folder failed.
   ///
   /// - Parameter asked: bytes of the file that was to be written.

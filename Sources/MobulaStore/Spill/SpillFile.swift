@@ -2,12 +2,12 @@ internal import Glibc
 internal import MobulaCore
 
 /// A spill file that is open for reading.
-struct SpillFile: ~Copyable {
+struct SpillFile {
   /// For messages.
   let path: String
   /// Bytes of the file.
   let size: Int
-  private let descriptor: OwnedDescriptor
+  let descriptor: SharedDescriptor
 
   /// - Throws: `MobulaError`: `notFound` when there is no such file, else `inputOutput`.
   init(_ object: ObjectID, in folder: SpillFolder) throws(MobulaError) {
@@ -23,9 +23,15 @@ struct SpillFile: ~Copyable {
       }
       throw MobulaError.system("The spill file \(path) can't be opened", number: number)
     }
-    let descriptor = OwnedDescriptor(owning: raw)
+    try self.init(SharedDescriptor(OwnedDescriptor(owning: raw)), path: path)
+  }
+
+  /// A file that somebody else opened.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`).
+  init(_ descriptor: SharedDescriptor, path: String) throws(MobulaError) {
     var status = stat()
-    try systemCall("The spill file \(path) can't be looked at") { fstat(raw, &status) }
+    try systemCall("The spill file \(path) can't be looked at") { fstat(descriptor.rawValue, &status) }
     self.path = path
     size = Int(status.st_size)
     self.descriptor = descriptor

@@ -1,6 +1,6 @@
 internal import CMobula
 internal import Glibc
-internal import MobulaCore
+public import MobulaCore
 
 /// One folder of spill files, and the lock that shows others that this instance lives.
 ///
@@ -34,13 +34,7 @@ final class SpillFolder: Sendable {
     let raw = directory.rawValue
     var status = stat()
     try systemCall("The spill folder \(path) can't be looked at") { fstat(raw, &status) }
-    guard status.st_uid == geteuid() else {
-      throw MobulaError(.denied, "The spill folder \(path) belongs to another user: choose one of your own.")
-    }
-    guard status.st_mode & 0o022 == 0 else {
-      throw MobulaError(
-        .denied, "Other users may write into the spill folder \(path): `chmod 700` it, or choose another.")
-    }
+    try Self.checkRights(status, path)
     guard !others.contains(where: { $0.device == status.st_dev && $0.inode == status.st_ino }) else {
       throw MobulaError(.invalidArgument, "The spill folder \(path) is given twice: leave one out.")
     }
@@ -54,6 +48,50 @@ final class SpillFolder: Sendable {
     (device, inode) = (status.st_dev, status.st_ino)
     for case .temporary(let object, instance, let number) in names() {
       remove(.temporary(object, instance, number))
+    }
+  }
+
+  private static func checkRights(_ status: stat, _ path: String) throws(MobulaError) {
+    guard status.st_uid == geteuid() else {
+      throw MobulaError(.denied, "The spill folder \(path) belongs to another user: choose one of your own.")
+    }
+    guard status.st_mode & 0o022 == 0 else {
+      throw MobulaError(
+        .denied, "Other users may write into the spill folder \(path): `chmod 700` it, or choose another.")
+    }
+  }
+
+  /// Whether a folder can be spilled into, or be made; nothing is made by this.
+  ///
+  /// - Throws: `MobulaError`: `invalidArgument`, `denied`, `inputOutput`, as `init` would.
+  static func check(_ path: String) throws(MobulaError) {
+    guard !path.isEmpty, !path.utf8.contains(0) else {
+      throw MobulaError(.invalidArgument, "\"\(path)\" is no path of a spill folder: choose another.")
+    }
+    var status = stat()
+    if stat(path, &status) == 0 {
+      guard status.st_mode & S_IFMT == S_IFDIR else {
+        throw MobulaError(.invalidArgument, "The spill folder \(path) is no folder: choose another.")
+      }
+      try checkRights(status, path)
+      try systemCall("The spill folder \(path) can't be written into") {
+        faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS)
+      }
+      return
+    }
+    guard currentErrno() == ENOENT else { throw MobulaError.system("The spill folder \(path) can't be looked at") }
+    // The nearest folder above it that is there has to take it.
+    var parent = path
+    repeat {
+      while parent.hasSuffix("/"), parent != "/" { parent.removeLast() }
+      let slash = parent.lastIndex(of: "/")
+      parent = slash.map { $0 == parent.startIndex ? "/" : String(parent[..<$0]) } ?? "."
+    } while stat(parent, &status) != 0 && currentErrno() == ENOENT && parent != "/" && parent != "."
+    try systemCall("The spill folder \(path) can't be made in \(parent)") {
+      faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS)
+    }
+    guard status.st_mode & S_IFMT == S_IFDIR else {
+      throw MobulaError(.invalidArgument, "The spill folder \(path) can't be made: \(parent) is no folder.")
     }
   }
 
@@ -200,4 +238,13 @@ final class SpillFolder: Sendable {
     }
     return 0
   }
+}
+
+/// Folders that a store may spill into.
+public enum SpillFolders {
+  /// Whether a folder can be spilled into, or be made, as far as that shows without a try.
+  ///
+  /// - Throws: `MobulaError`: `invalidArgument` for a path that is no folder's, `denied` for a folder of others, else
+  ///   `inputOutput`.
+  public static func check(_ path: String) throws(MobulaError) { try SpillFolder.check(path) }
 }

@@ -48,14 +48,35 @@ final class SpillSpace: Sendable {
     self.instance = instance
   }
 
+  /// The folders that can be used, of which there has to be one.
+  ///
   /// - Throws: as `SpillDirectories.init`.
   private func opened() throws(MobulaError) -> SpillDirectories {
     try directories.withLock { directories throws(MobulaError) in
       if let directories { return directories }
-      let made = try SpillDirectories(paths: paths, instance: instance)
+      let usable = paths.filter { (try? SpillFolder.check($0)) != nil }
+      let made = try SpillDirectories(paths: usable.isEmpty ? paths : usable, instance: instance)
       directories = made
       return made
     }
+  }
+
+  /// Why folders can't be used, as far as that shows before the first object goes there.
+  var problems: [MobulaError] {
+    paths.compactMap { path in
+      do throws(MobulaError) {
+        try SpillFolder.check(path)
+        return nil
+      } catch {
+        return error
+      }
+    }
+  }
+
+  /// The file of an object, for somebody who reads it into memory of their own; `nil` for one that is in a place.
+  func file(_ spilled: SpilledCopy) throws(MobulaError) -> SpillFile? {
+    guard case .file(let file) = spilled else { return nil }
+    return try opened().open(file)
   }
 
   /// Writes an object into a folder, or into the place. Blocks. On failure nothing is left.

@@ -35,6 +35,7 @@ struct SuperviseCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
+    SharedEnvironment.hideSecrets()
     Log.bootstrap()
     try await Supervisor(
       directory: directory.runDirectory, configuration: directory.runDirectory.readConfiguration(),
@@ -48,6 +49,7 @@ struct HostCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
+    SharedEnvironment.hideSecrets()
     let keeper = KeeperConnection.fromEnvironment()
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()

@@ -5,6 +5,7 @@ import Mobula
 import MobulaCore
 import MobulaJournal
 import MobulaS3
+import MobulaStore
 import MobulaWire
 
 struct StartCommand: AsyncParsableCommand {
@@ -259,6 +260,10 @@ struct StartCommand: AsyncParsableCommand {
     let cluster = journaled ?? identity?.cluster ?? before?.cluster
     let spill =
       self.spill == ["none"] ? [] : self.spill.isEmpty ? ["/var/tmp/mobula-\(getuid())-\(host.short)"] : self.spill
+    // What nobody named is no reason not to start; the host says it in its log.
+    for place in self.spill where place != "none" && !StartConfiguration.isS3(place) {
+      try SpillFolders.check(absolute(place))
+    }
     return StartConfiguration(
       isHead: self.head, head: head, cluster: self.head ? cluster ?? .random() : nil, host: host,
       name: name, address: listen, capacity: capacity,
@@ -289,8 +294,12 @@ struct StartCommand: AsyncParsableCommand {
       owning: try systemCall("\(directory.logFile) can't be opened") {
         open(directory.logFile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
       })
+    // The token is in its file by now.
+    var environment = currentEnvironment()
+    environment["MOBULA_TOKEN"] = nil
     let supervisor = try ChildProcess.spawn(
-      try Executable.path(), ["supervise", "--directory", directory.path], output: .descriptor(log.rawValue),
+      try Executable.path(), ["supervise", "--directory", directory.path], environment: environment,
+      output: .descriptor(log.rawValue),
       errors: .descriptor(log.rawValue), newSession: true)
     let deadline = ContinuousClock.now + .seconds(20)
     let configuration = try directory.readConfiguration()

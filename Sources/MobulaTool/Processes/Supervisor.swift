@@ -141,7 +141,10 @@ final class Supervisor: Sendable {
     // Under the lock: whoever stops sees either no child and no more to come, or the child.
     return try state.withLock { state -> ChildProcess? in
       if state.machine.isStopping { return nil }
-      var environment = currentEnvironment()
+      // The credentials for S3 are the host's alone, and the token is in its file.
+      var environment =
+        keeper == nil ? SharedEnvironment.withoutSecrets(currentEnvironment()) : currentEnvironment()
+      environment["MOBULA_TOKEN"] = nil
       environment[ServiceProcess.firstStartVariable] = state.machine.hasSucceeded ? nil : "1"
       if connection != nil { environment[KeeperConnection.environmentVariable] = "3" }
       let child = try line.start { input in

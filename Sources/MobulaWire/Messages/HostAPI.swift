@@ -124,10 +124,13 @@ public struct ObjectRequest: Codable, Sendable {
 public struct BringRequest: Codable, Sendable {
   public var object: ObjectID
   public var policy: SourcePolicy
+  /// Whether the process can read it from a spill file, where memory has no room for it.
+  public var readsFiles: Bool?
 
-  public init(object: ObjectID, policy: SourcePolicy) {
+  public init(object: ObjectID, policy: SourcePolicy, readsFiles: Bool? = nil) {
     self.object = object
     self.policy = policy
+    self.readsFiles = readsFiles
   }
 }
 
@@ -136,10 +139,13 @@ public struct BringReply: Codable, Sendable {
   /// Bytes that came into this host's store on behalf of this request; 0 when
   /// the object was here, or on its way here for somebody else.
   public var bytesCopied: Int
+  /// Set when it is not in memory, which has no room for it, but in a file that the process can read.
+  public var isInFile: Bool?
 
-  package init(digest: ObjectDigest, bytesCopied: Int) {
+  package init(digest: ObjectDigest, bytesCopied: Int, isInFile: Bool? = nil) {
     self.digest = digest
     self.bytesCopied = bytesCopied
+    self.isInFile = isInFile
   }
 }
 

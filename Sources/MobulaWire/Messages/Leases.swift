@@ -6,10 +6,13 @@ public struct WorkerProgram: Codable, Sendable, Hashable {
   public var executable: String
   /// SHA-256 of that file, 64 hexadecimal digits; a pod refuses another build.
   public var build: String
+  /// Variables that the driver wants its workers to have, beside those that they get from their pod.
+  public var environment: [String: String]?
 
-  public init(executable: String, build: String) {
+  public init(executable: String, build: String, environment: [String: String]? = nil) {
     self.executable = executable
     self.build = build
+    self.environment = environment
   }
 }
 

@@ -19,6 +19,8 @@ public struct WorkerReady: Codable, Sendable {
 /// What a pod tells a worker in its environment, as JSON in `MOBULA_WORKER`.
 public struct WorkerEnvironment: Codable, Sendable {
   public static let variable = "MOBULA_WORKER"
+  /// How a worker exits that can't work now, and perhaps a moment later: its host or the head can't be reached.
+  public static let notNowStatus: Int32 = 75
 
   public var worker: WorkerID
   public var pod: PodID

@@ -11,6 +11,8 @@ struct PreparedModel: Codable, Sendable {
   /// Seconds until the files were on this host, and to normalise them; 0 where the blob was there already.
   var fetch: Double
   var normalise: Double
+  /// Sentences about what was left out; none where the blob was there already.
+  var warnings: [String] = []
 }
 
 /// Fetches a model's directory from S3 through the cluster's plan, and leaves it in the store, normalised, under a name.
@@ -50,7 +52,8 @@ struct DownloadModel: RemoteTask {
     let begin = ContinuousClock.now
     let blob = try await normalise(files, name: name, on: cluster)
     return PreparedModel(
-      blob: blob.reference, name: name, bytes: blob.bytes, fetch: fetched, normalise: seconds(since: begin))
+      blob: blob.reference, name: name, bytes: blob.bytes, fetch: fetched, normalise: seconds(since: begin),
+      warnings: blob.warnings)
   }
 
   /// At a time.
@@ -71,7 +74,7 @@ struct DownloadModel: RemoteTask {
 /// Normalises a model's files straight into shared memory, and names the blob.
 func normalise(
   _ files: [ModelFile], name: String, on cluster: Cluster
-) async throws -> (reference: ObjectRef<Blob>, bytes: Int) {
+) async throws -> (reference: ObjectRef<Blob>, bytes: Int, warnings: [String]) {
   let normaliser = try ModelNormaliser(files: files)
   var writer = try await cluster.blobWriter(size: normaliser.size)
   try normaliser.write { writer.append($0) }
@@ -80,10 +83,10 @@ func normalise(
     try await cluster.name(reference, name)
   } catch let error as MobulaError where error.code == .alreadyExists {
     // Another task was as fast, with the same bytes.
-    if let there = try await existing(name, on: cluster) { return (there, normaliser.size) }
+    if let there = try await existing(name, on: cluster) { return (there, normaliser.size, normaliser.warnings) }
     throw error
   }
-  return (reference, normaliser.size)
+  return (reference, normaliser.size, normaliser.warnings)
 }
 
 /// The blob of that name, if there is one.

@@ -43,6 +43,8 @@ struct Transcript: Codable, Sendable {
   var audio: Double
   var timings: Timings
   var host: String
+  /// Sentences about the audio: that it was cut, or is too short.
+  var warnings: [String] = []
 }
 
 /// A speech model on some worker, which uses the weights where they lie: in the shared memory of its host.
@@ -100,7 +102,7 @@ distributed actor LoadAndRunModel: RemoteActor {
       timings: .init(
         wait: wait, map: map, features: result.timings.features / .seconds(1),
         encode: result.timings.encode / .seconds(1), decode: result.timings.decode / .seconds(1)),
-      host: host)
+      host: host, warnings: result.warnings)
   }
 
   /// Seconds of the present file's audio that are transcribed.

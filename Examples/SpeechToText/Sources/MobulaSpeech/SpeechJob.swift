@@ -38,6 +38,12 @@ struct ModelOptions: ParsableArguments {
 
   /// The model in the store: fetched by a task on a worker where it is in S3, read here where it is a folder.
   func prepare(on cluster: Cluster) async throws -> PreparedModel {
+    let prepared = try await preparedModel(on: cluster)
+    for warning in prepared.warnings { warn(warning) }
+    return prepared
+  }
+
+  private func preparedModel(on cluster: Cluster) async throws -> PreparedModel {
     if model.hasPrefix("s3://") {
       return try await cluster.submit(DownloadModel(url: model, endpoint: s3Endpoint), .resources(cpu: 1)).value
     }
@@ -54,15 +60,13 @@ struct ModelOptions: ParsableArguments {
     }
     let blob = try await normalise(files, name: name, on: cluster)
     return PreparedModel(
-      blob: blob.reference, name: name, bytes: blob.bytes, fetch: 0, normalise: seconds(since: begin))
+      blob: blob.reference, name: name, bytes: blob.bytes, fetch: 0, normalise: seconds(since: begin),
+      warnings: blob.warnings)
   }
 }
 
-/// A file of audio in the store, as actors take it.
-func put(_ path: String, on cluster: Cluster) async throws -> (audio: ObjectRef<BlobArray<Float>>, seconds: Double) {
-  let audio = try AudioSamples(path: path)
-  return (try await cluster.put(BlobArray(audio.samples)), audio.duration / .seconds(1))
-}
+/// Says something on standard error that is no failure.
+func warn(_ text: String) { FileHandle.standardError.write(Data("Warning: \(text)\n".utf8)) }
 
 /// Why nothing can be started on a cluster without workers.
 let noHosts = SpeechError(
@@ -128,7 +132,8 @@ private func transcribe(
   _ index: Int, _ file: String, on actor: LoadAndRunModel, _ requested: RequestedOptions, cluster: Cluster,
   progress: ProgressLine
 ) async throws -> Transcript {
-  let (audio, length) = try await put(file, on: cluster)
+  let read = try AudioSamples(path: file)
+  let (audio, length) = (try await cluster.put(BlobArray(read.samples)), read.duration / .seconds(1))
   progress.begins(index, seconds: length)
   let watch = Task {
     while !Task.isCancelled {
@@ -139,8 +144,9 @@ private func transcribe(
     }
   }
   defer { watch.cancel() }
-  let transcript = try await actor.transcribe(audio, requested)
+  var transcript = try await actor.transcribe(audio, requested)
   progress.update(index, done: length)
+  transcript.warnings = read.warnings + transcript.warnings
   return transcript
 }
 

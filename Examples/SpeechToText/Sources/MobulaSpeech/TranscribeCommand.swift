@@ -91,6 +91,9 @@ struct TranscribeCommand: AsyncParsableCommand {
       }
     }
     try show(done)
+    for (file, transcript) in done {
+      for text in transcript.warnings { warn(text.hasPrefix(file) ? text : "\(file): \(text)") }
+    }
     for (file, error) in failures {
       FileHandle.standardError.write(Data("\(file) is not transcribed: \(error)\n".utf8))
     }

@@ -12,6 +12,11 @@ final class AudioFile: SampleSource {
 
   private let name: String
   private let file: OpaquePointer
+  /// What `file` reads from, where that is not the file as it is.
+  private let stream: StreamedWave?
+  private let header: WaveHeader?
+  /// As the header says; `nil` where it doesn't.
+  private let frames: Int?
   private let channels: Int
   private let sampleRate: Int
   private var resampler: Resampler
@@ -22,7 +27,11 @@ final class AudioFile: SampleSource {
   /// - Throws: `badAudio`, if there is no such file, or it is none of audio, or of a kind that can't be used.
   init(path: String) throws(SpeechError) {
     var information = SF_INFO()
-    guard let file = sf_open(path, Int32(SFM_READ), &information) else {
+    let header = WaveHeader(path: path)
+    let stream: StreamedWave? =
+      if let header, header.isStream { try StreamedWave(path: path, header: header) } else { nil }
+    let opened = stream.map { $0.opened(&information) } ?? sf_open(path, Int32(SFM_READ), &information)
+    guard let file = opened else {
       let reason = String(cString: sf_strerror(nil))
       throw SpeechError(.badAudio, "\(path) can't be read as audio (\(reason)): use WAV or FLAC.")
     }
@@ -33,6 +42,9 @@ final class AudioFile: SampleSource {
       throw error
     }
     self.file = file
+    self.stream = stream
+    self.header = header
+    frames = information.frames < Int64.max && stream == nil ? Int(information.frames) : nil
     name = path
     channels = Int(information.channels)
     sampleRate = Int(information.samplerate)
@@ -40,7 +52,23 @@ final class AudioFile: SampleSource {
     buffer = Array(repeating: 0, count: Self.block * channels)
   }
 
+  // `stream` goes after it.
   deinit { sf_close(file) }
+
+  /// What is wrong with the file, and did not keep it from being read; known once all of it was.
+  var warning: String? {
+    guard isFinished else { return nil }
+    let there = Double(framesRead) / Double(sampleRate)
+    var whole: Double?
+    if let header, header.isCut, header.available > 0 {
+      whole = there * Double(header.claimed) / Double(header.available)
+    } else if let frames, frames > framesRead {
+      whole = Double(frames) / Double(sampleRate)
+    }
+    return whole.map {
+      "\(name) was cut: of \(tenths($0)) s that its header tells of, the first \(tenths(there)) s are there."
+    }
+  }
 
   private static func check(_ information: SF_INFO, _ path: String) throws(SpeechError) {
     guard sampleRates ~= Int(information.samplerate) else {
@@ -80,6 +108,11 @@ final class AudioFile: SampleSource {
         resampler.resample(try mixed(frames), into: &samples)
       }
     }
+  }
+
+  private func tenths(_ seconds: Double) -> String {
+    let tenths = Int((seconds * 10).rounded())
+    return "\(tenths / 10).\(tenths % 10)"
   }
 
   /// The mean of all channels.

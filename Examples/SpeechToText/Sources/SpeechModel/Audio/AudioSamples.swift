@@ -4,6 +4,8 @@ public struct AudioSamples: Sendable, Hashable {
   public static let sampleRate = 16000
 
   public let samples: [Float]
+  /// What is wrong with the file that they are from, and did not keep it from being read: that it was cut.
+  public let warnings: [String]
 
   /// Takes mono samples at any usual rate.
   ///
@@ -18,6 +20,7 @@ public struct AudioSamples: Sendable, Hashable {
     guard samples.allSatisfy({ abs($0) < 1e6 }) else {
       throw SpeechError(.badAudio, "The audio has samples that are no numbers or enormous: encode it again.")
     }
+    warnings = []
     guard sampleRate != Self.sampleRate else {
       self.samples = samples
       return
@@ -43,6 +46,7 @@ public struct AudioSamples: Sendable, Hashable {
       try file.read(into: &samples)
     }
     self.samples = samples
+    warnings = file.warning.map { [$0] } ?? []
   }
 
   /// How long it is.

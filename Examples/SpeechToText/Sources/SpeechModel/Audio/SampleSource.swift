@@ -4,12 +4,15 @@ protocol SampleSource: AnyObject {
   ///
   /// - Throws: `badAudio`.
   func read(into samples: inout [Float]) throws(SpeechError)
+  /// What is wrong with the audio, and did not keep it from being read; known once all of it was.
+  var warning: String? { get }
 }
 
 /// Samples that are in memory.
 final class ArraySource: SampleSource {
   private let samples: [Float]
   private var position = 0
+  let warning: String? = nil
 
   init(_ samples: [Float]) { self.samples = samples }
 

@@ -14,6 +14,14 @@ enum FeatureExtractor: Sendable {
     }
   }
 
+  /// What is shorter has no features that mean something: a frame.
+  var leastSamples: Int {
+    switch self {
+    case .kaldi: KaldiFilterBank.frameSize
+    case .logMel: LogMelSpectrogram.frameSize
+    }
+  }
+
   /// - Parameter samples: At 16 kHz; no more than a window.
   /// - Returns: Rows of as many numbers as there are mel bins; none for audio shorter than a frame.
   func callAsFunction(_ samples: UnsafeBufferPointer<Float>) -> [Float] {

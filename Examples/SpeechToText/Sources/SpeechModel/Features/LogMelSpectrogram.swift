@@ -3,7 +3,7 @@
 struct LogMelSpectrogram: Sendable {
   private let filters: MelFilterBank
 
-  private static let frameSize = 400
+  static let frameSize = 400
   static let hop = 160
   /// Of Hann's window, periodic. One for the process, as it takes 1.3 MB.
   private static let spectrogram = Spectrogram(frameSize: frameSize, transformSize: frameSize) {

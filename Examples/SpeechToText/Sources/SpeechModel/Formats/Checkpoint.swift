@@ -8,9 +8,12 @@ struct Checkpoint {
   let tensors: [String: StoredTensor]
   /// What to call the weights in an error.
   let name: String
+  /// Sentences about what was left out.
+  let warnings: [String]
 
   /// What the output layer is called, which is tied to the token embeddings.
   static let heads = ["lm_head.weight", "proj_out.weight"]
+  private static let embeddings = "decoder.embed_tokens.weight"
   /// Of generated position embeddings, which no file's size bounds.
   private static let maximumGeneratedPositions = 1 << 14
 
@@ -22,14 +25,22 @@ struct Checkpoint {
       name = file.name
       let config = try CTranslate2Configuration(model, files)
       (configuration, vocabulary) = (config.configuration, config.vocabulary.tokens)
-      tensors = model.renamed()
+      warnings = config.vocabulary.warnings
+      tensors = Self.tied(model.renamed())
     } else {
       let weights = try files.huggingFaceWeights()
       name = weights.name
       let config = try HuggingFaceConfiguration(files)
       (configuration, vocabulary) = (config.configuration, config.vocabulary.tokens)
-      tensors = weights.tensors
+      warnings = config.vocabulary.warnings
+      tensors = Self.tied(weights.tensors)
     }
+  }
+
+  /// A tied weight under the name of the embeddings: some tools store it once, under that of the output layer.
+  private static func tied(_ tensors: [String: StoredTensor]) -> [String: StoredTensor] {
+    guard tensors[embeddings] == nil, let head = heads.lazy.compactMap({ tensors[$0] }).first else { return tensors }
+    return tensors.merging([embeddings: head]) { own, _ in own }
   }
 
   /// Where the numbers of a normalised tensor come from.
@@ -89,7 +100,7 @@ struct Checkpoint {
   /// Refuses weights that the configuration doesn't know of, but would change what the model computes.
   func refuseOthers() throws(SpeechError) {
     for head in Self.heads {
-      guard let head = tensors[head], let tokens = tensors["decoder.embed_tokens.weight"] else { continue }
+      guard let head = tensors[head], let tokens = tensors[Self.embeddings] else { continue }
       guard head.shape == tokens.shape, head.element == tokens.element, head.bytes.elementsEqual(to: tokens.bytes),
         (head.scales ?? tokens.bytes).elementsEqual(to: tokens.scales ?? tokens.bytes)
       else {

@@ -16,6 +16,8 @@ public struct ModelNormaliser: @unchecked Sendable {
   }
 
   public let configuration: SpeechConfiguration
+  /// Sentences about what was left out of the checkpoint, and makes no difference to what the model can say.
+  public let warnings: [String]
   /// Of the blob, in bytes.
   public let size: Int
   /// What keeps the parts' bytes, which nobody writes to: the reason that this may be `Sendable`.
@@ -47,6 +49,7 @@ public struct ModelNormaliser: @unchecked Sendable {
       ])
     tensors = layout.indices.map { (layout[$0].name, header.count + offsets[$0], parts[$0]) }
     configuration = checkpoint.configuration
+    warnings = checkpoint.warnings
     self.size = size
     self.files = files
     self.header = header

@@ -2,6 +2,8 @@
 struct Vocabulary {
   /// "" where there is none.
   private(set) var tokens: [String]
+  /// Sentences about tokens that the model has no place for.
+  private(set) var warnings: [String] = []
   private let size: Int
 
   /// - Throws: `badModel`, if no file has one, or one has a token past the model's vocabulary.
@@ -28,14 +30,16 @@ struct Vocabulary {
         throw SpeechError(.badModel, "tokenizer.json has no vocabulary of the kind that Whisper's has: fetch it again.")
       }
       try add(object: model, "tokenizer.json")
-      for token in json["added_tokens"]?.array ?? [] {
-        guard let text = token["content"]?.string else { continue }
-        try add(text, token["id"], "tokenizer.json")
+      let tokens = (json["added_tokens"]?.array ?? []).compactMap { token in
+        token["content"]?.string.map { ($0, token["id"]) }
       }
+      try add(later: tokens, "tokenizer.json")
       isThere = true
     } else if !isThere, let json = try files.json("vocab.json") {
       try add(object: json, "vocab.json")
-      if let added = try files.json("added_tokens.json") { try add(object: added, "added_tokens.json") }
+      if let added = try files.json("added_tokens.json") {
+        try add(later: Self.entries(of: added, "added_tokens.json").map { ($0.key, $0.value) }, "added_tokens.json")
+      }
       isThere = true
     }
     guard isThere else {
@@ -63,11 +67,31 @@ struct Vocabulary {
     if tokens[number].isEmpty { tokens[number] = token }
   }
 
+  /// Tokens that somebody added to the tokenizer. Where the embeddings were not made larger for them, the model can't
+  /// say them, and is the same without them.
+  private mutating func add(later tokens: [(String, JSONValue?)], _ name: String) throws(SpeechError) {
+    var beyond: [String] = []
+    for (token, number) in tokens {
+      if let number = number?.integer, number >= size { beyond.append(token) } else { try add(token, number, name) }
+    }
+    guard !beyond.isEmpty else { return }
+    let some = beyond.sorted().prefix(3).map { "\"\($0)\"" }.joined(separator: ", ")
+    let more = beyond.count > 3 ? " and \(beyond.count - 3) more" : ""
+    warnings.append(
+      "\(name) adds tokens beyond the model's \(size), which it can't say: \(some)\(more) are left out.")
+  }
+
   private mutating func add(object: JSONValue, _ name: String) throws(SpeechError) {
+    for (token, number) in try Self.entries(of: object, name) { try add(token, number, name) }
+  }
+
+  private static func entries(of object: JSONValue, _ name: String) throws(SpeechError) -> [(
+    key: String, value: JSONValue
+  )] {
     guard let entries = object.object else {
       throw SpeechError(.badModel, "\(name) has no vocabulary from tokens to numbers: fetch it again.")
     }
-    for (token, number) in entries { try add(token, number, name) }
+    return entries
   }
 
   private mutating func add(list: JSONValue, _ name: String) throws(SpeechError) {

@@ -29,6 +29,8 @@ public struct Transcription: Sendable, Hashable {
   /// How long the audio is.
   public let audio: Duration
   public let timings: Timings
+  /// Sentences about the audio: that it was cut, or is too short for any text.
+  public let warnings: [String]
 }
 
 /// How far a transcription is, after each window.

@@ -63,7 +63,18 @@ final class TranscriptionRun {
       try progress(TranscriptionProgress(done: duration(done), segments: new))
     }
     return Transcription(
-      text: trim(text), segments: segments, language: language, audio: duration(done), timings: timings)
+      text: trim(text), segments: segments, language: language, audio: duration(done), timings: timings,
+      warnings: (source.warning.map { [$0] } ?? []) + (trim(text).isEmpty ? tooShort(done) : []))
+  }
+
+  /// What to say of audio that has no feature, so that no text is no surprise.
+  private func tooShort(_ samples: Int) -> [String] {
+    let least = extractor.leastSamples
+    guard samples < least else { return [] }
+    func milliseconds(_ samples: Int) -> Int { samples * 1000 / AudioSamples.sampleRate }
+    return [
+      "The audio has no text: it is \(milliseconds(samples)) ms long, and the model's features take \(milliseconds(least)) ms."
+    ]
   }
 
   /// Reads until there are `count` samples, or no more.

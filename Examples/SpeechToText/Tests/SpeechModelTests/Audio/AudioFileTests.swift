@@ -53,6 +53,47 @@ struct AudioFileTests {
     let bytes = WAV.file(WAV.integers(samples), sampleRate: 16000).dropLast(4000)
     let audio = try AudioSamples(path: folder.file("a.wav", Array(bytes)))
     #expect(audio.samples == samples.prefix(3000).map { Float($0) / 32768 })
+    let warning = try #require(audio.warnings.first)
+    #expect(warning.contains("a.wav was cut") && warning.contains("0.3 s") && warning.contains("0.2 s"))
+  }
+
+  @Test("A truncated FLAC is said to be one, or refused")
+  func truncatedFLAC() throws {
+    let whole = try Array(Data(contentsOf: URL(fileURLWithPath: flac)))
+    #expect(try AudioSamples(path: flac).warnings.isEmpty)
+    do {
+      let audio = try AudioSamples(path: folder.file("a.flac", Array(whole.prefix(whole.count / 2))))
+      #expect(audio.samples.count < 8000)
+      #expect(audio.warnings.first?.contains("a.flac was cut") == true)
+    } catch let error as SpeechError {
+      #expect(error.code == .badAudio)
+    }
+  }
+
+  @Test(
+    "A WAV that was written into a pipe has the samples that follow its header",
+    arguments: [0, 0xFFFF_FFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFDB, 0x7FFF_F000])
+  func streamed(claimed: Int) throws {
+    let samples = Signals.tones(23, 50_000)
+    let bytes = WAV.file(WAV.integers(samples), sampleRate: 16000, dataSize: claimed)
+    let audio = try AudioSamples(path: folder.file("a.wav", bytes))
+    #expect(audio.samples == samples.map { Float($0) / 32768 })
+    #expect(audio.warnings.isEmpty)
+    // Half a sample at its end.
+    let odd = try AudioSamples(path: folder.file("b.wav", Array(bytes.dropLast())))
+    #expect(odd.samples == samples.dropLast().map { Float($0) / 32768 })
+  }
+
+  @Test("A WAV of no sample is empty, whatever follows")
+  func emptyWithChunks() throws {
+    let list = Array("LIST".utf8) + [4, 0, 0, 0] + Array("INFO".utf8)
+    #expect(try refusal(folder.file("a.wav", WAV.file([], sampleRate: 16000) + list)).message.contains("no samples"))
+    #expect(try refusal(folder.file("b.wav", WAV.file([], sampleRate: 16000))).message.contains("no samples"))
+    // Of a right length, with a chunk behind it.
+    let samples = Signals.tones(24, 1000)
+    let audio = try AudioSamples(
+      path: folder.file("c.wav", WAV.file(WAV.integers(samples), sampleRate: 16000) + list))
+    #expect(audio.samples.count == 1000 && audio.warnings.isEmpty)
   }
 
   @Test("What is no audio is refused")

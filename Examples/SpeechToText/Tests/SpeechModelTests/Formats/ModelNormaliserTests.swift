@@ -112,6 +112,40 @@ struct ModelNormaliserTests {
     #expect(speechError { _ = try NormalisedModel.open(path: directory.path) }?.code == .system)
   }
 
+  @Test(arguments: ["lm_head.weight", "proj_out.weight"])
+  func aTiedWeightMayHaveEitherName(_ head: String) throws {
+    let whole = try FixtureModel.randomS2T.bytes("model.safetensors")
+    let length = whole[..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
+    let header = String(decoding: whole[8..<8 + length], as: UTF8.self)
+      .replacing("\"model.decoder.embed_tokens.weight\"", with: "\"\(head)\"")
+    #expect(header.contains(head))
+    let file = safetensors(header, data: Array(whole[(8 + length)...]))
+    let model = try normalised(try FixtureModel.randomS2T.files(replacing: ["model.safetensors": file]))
+    try expect(model, equals: try #require(try Golden.read().models["random-s2t"]))
+  }
+
+  @Test func addedTokensBeyondTheVocabularyAreLeftOut() throws {
+    let fixture = FixtureModel.tinyWhisper
+    let before = try ModelNormaliser(files: fixture.files())
+    #expect(before.warnings.isEmpty)
+    let added = String(decoding: try fixture.bytes("added_tokens.json"), as: UTF8.self)
+    let end = try #require(added.lastIndex(of: "}"))
+    let size = before.configuration.vocabularySize
+    let more = added[..<end] + ",\"<|mine|>\":\(size),\"<|yours|>\":\(size + 7)}"
+    let model = try ModelNormaliser(files: fixture.files(replacing: ["added_tokens.json": Array(more.utf8)]))
+    let warning = try #require(model.warnings.first)
+    #expect(
+      warning.contains("added_tokens.json adds tokens beyond the model's \(size)")
+        && warning.contains("\"<|mine|>\", \"<|yours|>\""))
+    #expect(try blob(model).array == blob(before).array)
+    // One that has no number that a token can have is damage.
+    let broken = added[..<end] + ",\"<|mine|>\":-1}"
+    #expect(
+      speechError {
+        _ = try ModelNormaliser(files: fixture.files(replacing: ["added_tokens.json": Array(broken.utf8)]))
+      }?.code == .badModel)
+  }
+
   @Test func joinsShards() throws {
     let whole = try FixtureModel.randomS2T.bytes("model.safetensors")
     let name = "decoder.embed_tokens.weight"

@@ -96,7 +96,10 @@ struct RecogniserTests {
       #expect(silent.text.isEmpty && silent.segments.isEmpty && silent.audio == .seconds(40))
     }
     let recogniser = try SpeechRecogniser(FixtureModel.memorisedS2T.model())
-    #expect(try recogniser.transcribe(AudioSamples([1, -1, 1])).text.isEmpty)
+    let click = try recogniser.transcribe(AudioSamples(Array(repeating: 1, count: 399)))
+    #expect(click.text.isEmpty)
+    #expect(click.warnings == ["The audio has no text: it is 24 ms long, and the model's features take 25 ms."])
+    #expect(try recogniser.transcribe(AudioSamples(Array(repeating: 0, count: 400))).warnings.isEmpty)
     #expect(try recogniser.transcribe(AudioSamples(Array(repeating: 0.5, count: 16000))).audio == .seconds(1))
   }
 
