@@ -97,9 +97,10 @@ extension HeadState {
   }
 
   /// Somebody says that a host, by its name or identifier, is not coming back.
-  mutating func forget(_ nameOrID: String, at now: Duration) throws(MobulaError) {
+  mutating func forget(_ nameOrID: Name, at now: Duration) throws(MobulaError) {
     let named = membership.hosts.members.filter {
-      $0.value.presence != .retired && ($0.value.description.name == nameOrID || $0.key.description == nameOrID)
+      $0.value.presence != .retired
+        && (Name($0.value.description.name) == nameOrID || $0.key.description == nameOrID.text)
     }.keys.sorted()
     guard named.count < 2 else {
       throw MobulaError(

@@ -72,7 +72,7 @@ import Testing
     let forgetful = SealedReplica(object: model, geometry: geometry, digest: digest(), isPrimary: false)
     #expect(directory.registered(c, HostInventory(sealed: [forgetful])) == [.keep(model, host: c)])
     // What comes from outside can come again.
-    let version = "s3://models/one#e1"
+    let version: Name = "s3://models/one#e1"
     _ = try directory.claim(version, geometry: geometry, by: a, fresh: part)
     let read = SealedReplica(object: part, geometry: geometry, digest: digest(), isPrimary: false)
     #expect(directory.changed(a, [.sealed(read)]) == [])

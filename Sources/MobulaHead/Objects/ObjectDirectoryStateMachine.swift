@@ -152,7 +152,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   }
 
   /// Hosts that have the object know its names, for when the head knows nothing.
-  mutating func tell(_ hosts: [HostID], _ name: String, isTaken: Bool = false) {
+  mutating func tell(_ hosts: [HostID], _ name: Name, isTaken: Bool = false) {
     guard !isSettling else { return }
     for host in hosts {
       if isTaken {
@@ -165,7 +165,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
   }
 
-  private func kind(of name: String, of object: ObjectID) -> KnownName.Kind {
+  private func kind(of name: Name, of object: ObjectID) -> KnownName.Kind {
     if let claim = claims[name] { return .url(claim: claim) }
     return records[object]?.claimedName == name ? .version : .given
   }

@@ -179,8 +179,8 @@ package enum LocateRefusal: Hashable, Sendable {
 
 /// What a host is told of the names of its objects.
 struct ObjectNames: Hashable, Sendable {
-  var given: [String: KnownName] = [:]
-  var taken: Set<String> = []
+  var given: [Name: KnownName] = [:]
+  var taken: Set<Name> = []
 }
 
 /// An object as `mobula ls` shows it.

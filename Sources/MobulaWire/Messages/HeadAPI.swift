@@ -103,10 +103,10 @@ public struct KeepRequest: Codable, Sendable {
 }
 
 public struct NameNews: Codable, Sendable {
-  public var given: [String: KnownName]
-  public var taken: [String]
+  public var given: [Name: KnownName]
+  public var taken: [Name]
 
-  public init(given: [String: KnownName], taken: [String]) {
+  public init(given: [Name: KnownName], taken: [Name]) {
     self.given = given
     self.taken = taken
   }
