@@ -31,6 +31,9 @@ package final class MemoryJournal: Journal {
   /// What is committed.
   package var state: JournalState { contents.withLock { $0.state } }
 
+  /// Whether an append is committed when it returns.
+  package func setCommitsAtOnce(_ commitsAtOnce: Bool) { contents.withLock { $0.commitsAtOnce = commitsAtOnce } }
+
   /// Records committed since the start.
   package var committed: Int { contents.withLock { $0.committed } }
 
@@ -41,11 +44,18 @@ package final class MemoryJournal: Journal {
   package func setFailing(_ isFailing: Bool) { contents.withLock { $0.isFailing = isFailing } }
 
   package func append(_ records: [JournalRecord], done: @escaping @Sendable (Result<Void, MobulaError>) -> Void) {
-    let goesOn = contents.withLock { contents in
-      if !contents.isOver { contents.waiting.append((records, done)) }
-      return contents.commitsAtOnce
+    let result = contents.withLock { contents -> Result<Void, MobulaError>? in
+      if contents.isOver { return nil }
+      guard contents.commitsAtOnce else {
+        contents.waiting.append((records, done))
+        return nil
+      }
+      if contents.isFailing { return .failure(Self.failure) }
+      contents.commit([(records, done)])
+      return .success(())
     }
-    if goesOn { advance(all: true) }
+    // Nobody else's: the caller may hold a lock that theirs needs.
+    if let result { done(result) }
   }
 
   /// Commits some of what waits, or all of it, as one group.

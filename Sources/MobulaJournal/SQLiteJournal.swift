@@ -67,11 +67,16 @@ package final class SQLiteJournal: Journal {
     configuration.journalMode = .wal
     configuration.prepareDatabase { db in
       // A backup reads while we write; we never read what it has.
-      try db.execute(sql: "PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
+      try db.execute(sql: "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
       if let maximumPages { try db.execute(sql: "PRAGMA max_page_count = \(maximumPages)") }
     }
     try makePrivate(path)
+    if let log = try? Data(contentsOf: URL(filePath: path + "-wal")), WriteAheadLog(log)?.isDamaged == true {
+      throw MobulaError(.corrupted, "its log is damaged before its end")
+    }
     let database = try DatabaseQueue(path: path, configuration: configuration)
+    // Only now: GRDB sets NORMAL with WAL, which loses commits with the machine's power.
+    try database.writeWithoutTransaction { db in try db.execute(sql: "PRAGMA synchronous = FULL") }
     let migrator = SQLiteSchema.migrator
     try database.read { db in try check(db, migrator) }
     try migrator.migrate(database)
@@ -125,6 +130,19 @@ package final class SQLiteJournal: Journal {
   }
 
   // MARK: Reading
+
+  /// The value of a setting of this connection's.
+  func setting(_ name: String) throws -> String? {
+    try database.read { db in try String.fetchOne(db, sql: "PRAGMA \(name)") }
+  }
+
+  /// What a test takes for the size of the disk.
+  func setMaximumPages(_ count: Int) throws {
+    try database.writeWithoutTransaction { db in try db.execute(sql: "PRAGMA max_page_count = \(count)") }
+  }
+
+  /// Takes the log over into the file; what is written next begins the log anew.
+  func checkpoint() throws { try database.writeWithoutTransaction { db in _ = try db.checkpoint(.restart) } }
 
   package func load() async throws(MobulaError) -> JournalState {
     do {
