@@ -307,7 +307,8 @@ public final class Store: Sendable {
       if let file = spilledSource(object) { return file }
     }
     let pinned = state.withLock { state in
-      state.machine.pinSource(object).map { ($0, state.machine.entries[$0]!, state.replicas[$0]) }
+      state.machine.setWanted(object)
+      return state.machine.pinSource(object).map { ($0, state.machine.entries[$0]!, state.replicas[$0]) }
     }
     guard let (number, entry, arriving) = pinned else { return nil }
     if let arriving { return StoreSource(arriving, pinned: number, store: self) }

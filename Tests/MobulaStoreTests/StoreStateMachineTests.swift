@@ -236,6 +236,17 @@ private struct Books {
     }
     let wanted = 2 * megabyte
     #expect(books.machine.makeRoom(wanted, spills: false, isPinned: { _ in false }, retire: books.retire) == .wait)
+    // Each of these says that somebody wants it after all.
+    let signs: [(inout StoreStateMachine, ObjectID) -> Void] = [
+      { $0.setHeld($1, true) }, { $0.setCache($1, false) }, { $0.setWanted($1) },
+    ]
+    for sign in signs {
+      for number in 1...3 {
+        books.machine.setUnwanted(.number(number))
+        sign(&books.machine, .number(number))
+      }
+      #expect(books.machine.makeRoom(wanted, spills: false, isPinned: { _ in false }, retire: books.retire) == .wait)
+    }
     for number in 1...3 { books.machine.setUnwanted(.number(number)) }
     books.machine.setHeld(.number(2), true)
     books.pinned = [0]

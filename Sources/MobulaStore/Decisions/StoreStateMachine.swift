@@ -328,7 +328,20 @@ struct StoreStateMachine: Sendable {
   }
 
   /// Whether there is another replica, so that this one may be evicted.
-  mutating func setCache(_ object: ObjectID, _ isCache: Bool) { change(object) { $0.isCache = isCache } }
+  ///
+  /// One that is to be kept is wanted by somebody.
+  mutating func setCache(_ object: ObjectID, _ isCache: Bool) {
+    change(object) { entry in
+      entry.isCache = isCache
+      if !isCache { entry.isUnwanted = false }
+    }
+  }
+
+  /// Somebody elsewhere asks for the object.
+  mutating func setWanted(_ object: ObjectID) {
+    guard let number = index[object], entries[number]!.isUnwanted else { return }
+    change(object) { $0.isUnwanted = false }
+  }
 
   private mutating func change(_ object: ObjectID, _ body: (inout Entry) -> Void) {
     guard let number = index[object] else { return }

@@ -112,8 +112,11 @@ struct StatusReport: Encodable {
       case .refused: "it refuses this host: \(host.head.problem ?? "")"
       default: host.head.problem ?? "nobody was reached yet"
       }
-    let duration = host.head.state == .connected ? "" : ", for \(Self.duration(host.head.seconds))"
-    var lines = ["head at \(host.head.endpoint): away\(duration)", "  \(why)"]
+    var lines = [
+      host.head.state == .connected
+        ? "head at \(host.head.endpoint): does not answer"
+        : "head at \(host.head.endpoint): away, for \(Self.duration(host.head.seconds))", "  \(why)",
+    ]
     lines.append("host \(host.name) (\(host.host.short)) runs here, with \(host.objects) objects")
     if host.queued > 0 { lines.append("  \(host.queued) changes wait to be told to the head") }
     return lines
