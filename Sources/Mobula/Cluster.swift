@@ -88,7 +88,7 @@ public final class Cluster: Sendable {
         to: store.welcome.head, token: token, hello: hello, router: control, tls: tls)
       let job: JobID
       do {
-        job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, Empty()).job
+        job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, JobStart()).job
       } catch {
         await head.close()
         throw error
@@ -207,6 +207,13 @@ public final class Cluster: Sendable {
     }
     status.more = nil
     return status
+  }
+
+  /// Gives up a host that is away and not coming back, by its name or identifier, with all that it had and held.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when no host is called so, `unavailable` when it is there.
+  public func forgetHost(_ nameOrID: String) async throws {
+    _ = try await head.call(HeadAPI.forgetHost, ResolveRequest(Name(nameOrID)))
   }
 
   // MARK: - Inside

@@ -16,10 +16,14 @@ extension Head {
   private func answerMembers(_ router: inout RPCRouter) {
     router.on(HeadAPI.registerHost) { request, connection in
       try await self.refuse(besides: self.perform { $0.rival(of: request) }, "host \(request.name)")
-      return try self.attempt { state throws(MobulaError) in try state.arrived(request, on: connection, at: self.now) }
+      return try await self.decide { state, answer throws(MobulaError) in
+        try state.arrived(request, on: connection, answer)
+      }
     }
     router.on(HeadAPI.registerMore) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.arrived(request, on: connection, at: self.now) }
+      try await self.decide { state, answer throws(MobulaError) in
+        try state.arrived(request, on: connection, answer)
+      }
     }
     router.on(HeadAPI.registerPod) { request, connection in
       try await self.refuse(besides: self.perform { $0.rival(of: request) }, "pod \(request.name)")
@@ -31,12 +35,30 @@ extension Head {
       try self.attempt { state throws(MobulaError) in try state.confirmed(request, on: connection, at: self.now) }
       return Empty()
     }
-    router.on(HeadAPI.forgetHost) { request, _ in
-      try self.attempt { state throws(MobulaError) in try state.forget(request.nameOrID, at: self.now) }
+    router.on(HeadAPI.leave) { request, _ in
+      self.perform { $0.leave(request) }
       return Empty()
     }
-    router.on(HeadAPI.startJob) { _, connection in
-      try self.attempt { state throws(MobulaError) in try state.startJob(on: connection) }
+    router.on(HeadAPI.forgetHost) { request, _ in
+      try self.attempt { state throws(MobulaError) in try state.forget(request.nameOrID) }
+      return Empty()
+    }
+    router.on(HeadAPI.startJob) { request, connection in
+      try await self.decide { state, answer throws(MobulaError) in
+        try state.startJob(request, on: connection, answer)
+      }
+    }
+    router.on(HeadAPI.resumeJob) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.resumeJob(request, on: connection, at: self.now) }
+      return Empty()
+    }
+    router.on(HeadAPI.endJob) { request, _ in
+      try self.attempt { state throws(MobulaError) in try state.endJob(request) }
+      return Empty()
+    }
+    router.on(HeadAPI.driverEnded) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.driverEnded(request, on: connection) }
+      return Empty()
     }
   }
 
@@ -87,7 +109,7 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.claim) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.claim(request, on: connection) }
+      try await self.decide { state, answer throws(MobulaError) in try state.claim(request, on: connection, answer) }
     }
     router.on(HeadAPI.takePart) { request, connection in
       try await self.answer(as: { .part($0) }) { state, id throws(MobulaError) in
@@ -107,27 +129,17 @@ extension Head {
     }
     router.on(HeadAPI.setName) { request, _ in
       try request.name.checkForObject()
-      return try self.attempt { state throws(MobulaError) in
-        state.apply(try state.directory.named(request.name, request.object, claim: request.claim))
-        return NameReply(isNamed: state.directory.names[request.name] == request.object)
-      }
+      return try await self.decide { state, answer throws(MobulaError) in try state.setName(request, answer) }
     }
     router.on(HeadAPI.removeName) { request, _ in
-      try self.attempt { state throws(MobulaError) in
-        state.apply(try state.directory.unnamed(request.nameOrID))
-      }
-      return Empty()
+      try await self.decide { state, answer throws(MobulaError) in try state.removeName(request.nameOrID, answer) }
     }
     router.on(HeadAPI.resolve) { request, _ in
       try self.attempt { state throws(MobulaError) in ObjectListing(try state.directory.resolve(request.nameOrID)) }
     }
     router.on(HeadAPI.list) { request, _ in self.list(request) }
     router.on(HeadAPI.remove) { request, _ in
-      try self.attempt { state throws(MobulaError) in
-        let entry = try state.directory.resolve(request.nameOrID)
-        state.apply(state.directory.removed(entry.object))
-        return ObjectListing(entry)
-      }
+      try await self.decide { state, answer throws(MobulaError) in try state.remove(request.nameOrID, answer) }
     }
     router.on(HeadAPI.waitForObjects) { request, _ in
       // From outside: no number of seconds is too odd to be taken as one.

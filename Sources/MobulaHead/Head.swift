@@ -1,13 +1,15 @@
 public import Logging
 public import MobulaCore
+package import MobulaJournal
 public import MobulaWire
 internal import Synchronization
 
 /// The control plane of a cluster: which hosts and pods there are, where objects are and who
 /// holds them, and who works where.
 ///
-/// It decides in state machines, under one lock, and acts after it. What it knows is rebuilt from
-/// the registrations of hosts and pods when it is restarted.
+/// It decides in state machines, under one lock, and acts after it. Names, jobs, members and counters
+/// are written down before anybody sees them; what else it knows is rebuilt from the registrations of hosts and pods
+/// when it is restarted.
 public final class Head: Sendable {
   let configuration: HeadConfiguration
   private let logger: Logger
@@ -16,11 +18,18 @@ public final class Head: Sendable {
   private let effects: AsyncStream<HeadEffect>
   private let outbox: AsyncStream<HeadEffect>.Continuation
   private let start = ContinuousClock.now
+  private let journal: (any Journal)?
+  private let commits = Mutex((waiting: [Commit](), isDraining: false))
 
-  private init(_ configuration: HeadConfiguration, logger: Logger) {
+  private init(
+    _ configuration: HeadConfiguration, journal: (any Journal)?, knowing before: JournalState, logger: Logger
+  ) {
     self.configuration = configuration
     self.logger = logger
-    state = Mutex(HeadState(configuration))
+    self.journal = journal
+    var initial = HeadState(configuration)
+    if journal != nil { initial.load(before) }
+    state = Mutex(initial)
     (effects, outbox) = AsyncStream.makeStream(of: HeadEffect.self)
   }
 
@@ -31,7 +40,19 @@ public final class Head: Sendable {
     _ configuration: HeadConfiguration, token: ClusterToken, tls: ClusterTLS? = nil,
     logger: Logger = Logger(label: "mobula.head")
   ) async throws -> Head {
-    let head = Head(configuration, logger: logger)
+    try await bind(configuration, token: token, tls: tls, journal: nil, knowing: JournalState(), logger: logger)
+  }
+
+  /// A head that listens, and writes down what must outlive it.
+  ///
+  /// - Parameters:
+  ///   - journal: has the epoch already.
+  ///   - before: what was in it.
+  package static func bind(
+    _ configuration: HeadConfiguration, token: ClusterToken, tls: ClusterTLS? = nil, journal: (any Journal)?,
+    knowing before: JournalState, logger: Logger = Logger(label: "mobula.head")
+  ) async throws -> Head {
+    let head = Head(configuration, journal: journal, knowing: before, logger: logger)
     let hello = Hello(
       role: .head, name: configuration.name, cluster: configuration.cluster, epoch: configuration.epoch)
     let server = try await RPCServer.bind(
@@ -51,6 +72,8 @@ public final class Head: Sendable {
 
   /// Does what the head decides, until the calling task is cancelled; then closes every connection.
   public func run() async {
+    // What was written down has its deadlines, too.
+    perform { $0.tick(now) }
     await withDiscardingTaskGroup { group in
       var timer = HeadTimer()
       for await effect in effects {
@@ -88,12 +111,58 @@ public final class Head: Sendable {
   func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
     let (answer, effects) = state.withLock { state in
       state.now = now
-      return (body(&state), state.takeEffects())
+      let answer = body(&state)
+      let effects = state.takeEffects()
+      // In the order of the decisions.
+      for case .commit(let commit) in effects { commits.withLock { $0.waiting.append(commit) } }
+      return (answer, effects)
     }
     for effect in effects {
-      if case .resume(let resume) = effect { resume() } else { outbox.yield(effect) }
+      switch effect {
+      case .resume(let resume): resume()
+      case .commit: break
+      default: outbox.yield(effect)
+      }
     }
+    drain()
     return answer
+  }
+
+  /// Hands what waits to the journal, in order. Whoever comes while another does so leaves it to that one.
+  private func drain() {
+    guard let journal else { return }
+    while true {
+      let next = commits.withLock { commits -> Commit? in
+        guard !commits.isDraining, !commits.waiting.isEmpty else { return nil }
+        commits.isDraining = true
+        return commits.waiting.removeFirst()
+      }
+      guard let next else { return }
+      journal.append(next.records) { result in
+        self.perform { state in
+          switch result {
+          case .success: next.then(&state, nil)
+          case .failure(let error): next.then(&state, error)
+          }
+        }
+      }
+      commits.withLock { $0.isDraining = false }
+    }
+  }
+
+  /// Waits for the answer to what may have to be written down first.
+  func decide<Value: Sendable>(
+    _ body: (inout HeadState, @escaping Answer<Value>) throws(MobulaError) -> Void
+  ) async throws -> Value {
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+      do {
+        try attempt { state throws(MobulaError) in
+          try body(&state) { state, result in state.act(.resume { continuation.resume(with: result) }) }
+        }
+      } catch {
+        continuation.resume(throwing: error)
+      }
+    }
   }
 
   /// As `perform`, for what may be refused.
@@ -147,7 +216,7 @@ public final class Head: Sendable {
       perform { state in state.apply(state.scheduler.released(pod, lease.lease, at: now)) }
     case .revoke(let loss, let connection): await call(DriverControlAPI.leaseRevoked, loss, at: connection)
     case .log(let level, let message): logger.log(level: level, message)
-    case .resume, .wakeAt: break
+    case .resume, .wakeAt, .commit: break
     }
   }
 

@@ -14,6 +14,8 @@ public struct HeadConfiguration: Sendable {
   public var hostTimeout: Duration = .seconds(10)
   /// How long the objects and holds of a host that is away count. 1 hour.
   public var retirement: Duration = .seconds(3600)
+  /// How long a driver that can resume its job may be away before the job ends. 60 s.
+  public var jobTimeout: Duration = .seconds(60)
   /// How long the process that was registered before may take to say that it is still there, when another one wants
   /// to take its place. 2 s.
   public var rivalTimeout: Duration = .seconds(2)

@@ -9,6 +9,8 @@ enum HeadEffect: Sendable {
   /// Say `disconnected` when the connection is gone.
   case watch(RPCConnection)
   case close(RPCConnection)
+  /// Write records down, then go on.
+  case commit(Commit)
   case drop(DropRequest, at: RPCConnection)
   case keep(KeepRequest, at: RPCConnection)
   case names(NameNews, at: RPCConnection)

@@ -43,7 +43,7 @@ extension HeadState {
         guard let request = leaseRequests[id] else { continue }
         act(.ask(pod, request, at: connection(of: pod)))
       case .grant(let id, let lease, _):
-        leaseRequests[id] = nil
+        if let job = leaseRequests.removeValue(forKey: id)?.job { jobs.granted(lease, to: job) }
         guard case .lease(let continuation)? = waiters.removeValue(forKey: id), let grant = grants[lease] else {
           continue
         }
@@ -56,7 +56,8 @@ extension HeadState {
       case .release(let pod, let lease, let workerIsReusable):
         act(.release(pod, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable), at: connection(of: pod)))
       case .revoke(let lease, let job, let loss):
-        guard let connection = jobs[job].flatMap({ connections[$0] }) else { continue }
+        // A driver that is away finds out when it comes back.
+        guard let connection = jobs.connection(of: job).flatMap({ connections[$0] }) else { continue }
         act(.revoke(LeaseLost(lease: lease, reason: describe(loss)), at: connection))
       case .wakeAt(let instant): act(.wakeAt(instant))
       }

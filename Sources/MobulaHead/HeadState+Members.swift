@@ -4,33 +4,56 @@ internal import MobulaWire
 
 extension HeadState {
   mutating func register(
-    _ registration: HostRegistration, on connection: RPCConnection, at now: Duration
-  ) throws(MobulaError) -> RegistrationReply {
+    _ registration: HostRegistration, on connection: RPCConnection, _ answer: @escaping Answer<RegistrationReply>
+  ) throws(MobulaError) {
     let host = registration.host
     let description = HostDescription(
       name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels)
     let inventory = HostInventory(registration)
-    var reply = RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
+    let reply = RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
     if membership.isRetired(host), registration.nonce != nil, registration.beganAnew != true, !inventory.isEmpty {
       // It can't go on with what the cluster has given up: names and holds of it are gone.
       act(.log(.notice, "host \(registration.name) is back after it was given up: it begins anew"))
-      reply.isRetired = true
-      return reply
+      var retired = reply
+      retired.isRetired = true
+      return answer(&self, .success(retired))
     }
+    let process = ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation)
+    // What is decided is written down first, if there is anything new in it.
+    let records = try membership.news(of: host, registration.name, process).map { [JournalRecord.host($0)] } ?? []
+    guard records.isEmpty || registering.insert(host).inserted else {
+      throw MobulaError(.unavailable, "Host \(registration.name) is being registered: try again.")
+    }
+    propose(records) { state, failure in
+      state.registering.remove(host)
+      if let failure { return answer(&state, .failure(failure)) }
+      do throws(MobulaError) {
+        try state.join(registration, description, process, inventory, on: connection)
+        var reply = reply
+        reply.incarnation = state.membership.hosts[host]?.process.incarnation
+        answer(&state, .success(reply))
+      } catch {
+        answer(&state, .failure(error))
+      }
+    }
+  }
+
+  private mutating func join(
+    _ registration: HostRegistration, _ description: HostDescription, _ process: ProcessIdentity,
+    _ inventory: HostInventory, on connection: RPCConnection
+  ) throws(MobulaError) {
+    let host = registration.host
     // One that was here before knew no other head.
-    let isKnown = membership.hosts[host] != nil
-    let actions = try membership.hostRegistered(
-      host, description, ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation),
-      on: ConnectionID(connection.id))
+    let isKnown = membership.hosts[host]?.isHeard == true
+    let actions = try membership.hostRegistered(host, description, process, on: ConnectionID(connection.id))
     hostNames.joined(host, registration.name)
     directory.zones[host] = registration.labels[HostLabel.zoneKey]
     watch(connection)
     apply(actions, at: now)
     if !inventory.isEmpty, !isKnown { beginSettling(at: now) }
-    apply(directory.registered(host, inventory))
+    apply(directory.registered(host, inventory, learns: mayLearn))
     heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)), at: now)
-    reply.incarnation = membership.hosts[host]?.process.incarnation
-    return reply
+    endSettlingEarly(at: now)
   }
 
   mutating func register(
@@ -46,16 +69,20 @@ extension HeadState {
     let description = PodDescription(
       name: registration.name, host: registration.host, resources: registration.resources)
     let known = membership.pods[pod]
+    let recorded = membership.record(of: pod)
     let actions = try membership.podRegistered(
       pod, description, ProcessIdentity(nonce: registration.nonce, incarnation: registration.incarnation),
       session: registration.session, on: ConnectionID(connection.id))
     podNames.joined(pod, registration.name)
     watch(connection)
     apply(actions, at: now)
-    if !registration.leases.isEmpty, known == nil { beginSettling(at: now) }
+    if !registration.leases.isEmpty, known?.isHeard != true { beginSettling(at: now) }
+    if let record = membership.record(of: pod), record != recorded { save([.pod(record)]) }
     let session = membership.pods[pod]?.session ?? 1
     // Leases of a session that is over were revoked, and so were those that this head knows nothing of.
-    let areCurrent = known == nil || known?.session == session && registration.session ?? session == session
+    let areCurrent =
+      registration.session.map { $0 == session }
+      ?? (known == nil || known?.isPresent == true && known?.session == session)
     let confirms = registration.nonce != nil
     let (changes, end) = scheduler.podRegistered(
       pod, host: registration.host, total: registration.resources,
@@ -63,6 +90,7 @@ extension HeadState {
       areCurrent: areCurrent, confirms: confirms, at: now)
     apply(changes)
     heard(of: Set(registration.leases.map(\.job)), at: now)
+    endSettlingEarly(at: now)
     var reply = RegistrationReply(cluster: configuration.cluster, epoch: configuration.epoch)
     reply.incarnation = membership.pods[pod]?.process.incarnation
     reply.session = session
@@ -97,7 +125,7 @@ extension HeadState {
   }
 
   /// Somebody says that a host, by its name or identifier, is not coming back.
-  mutating func forget(_ nameOrID: Name, at now: Duration) throws(MobulaError) {
+  mutating func forget(_ nameOrID: Name) throws(MobulaError) {
     let named = membership.hosts.members.filter {
       $0.value.presence != .retired
         && (Name($0.value.description.name) == nameOrID || $0.key.description == nameOrID.text)
@@ -111,7 +139,7 @@ extension HeadState {
     guard let host = named.first else {
       throw MobulaError(.notFound, "No host is called \(nameOrID): `mobula status` lists those that there are.")
     }
-    apply(try membership.forgotten(host), at: now)
+    decided(try membership.forgotten(host))
   }
 
   /// Refuses what a host says on a connection that it did not register on, or no longer uses.
@@ -133,15 +161,26 @@ extension HeadState {
     return connection
   }
 
-  /// - Throws: `MobulaError` (`full`) when the cluster has used up all numbers.
-  mutating func startJob(on connection: RPCConnection) throws(MobulaError) -> JobReply {
-    guard let next = lastJob.next else {
-      throw MobulaError(.full, "This cluster has given out every number that a job can have: start another cluster.")
+  /// A host was stopped: nothing of it is waited for.
+  mutating func leave(_ leave: HostLeave) { decided(membership.left(leave.host, leave.nonce)) }
+
+  /// Who is absent or retired from now on is written down, before anything follows from it.
+  mutating func tickMembers(_ now: Duration) {
+    decided(membership.tick(now))
+  }
+
+  private mutating func decided(_ actions: [MembershipAction]) {
+    let records = actions.compactMap { action -> JournalRecord? in
+      switch action {
+      case .hostAbsent(let host), .hostRetired(let host): membership.record(of: host).map { .host($0) }
+      case .podLost(let pod): membership.record(of: pod).map { .pod($0) }
+      default: nil
+      }
     }
-    lastJob = next
-    jobs[lastJob] = ConnectionID(connection.id)
-    watch(connection)
-    return JobReply(job: lastJob)
+    propose(records) { state, failure in
+      if failure != nil { state.save(later: records) }
+      state.apply(actions, at: state.now)
+    }
   }
 
   mutating func apply(_ actions: [MembershipAction], at now: Duration) {
@@ -191,19 +230,21 @@ extension HeadState {
       }
     }
     let absent = membership.hosts.members.sorted { $0.key < $1.key }.compactMap { host, member in
-      membership.absentSince(host).map { since in
+      let unheard: Duration? = member.isPresent && !member.isHeard ? .zero : nil
+      return (membership.absentSince(host) ?? unheard).map { since in
         ClusterStatus.AbsentHost(
           host: host, name: member.description.name, seconds: Int(max(.zero, now - since) / .seconds(1)))
       }
     }
-    let hosts = Page(membership.hosts.members.filter(\.value.isPresent), after: page.afterHost) { _, member in
+    let hosts = Page(membership.hosts.members.filter { $0.value.isPresent && $0.value.isHeard }, after: page.afterHost)
+    { _, member in
       160 + member.description.name.utf8.count
         + member.description.labels.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 6 }
     }
     let pods = Page(scheduler.pods, after: page.afterPod) { _, book in
       160 + 2 * book.total.amounts.keys.reduce(0) { $0 + $1.utf8.count + 12 }
     }
-    let jobs = Page(jobs, after: page.afterJob) { _, _ in 9 }
+    let jobs = Page(jobs.jobs, after: page.afterJob) { _, _ in 9 }
     let hostsShown = hosts.elements.map { host, member in
       ClusterStatus.Host(
         host: host, name: member.description.name, bulk: member.description.bulk,

@@ -9,17 +9,78 @@ extension HeadState {
   }
 
   mutating func claim(
-    _ request: ClaimRequest, on connection: RPCConnection
-  ) throws(MobulaError) -> ClaimReply {
+    _ request: ClaimRequest, on connection: RPCConnection, _ answer: @escaping Answer<ClaimReply>
+  ) throws(MobulaError) {
     try check(request.host, on: connection)
     try request.name.checkForObject()
-    let answer = try directory.claim(
+    let claimed = try directory.claim(
       request.name, geometry: request.geometry, by: request.host, fresh: .random(job: .commandLine),
       checksum: request.checksum)
     let number = directory.numberClaim()
-    switch answer {
-    case .fill(let object): return ClaimReply(object: object, fills: true, number: number)
-    case .exists(let object): return ClaimReply(object: object, fills: false, number: number)
+    let reply =
+      switch claimed {
+      case .fill(let object): ClaimReply(object: object, fills: true, number: number)
+      case .exists(let object): ClaimReply(object: object, fills: false, number: number)
+      }
+    let records = reserve(.claims, number) + directory.takeChangedNames().sorted().map { record(of: $0) }
+    propose(records) { state, failure in
+      if let failure {
+        state.unreserve(.claims)
+        return answer(&state, .failure(failure))
+      }
+      answer(&state, .success(reply))
+    }
+  }
+
+  mutating func setName(
+    _ request: NameRequest, _ answer: @escaping Answer<NameReply>
+  ) throws(MobulaError) {
+    let (name, object) = (request.name, request.object)
+    try directory.checkName(name, object, claim: request.claim)
+    if request.claim == nil, let other = pendingNames[name], other != object {
+      throw MobulaError(.alreadyExists, "The name \"\(name)\" is being given to object \(other): choose another.")
+    }
+    let known = directory.wouldBe(name, object, claim: request.claim)
+    let isNews = known != nil && known != directory.known(name)
+    if isNews { pendingNames[name] = object }
+    propose(isNews ? known.map { [.name(NameRecord(name.text, $0))] } ?? [] : []) { state, failure in
+      if isNews { state.pendingNames[name] = nil }
+      if let failure { return answer(&state, .failure(failure)) }
+      do throws(MobulaError) {
+        let actions = try state.directory.named(name, object, claim: request.claim)
+        state.saveNames(besides: known.map { .name(NameRecord(name.text, $0)) })
+        state.apply(actions)
+        answer(&state, .success(NameReply(isNamed: state.directory.names[name] == object)))
+      } catch {
+        // What was written down is not so after all.
+        state.save(later: [state.record(of: name)])
+        answer(&state, .failure(error))
+      }
+    }
+  }
+
+  mutating func removeName(_ name: Name, _ answer: @escaping Answer<Empty>) throws(MobulaError) {
+    guard directory.names[name] != nil else {
+      _ = try directory.unnamed(name)
+      return answer(&self, .success(Empty()))
+    }
+    propose([.nameRemoved(name.text)]) { state, failure in
+      if let failure { return answer(&state, .failure(failure)) }
+      // It may have gone meanwhile.
+      if let actions = try? state.directory.unnamed(name) {
+        state.saveNames(besides: .nameRemoved(name.text))
+        state.apply(actions)
+      }
+      answer(&state, .success(Empty()))
+    }
+  }
+
+  mutating func remove(_ nameOrID: Name, _ answer: @escaping Answer<ObjectListing>) throws(MobulaError) {
+    let entry = try directory.resolve(nameOrID)
+    propose(entry.names.map { .nameRemoved($0.text) }) { state, failure in
+      if let failure { return answer(&state, .failure(failure)) }
+      state.apply(state.directory.removed(entry.object))
+      answer(&state, .success(ObjectListing(entry)))
     }
   }
 
@@ -88,6 +149,7 @@ extension HeadState {
     }
     for (host, objects) in drops.sorted(by: { $0.key < $1.key }) { drop(objects, at: host) }
     for (host, objects) in keeps.sorted(by: { $0.key < $1.key }) { keep(objects, at: host) }
+    saveNames()
     for (host, names) in directory.takeNews().sorted(by: { $0.key < $1.key }) { tell(host, names) }
   }
 

@@ -15,9 +15,7 @@ struct HeadState: Sendable {
   var arriving: [ConnectionID: HostRegistration] = [:]
   /// Connections of hosts, pods and drivers.
   var connections: [ConnectionID: RPCConnection] = [:]
-  /// The connection that each job lasts as long as.
-  var jobs: [JobID: ConnectionID] = [:]
-  var lastJob = JobID.commandLine
+  var jobs: JobsStateMachine
   var waiters: [RequestID: Waiter] = [:]
   /// When a wait for objects ends with what is there.
   var waitDeadlines: [RequestID: Duration] = [:]
@@ -30,8 +28,20 @@ struct HeadState: Sendable {
   var podNames = MemberNames<PodID>()
   /// When hosts that knew a former head have had their time to register.
   var settlesAt: Duration?
-  /// Jobs that hosts and pods brought from a former head, until it is settled that their drivers don't come.
-  var orphanedJobs: Set<JobID> = []
+  /// Whether names and jobs are learned from who registers, since nothing was written down, or it was lost.
+  var mayLearn = true
+  /// Whether it was lost, so that the journal is to know once all have had their time to say what they know.
+  var isRecovering = false
+  /// Whether what must outlive this head is written down.
+  var isJournalled = false
+  /// Numbers below these may be given out.
+  var limits: [JournalCounter: UInt64] = [:]
+  /// Records that could not be kept when they came to be.
+  var unsaved: [JournalRecord] = []
+  /// Names that are about to be given, once that is written down.
+  var pendingNames: [Name: ObjectID] = [:]
+  /// Members whose registration is about to be written down.
+  var registering: Set<HostID> = []
   /// The last instant that the shell told.
   var now = Duration.zero
   private var effects: [HeadEffect] = []
@@ -43,6 +53,7 @@ struct HeadState: Sendable {
     membership = MembershipStateMachine(
       hostTimeout: configuration.hostTimeout, retirement: configuration.retirement)
     scheduler = SchedulerStateMachine(infeasibleTimeout: configuration.infeasibleTimeout)
+    jobs = JobsStateMachine(timeout: configuration.jobTimeout)
   }
 
   mutating func newRequest() -> RequestID {
@@ -68,7 +79,10 @@ struct HeadState: Sendable {
   // MARK: Time
 
   mutating func tick(_ now: Duration) {
-    apply(membership.tick(now), at: now)
+    tickMembers(now)
+    end(jobs.tick(now), "since its driver did not come back")
+    wakeForJobs()
+    saveUnsaved()
     apply(scheduler.tick(now))
     for (request, _) in waitDeadlines.filter({ $0.value <= now }) {
       finishWait(request, directory.endWait(request))
@@ -91,12 +105,12 @@ struct HeadState: Sendable {
     guard connections.removeValue(forKey: connection) != nil else { return }
     arriving[connection] = nil
     apply(membership.connectionLost(connection, at: now), at: now)
-    for job in jobs.filter({ $0.value == connection }).keys.sorted() {
-      jobs[job] = nil
-      act(.log(.info, "job \(job) has ended with its driver's connection"))
-      apply(directory.jobEnded(job))
-      apply(scheduler.jobEnded(job, at: now))
-    }
+    end(jobs.disconnected(connection, at: now), "with its driver's connection")
+    wakeForJobs()
+  }
+
+  private mutating func wakeForJobs() {
+    if let next = jobs.nextDeadline { act(.wakeAt(next)) }
   }
 
   /// The caller of a waiting request has gone.

@@ -6,6 +6,8 @@ import Synchronization
 /// Which store client each connected process is.
 final class ClientTable: Sendable {
   private let clients = Mutex<[UInt64: StoreClientID]>([:])
+  /// The jobs that processes drive.
+  private let jobs = Mutex<[StoreClientID: JobID]>([:])
   /// The connections of those that attached.
   private let connections = Mutex<[UInt64: RPCConnection]>([:])
   /// Clients of the store that may not go on, since the cluster has given up what they had.
@@ -55,6 +57,11 @@ final class ClientTable: Sendable {
     connections.withLock { $0[connection.id] = connection }
     coming.withLock { $0[connection.id] = Coming(client: client, known: known) }
   }
+
+  func drives(_ client: StoreClientID, _ job: JobID) { jobs.withLock { $0[client] = job } }
+
+  /// The job that a process drove which has ended.
+  func takeJob(of client: StoreClientID) -> JobID? { jobs.withLock { $0.removeValue(forKey: client) } }
 
   /// These may not go on. Returns the connections of all that are there.
   func end(_ clients: [StoreClientID]) -> [RPCConnection] {

@@ -18,6 +18,7 @@ public final class Host: Sendable {
   private let spillPlace: S3SpillPlace?
   private let reporter: HoldReporter
   private let head: PeerLink
+  private let registrar: HostRegistrar
   private let clients = ClientTable()
   private let notes: ObjectNotes
   private let log: Logger
@@ -39,7 +40,14 @@ public final class Host: Sendable {
         $0, host: configuration.host, endpoint: configuration.spillEndpoint, credentials: credentials,
         traffic: receiving)
     }
-    let store = try Self.openStore(configuration, spillPlace, reporterBox, notes, clients, log: log)
+    // The store, the reporter and the link need each other: the link is reached through a box that is filled once.
+    let box = Once<PeerLink>("the link to the head")
+    let store = try Self.openStore(
+      configuration, spillPlace, reporterBox, notes, clients,
+      driverEnded: { job in
+        let notice = DriverEnded(host: configuration.host, job: job)
+        Task { _ = try? await box.filled?.call(HeadAPI.driverEnded, notice, deadline: .seconds(600)) }
+      }, log: log)
     self.store = store
     var hello = Hello(role: .host, name: configuration.name)
     hello.host = configuration.host
@@ -79,8 +87,6 @@ public final class Host: Sendable {
     router.on(HostControlAPI.progress) { question, _ in
       ReplicaProgress(question.object, at: configuration.host, in: store)
     }
-    // The reporter and the link need each other: the link is reached through a box that is filled once.
-    let box = Once<PeerLink>("the link to the head")
     // What a process puts and lets go of again within that time, the head never hears of.
     let reporter = HoldReporter(
       linger: .milliseconds(20),
@@ -135,6 +141,7 @@ public final class Host: Sendable {
     let registrar = HostRegistrar(
       configuration, bulk: transfer.endpoint, store: store, notes: notes, reporter: reporter, clients: clients, log: log
     )
+    self.registrar = registrar
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: router,
       log: log
@@ -154,7 +161,7 @@ public final class Host: Sendable {
 
   private static func openStore(
     _ configuration: HostConfiguration, _ spillPlace: S3SpillPlace?, _ reporter: Once<HoldReporter>,
-    _ notes: ObjectNotes, _ clients: ClientTable, log: Logger
+    _ notes: ObjectNotes, _ clients: ClientTable, driverEnded: @escaping @Sendable (JobID) -> Void, log: Logger
   ) throws -> Store {
     var events = StoreEvents()
     events.sealed = { objects in
@@ -170,6 +177,7 @@ public final class Host: Sendable {
     events.trouble = { log.warning("\($0)") }
     let storeBox = Once<WeakStore>("the store")
     events.clientGone = { client in
+      if let job = clients.takeJob(of: client) { driverEnded(job) }
       clients.forget(client)
       Self.letGo(client.number, reporter.value, storeBox.filled?.store)
       if clients.isBack(client) { Self.letGo(ClientTable.absent, reporter.value, storeBox.filled?.store) }
@@ -234,6 +242,9 @@ public final class Host: Sendable {
       result = .failure(error)
     }
     if configuration.keeper == nil || isFinal() {
+      var hello = Hello(role: .host, name: configuration.name)
+      hello.host = configuration.host
+      await registrar.leave(hello)
       // Removing what was spilled may take its time.
       let store = store
       _ = try? await onThread(named: "store end") { store.close() }
@@ -360,6 +371,10 @@ public final class Host: Sendable {
       }
       // Whoever waits for what is held to be known waits for this answer, or asks for it.
       if request.waits ?? true, !holds.isEmpty { try await self.reporter.flush() }
+      return Empty()
+    }
+    router.on(HostAPI.drives) { request, connection in
+      self.clients.drives(try self.client(connection), request.job)
       return Empty()
     }
     router.on(HostAPI.leave) { _, connection in

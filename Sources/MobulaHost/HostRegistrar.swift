@@ -65,6 +65,21 @@ final class HostRegistrar: Sendable {
     return true
   }
 
+  /// Tells the head that nothing is left here, if it can be reached at once.
+  func leave(_ hello: Hello) async {
+    let notice = HostLeave(host: configuration.host, nonce: identity.values.nonce)
+    let (head, token, tls) = (configuration.head, configuration.token, configuration.tls)
+    // The task that ends the host is cancelled.
+    await Task {
+      guard
+        let connection = try? await RPCConnection.connect(
+          to: head, token: token, hello: hello, router: RPCRouter(), tls: tls, deadline: .seconds(2))
+      else { return }
+      _ = try? await connection.call(HeadAPI.leave, notice, deadline: .seconds(2))
+      await connection.close()
+    }.value
+  }
+
   /// Ends what the processes here have of the cluster first, then drops it: nothing goes that somebody goes on with.
   private func giveUp() async {
     for connection in clients.end(store.clients) { await connection.close() }

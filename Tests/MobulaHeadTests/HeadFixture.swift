@@ -1,16 +1,19 @@
 import MobulaCore
 import MobulaHead
+import MobulaJournal
 import MobulaWire
 import Testing
 
 /// A head on a free port of the loopback, for as long as `body` takes.
 func withHead(
-  _ change: (inout HeadConfiguration) -> Void = { _ in }, _ body: (HeadFixture) async throws -> Void
+  _ change: (inout HeadConfiguration) -> Void = { _ in }, journal: MemoryJournal? = nil,
+  _ body: (HeadFixture) async throws -> Void
 ) async throws {
   var configuration = HeadConfiguration(endpoint: .tcp(host: "127.0.0.1", port: 0))
   change(&configuration)
   let token = ClusterToken.random()
-  let head = try await Head.bind(configuration, token: token)
+  let head = try await Head.bind(
+    configuration, token: token, journal: journal, knowing: journal?.state ?? JournalState())
   let running = Task { await head.run() }
   do {
     try await body(HeadFixture(head: head, token: token))
@@ -108,7 +111,7 @@ struct HeadFixture: Sendable {
       return Empty()
     }
     let connection = try await connect(.driver, "driver", router)
-    let job = try await connection.call(HeadAPI.startJob, Empty()).job
+    let job = try await connection.call(HeadAPI.startJob, JobStart()).job
     return FakeDriver(job: job, connection: connection, losses: losses)
   }
 }

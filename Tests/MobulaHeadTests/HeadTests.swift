@@ -112,6 +112,7 @@ import Testing
   @Test func jobsOfAFormerHeadEndWhenTheirDriversDoNotCome() async throws {
     try await withHead {
       $0.hostTimeout = .milliseconds(500)
+      $0.jobTimeout = .milliseconds(500)
     } _: { cluster in
       // The leases alone make the head wait for others.
       let kept = LeaseRecord(lease: LeaseID(high: 1, low: 9), job: JobID(7), demand: ["CPU": 1])

@@ -6,7 +6,7 @@ import Testing
 
 /// Hosts and pods at a head: who they are, and what they find when they come back.
 @Suite struct MemberTests {
-  let report = ReplicaReport(object: object(1), geometry: geometry, digest: digest())
+  let report = ReplicaReport(object: object(1, job: 0), geometry: geometry, digest: digest())
   let first = ProcessNonce(high: 1, low: 1), second = ProcessNonce(high: 2, low: 2)
 
   /// Asks until the head has noticed that a host is away.
@@ -71,6 +71,24 @@ import Testing
       #expect(told.reply.isRetired == true)
       let anew = try await cluster.host(1, incarnation: 0, nonce: second, beganAnew: true)
       #expect(anew.reply.isRetired == nil && anew.reply.incarnation == 2)
+    }
+  }
+
+  @Test func aHostThatWasStoppedLeavesNothing() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1, incarnation: 0, nonce: first, replicas: [report], holds: [report.object])
+      let b = try await cluster.host(2)
+      try await b.holds(added: [report.object])
+      let tool = try await cluster.connect(.host, "host 1")
+      // Of another process it means nothing.
+      _ = try await tool.call(HeadAPI.leave, HostLeave(host: a.id, nonce: second))
+      #expect(try await b.locate(report.object).sources.map(\.host) == [a.id])
+      _ = try await tool.call(HeadAPI.leave, HostLeave(host: a.id, nonce: first))
+      let error = await #expect(throws: MobulaError.self) { try await b.locate(report.object) }
+      #expect(error?.code == .notFound)
+      #expect(cluster.head.status().hosts.map(\.name) == ["host 2"])
+      #expect(cluster.head.status().absent?.isEmpty == true)
+      await a.connection.waitUntilClosed()
     }
   }
 

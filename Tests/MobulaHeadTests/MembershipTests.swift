@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 @testable import MobulaHead
@@ -137,5 +138,53 @@ import Testing
     _ = members.connectionLost(2, at: .seconds(20))
     #expect(members.tick(.seconds(30)) == [.podLost(p), .wakeAt(.seconds(130))])
     #expect(members.pods[p]?.session == 3)
+  }
+
+  /// Processes of one host come, go and are copied, the head is restarted and its clock begins anew each time: one
+  /// of them at most is the host, and whose place was taken never is again.
+  @Test(arguments: seeds) func oneProcessAtMostIsTheHost(seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    var members = MembershipStateMachine(hostTimeout: .seconds(10), retirement: .seconds(100))
+    var processes: [ProcessIdentity] = []
+    var superseded: Set<ProcessNonce> = []
+    var current: ProcessNonce?
+    var highest: UInt64 = 0
+    var connections: UInt64 = 0
+    var now = Duration.zero
+
+    for _ in 0..<400 {
+      now += .seconds(Int.random(in: 0..<8, using: &random))
+      switch Int.random(in: 0..<100, using: &random) {
+      case ..<20: processes.append(drawn(UInt64(processes.count + 1)))
+      case ..<70:
+        guard let index = processes.indices.randomElement(using: &random) else { continue }
+        let process = processes[index]
+        // Who is there says so, mostly.
+        if members.rival(of: process, as: a) != nil, random.chance(80) { continue }
+        connections += 1
+        do {
+          let actions = try members.hostRegistered(a, described("a"), process, on: ConnectionID(connections))
+          try #require(!superseded.contains(process.nonce!), "seed \(seed): \(process) is back")
+          if actions.contains(.hostReplaced(a)), let current { superseded.insert(current) }
+          if actions.contains(.hostReturned(a)) { try #require(current == process.nonce, "seed \(seed)") }
+          let number = try #require(members.hosts[a]).process.incarnation
+          try #require(number > highest || current == process.nonce, "seed \(seed): \(number) after \(highest)")
+          // Of a host that was given up, an older process may come back, as a new one.
+          if actions.contains(.hostJoined(a)) { superseded = [] }
+          (current, highest) = (process.nonce, number)
+          processes[index].incarnation = number
+        } catch {
+          try #require(current != process.nonce, "seed \(seed): \(error)")
+        }
+      case ..<85: if let connection = members.hosts[a]?.connection { _ = members.connectionLost(connection, at: now) }
+      case ..<95: _ = members.tick(now)
+      default:
+        let record = members.record(of: a)
+        members = MembershipStateMachine(hostTimeout: .seconds(10), retirement: .seconds(100))
+        members.load(hosts: record.map { [$0] } ?? [], pods: [])
+        now = .zero
+      }
+    }
+    #expect(highest > 1, "seed \(seed): no process took the place of another")
   }
 }

@@ -31,7 +31,7 @@ import Testing
     _ = directory.registered(
       host(1),
       HostInventory(
-        sealed: [SealedReplica(object: object(1), geometry: geometry, digest: digest())],
+        sealed: [SealedReplica(object: object(1), geometry: geometry, digest: digest())], holds: [object(1)],
         names: [url: KnownName(object(1), .url(claim: .max)), url + "#e1": KnownName(object(1), .version)]))
     _ = directory.settled()
     let first = directory.numberClaim()

@@ -28,8 +28,9 @@ extension PlannedCase {
   /// What a run shows that can't be if the bytes went the way that the case says; `nil` when all is right.
   func problem(with run: BenchRun, size: Int) -> String? {
     for loader in run.loaders {
-      if let error = loader.error, error.code != .notFound {
-        return "\(id): host \(loader.host) was not told that the model is gone, but \"\(error.message)\"."
+      // Away, as the head says, since nobody can know that it won't come back.
+      if let error = loader.error, error.code != .notFound, error.code != .unavailable {
+        return "\(id): host \(loader.host) was not told that the model can't be had, but \"\(error.message)\"."
       }
     }
     if fault != nil {

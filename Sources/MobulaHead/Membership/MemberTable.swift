@@ -40,6 +40,8 @@ struct MemberTable<ID: Hashable & Comparable & Sendable, Description: Sendable>:
     /// Grows whenever the member is declared absent: what was agreed in an older session is over.
     var session: UInt64 = 1
     var presence: Presence
+    /// Whether it has registered at this head.
+    var isHeard = true
 
     var connection: ConnectionID? {
       if case .connected(let connection) = presence { connection } else { nil }
@@ -99,6 +101,15 @@ struct MemberTable<ID: Hashable & Comparable & Sendable, Description: Sendable>:
     return number == known.process.incarnation ? .returned(former: former) : .replaced(former: former)
   }
 
+  /// The incarnation and session that a process would be in if it registered; `nil` for one that was superseded.
+  func outcome(of process: ProcessIdentity, as id: ID) -> (incarnation: UInt64, session: UInt64)? {
+    guard let known = members[id] else {
+      return (process.nonce == nil ? process.incarnation : max(process.incarnation, 1), 1)
+    }
+    if known.presence == .retired { return (max(process.incarnation, known.process.incarnation + 1), known.session) }
+    return number(of: process, after: known.process).map { ($0, known.session) }
+  }
+
   /// The incarnation that a process is; `nil` for one that was superseded.
   private func number(of process: ProcessIdentity, after known: ProcessIdentity) -> UInt64? {
     if process.nonce == known.nonce, process.nonce != nil { return known.incarnation }
@@ -138,7 +149,11 @@ struct MemberTable<ID: Hashable & Comparable & Sendable, Description: Sendable>:
     if retired.count > Self.maximumRetired { members[retired.removeFirst()] = nil }
   }
 
-  mutating func remove(_ id: ID) { members[id] = nil }
+  /// What a head before this one has written down.
+  mutating func load(_ id: ID, _ member: Member) {
+    members[id] = member
+    if member.presence == .retired { retired.append(id) }
+  }
 
   /// Whose time to come back is over.
   func overdue(at now: Duration) -> [ID] {

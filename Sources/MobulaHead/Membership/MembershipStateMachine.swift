@@ -97,6 +97,63 @@ struct MembershipStateMachine: Sendable {
     }
   }
 
+  /// What a head before this one has written down: who was a member is expected back, from the start of this head on.
+  mutating func load(hosts records: [HostRecord], pods podRecords: [PodRecord]) {
+    for record in records {
+      let description = HostDescription(
+        name: record.name, bulk: .tcp(host: "0.0.0.0", port: 1), capacity: ByteCount(0))
+      hosts.load(
+        record.host,
+        .init(
+          description: description, process: ProcessIdentity(nonce: record.nonce, incarnation: record.incarnation),
+          session: record.session, presence: loaded(record.state), isHeard: false))
+    }
+    for record in podRecords {
+      pods.load(
+        record.pod,
+        .init(
+          description: PodDescription(name: record.name, host: record.host, resources: [:]),
+          process: ProcessIdentity(nonce: record.nonce, incarnation: record.incarnation), session: record.session,
+          presence: loaded(record.state), isHeard: false))
+    }
+  }
+
+  private func loaded<ID, Description>(_ state: HostRecord.State) -> MemberTable<ID, Description>.Presence {
+    switch state {
+    case .member: .suspected(until: hostTimeout)
+    case .absent: .absent(since: .zero)
+    case .retired: .retired
+    }
+  }
+
+  /// What is to be written down before a process registers as a host; `nil` where it is known.
+  ///
+  /// - Throws: as `hostRegistered`.
+  func news(of host: HostID, _ name: String, _ process: ProcessIdentity) throws(MobulaError) -> HostRecord? {
+    try Self.check(process, "host \(name)")
+    guard let (incarnation, session) = hosts.outcome(of: process, as: host) else {
+      throw Self.outdated("host \(name)", process.incarnation, hosts[host]?.process.incarnation ?? 0)
+    }
+    guard let nonce = process.nonce else { return nil }
+    let record = HostRecord(host: host, nonce: nonce, incarnation: incarnation, session: session, name: name)
+    return record == self.record(of: host) ? nil : record
+  }
+
+  /// What is to be written down of a host; `nil` for one whose process has no nonce.
+  func record(of host: HostID) -> HostRecord? {
+    guard let member = hosts[host], let nonce = member.process.nonce else { return nil }
+    return HostRecord(
+      host: host, nonce: nonce, incarnation: member.process.incarnation, session: member.session,
+      state: member.presence.state, name: member.description.name)
+  }
+
+  func record(of pod: PodID) -> PodRecord? {
+    guard let member = pods[pod], let nonce = member.process.nonce else { return nil }
+    return PodRecord(
+      pod: pod, host: member.description.host, nonce: nonce, incarnation: member.process.incarnation,
+      session: member.session, state: member.presence.state, name: member.description.name)
+  }
+
   /// A connection is gone, whoever was on it.
   mutating func connectionLost(_ connection: ConnectionID, at now: Duration) -> [MembershipAction] {
     let deadline = now + hostTimeout
@@ -130,6 +187,13 @@ struct MembershipStateMachine: Sendable {
         .unavailable, "Host \(member.description.name) is connected: stop it first, with `mobula stop` there.")
     }
     return retire(host) + wakeUp()
+  }
+
+  /// A host's process says that it ends in order, with all that it had; of another process than the one that is known
+  /// it means nothing.
+  mutating func left(_ host: HostID, _ nonce: ProcessNonce) -> [MembershipAction] {
+    guard let member = hosts[host], member.presence != .retired, member.process.nonce == nonce else { return [] }
+    return close(member.connection) + retire(host) + wakeUp()
   }
 
   /// Whether `connection` is the one that the host registered on: what comes on another is outdated.
@@ -197,5 +261,16 @@ struct MembershipStateMachine: Sendable {
       .mismatch,
       "Another process of \(what) has taken the place of this one (incarnation \(known) that of \(incarnation)): stop this one, and give a copy of a host's directory another directory."
     )
+  }
+}
+
+extension MemberTable.Presence {
+  /// As it is written down.
+  fileprivate var state: HostRecord.State {
+    switch self {
+    case .connected, .suspected: .member
+    case .absent: .absent
+    case .retired: .retired
+    }
   }
 }

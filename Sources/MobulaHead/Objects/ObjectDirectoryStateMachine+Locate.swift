@@ -96,7 +96,10 @@ extension ObjectDirectoryStateMachine {
     if let away = record.absent.min() {
       return request.waits ? nil : .refuse(request.id, request.object, .away(away))
     }
-    return record.lastHost.map { .refuse(request.id, request.object, .lost($0)) }
+    if let last = record.lastHost { return .refuse(request.id, request.object, .lost(last)) }
+    // A name that was written down by a head before this one, of an object that nobody has brought.
+    guard record.isInherited, !request.waits else { return nil }
+    return .refuse(request.id, request.object, .nowhere(unheard: unheard.sorted()))
   }
 
   /// Requests for further sources that are looked at when something changes.

@@ -10,21 +10,15 @@ extension ObjectDirectoryStateMachine {
     _ name: Name, _ object: ObjectID, claim: UInt64? = nil
   ) throws(MobulaError) -> [DirectoryAction] {
     let claim = claim.map { min($0, Self.highestBelievedClaim) }
+    try checkName(name, object, claim: claim)
     let other = names[name].flatMap { $0 == object ? nil : $0 }
-    if let other, claim == nil {
-      throw MobulaError(
-        .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")
-    }
-    guard !tombstones.contains(object) else {
-      if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
-      throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
-    }
     if let claim, let known = claims[name], known > claim, other != nil {
       forgetVersion(object)
       return settle([object])
     }
     if let other {
       names[name] = nil
+      nameChanged(name)
       records[other]?.names.remove(name)
       tell(records[other]?.planner.complete ?? [], name, isTaken: true)
       forgetVersion(other)
@@ -44,8 +38,28 @@ extension ObjectDirectoryStateMachine {
       !record.names.contains(where: { claims[$0] != nil })
     else { return }
     names[version] = nil
+    nameChanged(version)
     records[object]?.names.remove(version)
     records[object]?.claimedName = nil
+  }
+
+  /// - Throws: as `named`.
+  func checkName(_ name: Name, _ object: ObjectID, claim: UInt64?) throws(MobulaError) {
+    if let other = names[name], other != object, claim == nil {
+      throw MobulaError(
+        .alreadyExists, "The name \"\(name)\" is object \(other)'s; remove it first with `mobula rm \(name)`.")
+    }
+    guard !tombstones.contains(object) else {
+      if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
+      throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
+    }
+  }
+
+  /// What the name would be, to be written down; `nil` where a version that was claimed later keeps it.
+  func wouldBe(_ name: Name, _ object: ObjectID, claim: UInt64?) -> KnownName? {
+    guard let claim = claim.map({ min($0, Self.highestBelievedClaim) }) else { return KnownName(object, .given) }
+    if let known = claims[name], known > claim, names[name] != object { return nil }
+    return KnownName(object, .url(claim: max(claim, claims[name] ?? 0)))
   }
 
   /// Takes in the names that a host knows, and returns the objects that have lost one.
@@ -95,6 +109,7 @@ extension ObjectDirectoryStateMachine {
 
   private mutating func give(_ name: Name, to object: ObjectID) {
     names[name] = object
+    nameChanged(name)
     records[object, default: ObjectRecord()].names.insert(name)
   }
 
@@ -105,6 +120,7 @@ extension ObjectDirectoryStateMachine {
     guard let object = names.removeValue(forKey: name) else {
       throw MobulaError(.notFound, "Nothing is named \"\(name)\"; `mobula ls` lists the names.")
     }
+    nameChanged(name)
     claims[name] = nil
     records[object]?.names.remove(name)
     tell(records[object]?.planner.complete ?? [], name, isTaken: true)
@@ -119,6 +135,7 @@ extension ObjectDirectoryStateMachine {
     guard let record = records[object] else { return [] }
     for name in record.names {
       names[name] = nil
+      nameChanged(name)
       claims[name] = nil
     }
     return bury(object, record, damage: damage) + settle(record.contents)
@@ -162,6 +179,7 @@ extension ObjectDirectoryStateMachine {
     var fill = record.fill ?? FillPlanner(geometry)
     guard fill.join(host) else { return .exists(object) }
     names[name] = object
+    nameChanged(name)
     record.names.insert(name)
     record.claimedName = name
     record.geometry = geometry
@@ -181,6 +199,7 @@ extension ObjectDirectoryStateMachine {
     // Its URL too: whoever asks for that would wait for what nobody reads.
     for name in [name] + record.names.filter({ claims[$0] != nil }) {
       names[name] = nil
+      nameChanged(name)
       claims[name] = nil
       records[object]?.names.remove(name)
     }

@@ -30,6 +30,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
   private(set) var unheard: Set<HostID> = []
   /// What hosts are to be told of the names of what they have.
   private var news: [HostID: ObjectNames] = [:]
+  /// Names that came to be or ceased to be since it was last asked.
+  private var changedNames: Set<Name> = []
 
   package init(tombstones: Int = 65_536) { self.tombstones = Tombstones(capacity: tombstones) }
 
@@ -44,7 +46,11 @@ package struct ObjectDirectoryStateMachine: Sendable {
   }
 
   /// A host has registered, again or for the first time: what it has replaces what was known of it.
-  mutating func registered(_ host: HostID, _ inventory: HostInventory) -> [DirectoryAction] {
+  ///
+  /// - Parameter learns: whether names are learned from it, while the head settles.
+  mutating func registered(
+    _ host: HostID, _ inventory: HostInventory, learns: Bool = true
+  ) -> [DirectoryAction] {
     let replicas = Set(inventory.sealed.map(\.object)).union(inventory.partial.keys)
     let holds = inventory.holds.union(inventory.sealed.filter(\.isHeld).map(\.object))
     var changes: [HostChange] = holds.sorted().map { .held($0) }
@@ -69,7 +75,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       records[object]?.fill?.readAnew(host)
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
-    let superseded = isSettling ? learn(inventory.names) : []
+    let superseded = isSettling && learns ? learn(inventory.names) : []
     let wasUnheard = unheard.remove(host) != nil
     var actions = changed(host, changes) + settle(superseded)
     if isSettling || wasUnheard {
@@ -149,6 +155,23 @@ package struct ObjectDirectoryStateMachine: Sendable {
   mutating func takeNews() -> [HostID: ObjectNames] {
     defer { news = [:] }
     return news
+  }
+
+  mutating func nameChanged(_ name: Name) { changedNames.insert(name) }
+
+  mutating func takeChangedNames() -> Set<Name> {
+    defer { changedNames = [] }
+    return changedNames
+  }
+
+  /// What a name is; `nil` when nothing is called so.
+  func known(_ name: Name) -> KnownName? { names[name].map { KnownName($0, kind(of: name, of: $0)) } }
+
+  /// What a head before this one has written down.
+  mutating func load(_ known: some Sequence<NameRecord>) {
+    _ = learn(Dictionary(known.map { (Name($0.name), $0.known) }) { first, _ in first })
+    for object in names.values { records[object]?.isInherited = true }
+    changedNames = []
   }
 
   /// Hosts that have the object know its names, for when the head knows nothing.
@@ -241,8 +264,11 @@ package struct ObjectDirectoryStateMachine: Sendable {
     record.fill = nil
     record.lastHost = nil
     record.absent.remove(host)
-    let isPrimary = report.isPrimary ?? (isFirst && record.primary == nil)
-    if isPrimary { record.primary = host } else if record.primary == host { record.primary = nil }
+    switch report.isPrimary {
+    case true?: record.primary = host
+    case false?: if record.primary == host { record.primary = nil }
+    case nil: if isFirst, record.primary == nil { record.primary = host }
+    }
     if report.isHeld { record.holders.insert(host) }
     if record.contents.isEmpty { record.contents = report.contains.filter { $0 != object } }
     let contents = record.contents

@@ -125,6 +125,8 @@ package enum LocateRefusal: Hashable, Sendable {
   case lost(HostID)
   /// Hosts that have it are absent, among them this one.
   case away(HostID)
+  /// No host that is there has it; these have not registered since the head was restarted.
+  case nowhere(unheard: [HostID])
   /// Hosts that have it failed the receiver, and there are no others.
   case sourcesFailed([HostID])
   /// It was fetched under this name, and no host has it or fetches it now: claim it again.
@@ -161,6 +163,13 @@ package enum LocateRefusal: Hashable, Sendable {
       MobulaError(
         .unavailable,
         "Object \(object) is on host \(name(host)), which the head lost sight of\(absence(host).map { " \($0)" } ?? ""): it can be had when that host is back; `mobula host forget` says that it won't come."
+      )
+    case .nowhere(let unheard) where unheard.isEmpty:
+      MobulaError(.notFound, "Object \(object) is gone: no host has it any more; put it again.")
+    case .nowhere(let unheard):
+      MobulaError(
+        .unavailable,
+        "No host that is there has object \(object): \(unheard.map(name).joined(separator: ", ")) may, and did not come back since the head was restarted; it can be had when they are back."
       )
     case .sourcesFailed(let hosts):
       MobulaError(

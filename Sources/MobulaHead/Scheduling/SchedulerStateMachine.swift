@@ -240,6 +240,11 @@ struct SchedulerStateMachine: Sendable {
     return drop(lease, at: pod, .workerEnded(reason)) + place(at: now)
   }
 
+  /// The leases that a job's driver has.
+  func leases(of job: JobID) -> [LeaseID] {
+    places.filter { lease, pod in pods[pod]?.leases[lease]?.job == job }.keys.sorted()
+  }
+
   // MARK: Books
 
   mutating func book(_ waiting: Waiting, at pod: PodID) {

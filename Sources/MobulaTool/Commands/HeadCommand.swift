@@ -40,7 +40,8 @@ struct ServeHeadCommand: AsyncParsableCommand {
       try await journal.commit([.cluster(cluster), .epoch(epoch)])
       var configuration = HeadConfiguration(cluster: cluster, endpoint: started.head, epoch: epoch)
       configuration.name = started.name
-      let head = try await Head.bind(configuration, token: token, tls: tls)
+      let head = try await Head.bind(
+        configuration, token: token, tls: tls, journal: journal, knowing: before)
       process.isReady()
       await head.run()
       await journal.close()

@@ -44,8 +44,8 @@ struct SuperviseCommand: AsyncParsableCommand {
   }
 }
 
-struct HostCommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "host", shouldDisplay: false)
+struct ServeHostCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "serve", shouldDisplay: false)
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {

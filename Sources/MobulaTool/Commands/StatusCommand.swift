@@ -137,6 +137,9 @@ struct StatusReport: Encodable {
         host.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
       ])
     }
+    for host in (status.absent ?? []).sorted(by: { $0.name < $1.name }) {
+      hosts.add([host.name, host.host.short, "-", "-", "-", "absent for \(host.seconds) s", ""])
+    }
     lines += hosts.lines()
     let names = Dictionary(status.hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
     var pods = TextTable([("pod", .left), ("host", .left), ("leases", .right), ("leased", .left), ("has", .left)])

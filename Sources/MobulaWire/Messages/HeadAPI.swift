@@ -9,6 +9,8 @@ public enum HeadAPI {
   public static let registerPod = RPCMethod<PodRegistration, RegistrationReply>("head.registerPod")
   /// The second step of a pod's registration.
   public static let confirmPod = RPCMethod<PodConfirmation, Empty>("head.confirmPod")
+  /// A host ends in order, and nothing of what it had is left.
+  public static let leave = RPCMethod<HostLeave, Empty>("head.leave")
   /// An absent host is not coming back: its holds fall, and what only it had is gone.
   ///
   /// - Errors: `notFound` when no host is called so, `unavailable` when it is connected.
@@ -49,8 +51,16 @@ public enum HeadAPI {
   /// Asks hosts how much of an object they have; those that don't answer are left out.
   public static let progress = RPCMethod<ProgressQuestion, [ReplicaProgress]>("head.progress")
 
-  /// The job lasts as long as the connection that started it.
-  public static let startJob = RPCMethod<Empty, JobReply>("head.startJob")
+  /// A job ends when its driver says so, when its host sees the driver's process end, or when the driver is without a
+  /// connection for 60 s; at once if it does not resume it.
+  public static let startJob = RPCMethod<JobStart, JobReply>("head.startJob")
+  /// The driver goes on with its job on this connection.
+  ///
+  /// - Errors: `notFound` when the job has ended, `denied` for another secret.
+  public static let resumeJob = RPCMethod<JobResumption, Empty>("head.resumeJob")
+  public static let endJob = RPCMethod<JobEnd, Empty>("head.endJob")
+  /// A host has seen that the process which drives a job has ended.
+  public static let driverEnded = RPCMethod<DriverEnded, Empty>("head.driverEnded")
   public static let requestLease = RPCMethod<LeaseRequest, LeaseGrant>("head.requestLease")
   public static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   public static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
@@ -228,8 +238,53 @@ public struct WaitReply: Codable, Sendable {
   public init(ready: [ObjectID]) { self.ready = ready }
 }
 
+public struct JobStart: Codable, Sendable {
+  /// Whether the driver comes back after it lost its connection, with `resumeJob`.
+  public var resumes: Bool?
+
+  public init(resumes: Bool? = nil) { self.resumes = resumes }
+}
+
 public struct JobReply: Codable, Sendable {
   public var job: JobID
+  /// Who has it is the job's driver, at whichever head.
+  public var secret: JobSecret?
 
-  public init(job: JobID) { self.job = job }
+  public init(job: JobID, secret: JobSecret? = nil) {
+    self.job = job
+    self.secret = secret
+  }
+}
+
+public struct JobResumption: Codable, Sendable {
+  public var job: JobID
+  public var secret: JobSecret
+  /// The leases that the driver has: those that no pod has are revoked, and others of the job are given back.
+  public var leases: [LeaseID]
+
+  public init(job: JobID, secret: JobSecret, leases: [LeaseID]) {
+    self.job = job
+    self.secret = secret
+    self.leases = leases
+  }
+}
+
+public struct JobEnd: Codable, Sendable {
+  public var job: JobID
+  public var secret: JobSecret
+
+  public init(job: JobID, secret: JobSecret) {
+    self.job = job
+    self.secret = secret
+  }
+}
+
+public struct DriverEnded: Codable, Sendable {
+  public var host: HostID
+  public var job: JobID
+
+  public init(host: HostID, job: JobID) {
+    self.host = host
+    self.job = job
+  }
 }

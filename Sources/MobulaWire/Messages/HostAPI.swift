@@ -15,6 +15,9 @@ public enum HostAPI {
   /// The process holds nothing any more.
   public static let leave = RPCMethod<Empty, Empty>("host.leave")
 
+  /// The process drives this job, which ends with it; said again whenever it has attached again.
+  public static let drives = RPCMethod<DriverNotice, Empty>("host.drives")
+
   /// Names an object at the head; this host remembers it for a head that is restarted.
   public static let setName = RPCMethod<NameRequest, Empty>("host.setName")
   /// Takes a name away, at the head and here.
@@ -62,6 +65,12 @@ public struct HostState: Codable, Sendable {
     self.objects = objects
     self.queued = queued
   }
+}
+
+public struct DriverNotice: Codable, Sendable {
+  public var job: JobID
+
+  public init(job: JobID) { self.job = job }
 }
 
 public struct WelcomeReply: Codable, Sendable {

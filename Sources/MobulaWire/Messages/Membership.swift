@@ -104,3 +104,14 @@ public struct PodConfirmation: Codable, Sendable {
     self.session = session
   }
 }
+
+/// A host's process ends in order: its processes use nothing of the cluster any more.
+public struct HostLeave: Codable, Sendable {
+  public var host: HostID
+  public var nonce: ProcessNonce
+
+  public init(host: HostID, nonce: ProcessNonce) {
+    self.host = host
+    self.nonce = nonce
+  }
+}

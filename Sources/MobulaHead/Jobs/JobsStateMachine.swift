@@ -1,0 +1,157 @@
+import MobulaCore
+
+/// Which jobs run, and whether their drivers are there.
+///
+/// A driver that knows its job's secret may be without a connection for `timeout`, at whichever head it comes back; the
+/// job of one that does not ends with its connection. Instants are durations since the head's start.
+struct JobsStateMachine: Sendable {
+  enum Presence: Hashable, Sendable {
+    /// Can transition to: away, or out of the table.
+    case connected(ConnectionID)
+    /// The job ends at the instant. Can transition to: connected, or out of the table.
+    case away(until: Duration)
+  }
+
+  struct Job: Hashable, Sendable {
+    /// `nil` for a job that is known from what hosts and pods have of it: who resumes it first has it.
+    var secret: JobSecret?
+    var presence: Presence
+    /// Whether the driver comes back after it lost its connection.
+    var resumes: Bool
+    /// Where the driver runs, if it said so.
+    var host: HostID?
+    /// The leases that the driver had when it resumed the job, and got since, while pods may still bring theirs.
+    var claims: Set<LeaseID>?
+  }
+
+  private(set) var jobs: [JobID: Job] = [:]
+  /// The highest number that was given out or heard of.
+  private(set) var last = JobID.commandLine
+  let timeout: Duration
+
+  /// - Parameter timeout: how long a driver may be away; 60 s unless told otherwise.
+  init(timeout: Duration = .seconds(60)) { self.timeout = timeout }
+
+  subscript(job: JobID) -> Job? { jobs[job] }
+
+  var running: [JobID] { jobs.keys.sorted() }
+
+  func connection(of job: JobID) -> ConnectionID? {
+    if case .connected(let connection)? = jobs[job]?.presence { connection } else { nil }
+  }
+
+  /// Numbers up to this one may have been given out.
+  mutating func heard(of number: JobID) {
+    // A number that no head has reached is nothing to count on from.
+    if number <= .highestBelieved { last = max(last, number) }
+  }
+
+  /// What a head before this one wrote down.
+  mutating func load(_ records: some Sequence<JobRecord>, at now: Duration) {
+    for record in records where record.state == .running {
+      jobs[record.job] = Job(secret: record.secret, presence: .away(until: now + timeout), resumes: true)
+    }
+  }
+
+  /// The number of a new job.
+  ///
+  /// - Throws: `MobulaError` (`full`) when the cluster has used up all numbers.
+  mutating func number() throws(MobulaError) -> JobID {
+    guard let next = last.next else {
+      throw MobulaError(.full, "This cluster has given out every number that a job can have: start another cluster.")
+    }
+    last = next
+    return next
+  }
+
+  mutating func started(
+    _ job: JobID, secret: JobSecret, resumes: Bool, host: HostID?, on connection: ConnectionID
+  ) {
+    jobs[job] = Job(secret: secret, presence: .connected(connection), resumes: resumes, host: host)
+  }
+
+  /// A driver is back, with the leases that it has.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when the job has ended, `denied` for another secret than its own.
+  mutating func resumed(
+    _ job: JobID, secret: JobSecret, host: HostID?, claims: Set<LeaseID>, on connection: ConnectionID
+  ) throws(MobulaError) {
+    guard let known = jobs[job] else {
+      throw MobulaError(
+        .notFound,
+        "Job \(job) has ended: its driver was away for longer than \(timeout), or has ended it. Start another.")
+    }
+    guard known.secret ?? secret == secret else {
+      throw MobulaError(.denied, "That is not the secret of job \(job): only its own driver goes on with it.")
+    }
+    jobs[job] = Job(
+      secret: secret, presence: .connected(connection), resumes: true, host: host ?? known.host, claims: claims)
+  }
+
+  /// A lease was granted to the job.
+  mutating func granted(_ lease: LeaseID, to job: JobID) { _ = jobs[job]?.claims?.insert(lease) }
+
+  /// The driver's claims, which are settled with this.
+  mutating func takeClaims(of job: JobID) -> Set<LeaseID>? {
+    defer { jobs[job]?.claims = nil }
+    return jobs[job]?.claims
+  }
+
+  /// Hosts or pods have something of these jobs.
+  ///
+  /// - Parameter mayResume: whether drivers may still come back that a head before this one knew.
+  /// - Returns: those that have ended.
+  mutating func heard(_ registered: Set<JobID>, mayResume: Bool, at now: Duration) -> [JobID] {
+    for job in registered { heard(of: job) }
+    let orphans = registered.filter { $0 != .commandLine && jobs[$0] == nil }
+    guard mayResume else { return orphans.sorted() }
+    for job in orphans { jobs[job] = Job(presence: .away(until: now + timeout), resumes: true) }
+    return []
+  }
+
+  /// A connection is gone, and with it the jobs that end with it, which are returned.
+  mutating func disconnected(_ connection: ConnectionID, at now: Duration) -> [JobID] {
+    var ended: [JobID] = []
+    for (job, state) in jobs where state.presence == .connected(connection) {
+      if state.resumes { jobs[job]?.presence = .away(until: now + timeout) } else { ended.append(job) }
+    }
+    for job in ended { jobs[job] = nil }
+    return ended.sorted()
+  }
+
+  /// The driver says that its job is over.
+  ///
+  /// - Throws: `MobulaError` (`denied`) for another secret than the job's.
+  /// - Returns: whether it ran.
+  mutating func ended(_ job: JobID, secret: JobSecret) throws(MobulaError) -> Bool {
+    guard let known = jobs[job] else { return false }
+    guard known.secret ?? secret == secret else {
+      throw MobulaError(.denied, "That is not the secret of job \(job): only its own driver ends it.")
+    }
+    jobs[job] = nil
+    return true
+  }
+
+  /// A host says that the process which drives the job has ended.
+  ///
+  /// - Returns: whether that ends the job.
+  mutating func driverEnded(_ job: JobID, on host: HostID) -> Bool {
+    guard let known = jobs[job], known.host ?? host == host else { return false }
+    jobs[job] = nil
+    return true
+  }
+
+  /// Time has passed: the jobs of drivers that did not come back have ended, and are returned.
+  mutating func tick(_ now: Duration) -> [JobID] {
+    let ended = jobs.filter {
+      if case .away(let until) = $0.value.presence { until <= now } else { false }
+    }.keys.sorted()
+    for job in ended { jobs[job] = nil }
+    return ended
+  }
+
+  /// When the next job ends if its driver stays away.
+  var nextDeadline: Duration? {
+    jobs.values.compactMap { if case .away(let until) = $0.presence { until } else { nil } }.min()
+  }
+}

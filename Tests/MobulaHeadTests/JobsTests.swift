@@ -1,0 +1,65 @@
+import MobulaCore
+import Testing
+
+@testable import MobulaHead
+
+@Suite struct JobsTests {
+  let secret = JobSecret(high: 1, low: 1), other = JobSecret(high: 2, low: 2)
+
+  @Test func aDriverThatResumesMayBeAwayForAWhile() throws {
+    var jobs = JobsStateMachine(timeout: .seconds(60))
+    let job = try jobs.number()
+    jobs.started(job, secret: secret, resumes: true, host: host(1), on: 1)
+    #expect(jobs.disconnected(1, at: .seconds(5)) == [])
+    #expect(jobs.nextDeadline == .seconds(65) && jobs.running == [job])
+    #expect(jobs.tick(.seconds(64)) == [])
+    let error = #expect(throws: MobulaError.self) {
+      try jobs.resumed(job, secret: other, host: nil, claims: [], on: 2)
+    }
+    #expect(error?.code == .denied)
+    try jobs.resumed(job, secret: secret, host: nil, claims: [lease(1)], on: 2)
+    #expect(jobs.connection(of: job) == 2 && jobs.nextDeadline == nil)
+    // The end of the former connection means nothing.
+    #expect(jobs.disconnected(1, at: .seconds(70)) == [])
+    jobs.granted(lease(2), to: job)
+    #expect(jobs.takeClaims(of: job) == [lease(1), lease(2)])
+    #expect(jobs.takeClaims(of: job) == nil)
+    #expect(jobs.disconnected(2, at: .seconds(80)) == [])
+    #expect(jobs.tick(.seconds(140)) == [job])
+    let late = #expect(throws: MobulaError.self) {
+      try jobs.resumed(job, secret: secret, host: nil, claims: [], on: 3)
+    }
+    #expect(late?.code == .notFound)
+  }
+
+  @Test func anothersJobEndsWithItsConnection() throws {
+    var jobs = JobsStateMachine()
+    let job = try jobs.number()
+    jobs.started(job, secret: secret, resumes: false, host: nil, on: 1)
+    #expect(jobs.disconnected(1, at: .zero) == [job])
+    #expect(try jobs.ended(job, secret: secret) == false)
+  }
+
+  @Test func whoMayEndAJob() throws {
+    var jobs = JobsStateMachine()
+    for number in 1...2 {
+      jobs.started(JobID(UInt32(number)), secret: secret, resumes: true, host: host(1), on: 1)
+    }
+    #expect(throws: MobulaError.self) { try jobs.ended(JobID(1), secret: other) }
+    #expect(try jobs.ended(JobID(1), secret: secret) == true)
+    #expect(jobs.driverEnded(JobID(2), on: host(2)) == false)
+    #expect(jobs.driverEnded(JobID(2), on: host(1)) == true)
+    #expect(jobs.running == [])
+  }
+
+  @Test func jobsOfAFormerHeadWaitForTheirDrivers() throws {
+    var jobs = JobsStateMachine(timeout: .seconds(60))
+    #expect(jobs.heard([.commandLine, JobID(3)], mayResume: true, at: .zero) == [])
+    #expect(jobs.running == [JobID(3)])
+    #expect(jobs.heard([JobID(3), JobID(4)], mayResume: false, at: .zero) == [JobID(4)])
+    #expect(try jobs.number() == JobID(5))
+    // Who resumes it first has it.
+    try jobs.resumed(JobID(3), secret: secret, host: nil, claims: [], on: 1)
+    #expect(throws: MobulaError.self) { try jobs.resumed(JobID(3), secret: other, host: nil, claims: [], on: 2) }
+  }
+}
