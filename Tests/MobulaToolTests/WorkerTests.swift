@@ -56,7 +56,7 @@ import Testing
     let parts = cluster.head.split(separator: ":")
     let driver = try await RPCConnection.connect(
       to: .tcp(host: String(parts[0]), port: Int(parts[1])!), token: token, hello: Hello(role: .driver, name: "test"))
-    let job = try await driver.call(HeadAPI.startJob, Empty()).job
+    let job = try await driver.call(HeadAPI.startJob, JobStart()).job
     let request = LeaseRequest(
       lease: .random(), job: job, demand: Resources(["CPU": 1]), strategy: .pack,
       program: WorkerProgram(executable: program, build: try BuildID.compute(program)))
