@@ -128,7 +128,18 @@ extension Cluster {
   ///
   /// Processes that have mapped it go on reading it until they let go.
   public func remove(_ nameOrID: String) async throws -> ObjectListing {
-    try await head.call(HeadAPI.remove, ResolveRequest(Name(nameOrID)))
+    let request = ResolveRequest(Name(nameOrID))
+    let listing = try await head.call(HeadAPI.resolve, request)
+    do {
+      return try await head.callOnce(HeadAPI.remove, request, deadline: .seconds(30))
+    } catch let error as MobulaError where error.code == .connectionClosed {
+      do {
+        return try await head.call(HeadAPI.remove, request)
+      } catch let again as MobulaError where again.code == .notFound && error.mayHaveRun {
+        // The head that went had removed it.
+        return listing
+      }
+    }
   }
 
   /// Brings an object of S3 into the cluster, named by its URL: hosts that want it read it together, so that the bytes

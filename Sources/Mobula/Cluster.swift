@@ -11,7 +11,7 @@ import Synchronization
 public final class Cluster: Sendable {
   public let options: ClusterOptions
   let store: StoreSession
-  let head: RPCConnection
+  let head: HeadSession
   let token: ClusterToken
   let hello: Hello
   let job: JobID
@@ -23,7 +23,7 @@ public final class Cluster: Sendable {
   let log: Logger
 
   init(
-    options: ClusterOptions, store: StoreSession, head: RPCConnection, token: ClusterToken, hello: Hello, job: JobID,
+    options: ClusterOptions, store: StoreSession, head: HeadSession, token: ClusterToken, hello: Hello, job: JobID,
     program: WorkerProgram?, workers: WorkerConnections, log: Logger
   ) {
     self.options = options
@@ -79,23 +79,18 @@ public final class Cluster: Sendable {
       hello.host = store.welcome.host
       let tls = try ClusterOptions.tls(in: options.directory)
       let workers = WorkerConnections(token: token, tls: tls, hello: hello)
-      var control = RPCRouter()
-      control.on(DriverControlAPI.leaseRevoked) { lost, _ in
-        await workers.leaseLost(lost)
-        return Empty()
+      let log = Logger(label: "mobula")
+      let (head, membership) = try await HeadSession.connect(
+        to: store.welcome.head, token: token, tls: tls, hello: hello, workers: workers, log: log
+      ) { connection in
+        if program == nil { return .tool }
+        let started = try await connection.call(HeadAPI.startJob, JobStart(resumes: true))
+        return .driver(started.job, started.secret)
       }
-      let head = try await RPCConnection.connect(
-        to: store.welcome.head, token: token, hello: hello, router: control, tls: tls)
-      let job: JobID
-      do {
-        job = program == nil ? .commandLine : try await head.call(HeadAPI.startJob, JobStart()).job
-      } catch {
-        await head.close()
-        throw error
-      }
+      let job: JobID = if case .driver(let job, _) = membership { job } else { .commandLine }
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
-        workers: workers, log: Logger(label: "mobula"))
+        workers: workers, log: log)
     } catch {
       await store.close()
       throw error
@@ -137,8 +132,17 @@ public final class Cluster: Sendable {
   /// The objects that are complete somewhere, once so many of them are, or at the timeout.
   private func ready(of objects: [ObjectID], count: Int, within timeout: Duration) async throws -> Set<ObjectID> {
     func ask(_ objects: [ObjectID], _ count: Int, _ timeout: Duration) async throws -> [ObjectID] {
-      let request = WaitRequest(objects: objects, count: count, timeout: timeout / .seconds(1))
-      return try await head.call(HeadAPI.waitForObjects, request, deadline: timeout + .seconds(10)).ready
+      let end = ContinuousClock.now + timeout
+      while true {
+        let left = max(ContinuousClock.now.duration(to: end), .zero)
+        do {
+          let request = WaitRequest(objects: objects, count: count, timeout: left / .seconds(1))
+          return try await head.callOnce(HeadAPI.waitForObjects, request, deadline: left + .seconds(10)).ready
+        } catch let error as MobulaError where error.code == .connectionClosed && ContinuousClock.now < end {
+          // The head was started again, and knows of no wait.
+          continue
+        }
+      }
     }
     let parts = pages(of: objects) { _ in 17 }
     guard parts.count > 1 else { return Set(try await ask(objects, count, timeout)) }

@@ -52,11 +52,14 @@ public enum Worker {
     let store = try await StoreSession.connect(directory: environment.directory, token: token, hello: hello)
     hello.host = store.welcome.host
     hello.cluster = store.welcome.cluster
-    let head = try await RPCConnection.connect(to: store.welcome.head, token: token, hello: hello, tls: tls)
+    let workers = WorkerConnections(token: token, tls: tls, hello: hello)
+    let log = Logger(label: "mobula.worker")
+    let (head, _) = try await HeadSession.connect(
+      to: store.welcome.head, token: token, tls: tls, hello: hello, workers: workers, log: log
+    ) { _ in .worker(environment.job) }
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
-      program: environment.program, workers: WorkerConnections(token: token, tls: tls, hello: hello),
-      log: Logger(label: "mobula.worker"))
+      program: environment.program, workers: workers, log: log)
     let context = TaskContext(
       cluster: cluster, host: store.welcome.host, hostName: store.welcome.name, pod: environment.pod,
       podName: environment.podName)

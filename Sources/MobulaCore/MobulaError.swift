@@ -53,6 +53,9 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
   public var message: String
   public var file: String
   public var line: Int
+  /// Whether the work that was asked for may have been done, or done in part, although no answer came: the connection
+  /// broke, or the time was over, after the request had left. Where it is false the work was not begun, or it failed.
+  public var mayHaveRun = false
 
   public init(_ code: Code, _ message: String, file: String = #fileID, line: Int = #line) {
     self.code = code
@@ -73,7 +76,7 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension MobulaError: Codable {
-  enum CodingKeys: String, CodingKey { case code, message, file, line }
+  enum CodingKeys: String, CodingKey { case code, message, file, line, mayHaveRun }
 
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
@@ -81,6 +84,7 @@ extension MobulaError: Codable {
     message = try container.decode(String.self, forKey: .message)
     file = try container.decode(String.self, forKey: .file)
     line = try container.decode(Int.self, forKey: .line)
+    mayHaveRun = try container.decodeIfPresent(Bool.self, forKey: .mayHaveRun) ?? false
   }
 
   public func encode(to encoder: any Encoder) throws {
@@ -89,5 +93,6 @@ extension MobulaError: Codable {
     try container.encode(message, forKey: .message)
     try container.encode(file, forKey: .file)
     try container.encode(line, forKey: .line)
+    if mayHaveRun { try container.encode(true, forKey: .mayHaveRun) }
   }
 }

@@ -52,6 +52,10 @@ extension Head {
       try self.attempt { state throws(MobulaError) in try state.resumeJob(request, on: connection, at: self.now) }
       return Empty()
     }
+    router.on(HeadAPI.claimLeases) { request, _ in
+      self.perform { $0.jobs.claimed(Set(request.leases), of: request.job) }
+      return Empty()
+    }
     router.on(HeadAPI.endJob) { request, _ in
       try self.attempt { state throws(MobulaError) in try state.endJob(request) }
       return Empty()

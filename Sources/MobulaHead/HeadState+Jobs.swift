@@ -33,18 +33,21 @@ extension HeadState {
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
     // Pods that have not registered yet may have what it claims.
-    if settlesAt == nil { settleClaims(of: request.job, at: now) }
+    if settlesAt == nil { settleClaims(of: request.job, releasing: false, at: now) }
   }
 
-  /// What the driver has and no pod is lost; what a pod has and the driver doesn't is nobody's.
-  mutating func settleClaims(of job: JobID, at now: Duration) {
+  /// What the driver has and no pod is lost; what a pod has and nobody of the job is nobody's.
+  ///
+  /// - Parameter releasing: whether the latter is given back: workers claim theirs at a restarted head alone, so that
+  ///   one that goes on can't tell.
+  mutating func settleClaims(of job: JobID, releasing: Bool = true, at now: Duration) {
     guard let claims = jobs.takeClaims(of: job) else { return }
     let booked = Set(scheduler.leases(of: job))
     for lease in claims.subtracting(booked).sorted() {
       guard let connection = jobs.connection(of: job).flatMap({ connections[$0] }) else { continue }
       act(.revoke(LeaseLost(lease: lease, reason: "its pod was lost while the driver was away"), at: connection))
     }
-    for lease in booked.subtracting(claims).sorted() {
+    for lease in booked.subtracting(claims).sorted() where releasing {
       apply(scheduler.returned(lease, workerIsReusable: false, at: now))
     }
   }

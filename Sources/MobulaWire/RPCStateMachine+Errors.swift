@@ -3,10 +3,12 @@ internal import MobulaCore
 /// The sentences of a connection's errors: each names the method and the peer.
 extension RPCStateMachine {
   func deadlineExceeded(_ method: String, _ deadline: Duration) -> MobulaError {
-    MobulaError(
+    var error = MobulaError(
       .deadlineExceeded,
       "\(peer) did not answer \"\(method)\" within \(deadline): look whether it is overloaded, or give it a longer deadline."
     )
+    error.mayHaveRun = true
+    return error
   }
 
   /// Why `method` has no answer, once the connection is closed.

@@ -120,7 +120,11 @@ struct RPCStateMachine<Waiter: Sendable, Handler: Sendable>: Sendable {
     guard case .open = state else { return nil }
     state = .closed(reason)
     var closing = Closing()
-    for call in calls.values { closing.failed.append((call.waiter, lost(call.method))) }
+    for call in calls.values {
+      var error = lost(call.method)
+      error.mayHaveRun = true
+      closing.failed.append((call.waiter, error))
+    }
     calls = [:]
     for (id, stream) in streams {
       let error = lost(stream.method)

@@ -17,6 +17,7 @@ struct TestApp: MobulaApp {
     case "traps": try await traps(cluster)
     case "environment": try await environment(cluster)
     case "outage": try await outage(cluster)
+    case "heads": try await heads(cluster)
     case "broadcasts": try await broadcasts(cluster)
     case "directory": try await directory(cluster)
     default: throw Failure("SCENARIO is not one of those that the test app has")
@@ -284,19 +285,19 @@ distributed actor Keeper: RemoteActor {
 }
 
 /// Kills the store's process; the supervisor starts it again.
-func killHost() throws {
+func killHost() throws { kill(try process(of: "host"), SIGKILL) }
+
+/// The process of a role in this machine's host: `head`, `host` or `pod`.
+func process(of role: String) throws -> Int32 {
   let directory = currentEnvironment()["MOBULA_DIRECTORY"] ?? ""
   for entry in try FileManager.default.contentsOfDirectory(atPath: "/proc") {
     guard let pid = Int32(entry), let data = try? Data(contentsOf: URL(filePath: "/proc/\(pid)/cmdline")) else {
       continue
     }
     let arguments = data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-    if arguments.dropFirst() == ["host", "--directory", directory] {
-      kill(pid, SIGKILL)
-      return
-    }
+    if arguments.count > 3, arguments[1] == role, arguments.suffix(2) == ["--directory", directory] { return pid }
   }
-  throw Failure("no host runs in \(directory)")
+  throw Failure("no \(role) runs in \(directory)")
 }
 
 func outage(_ cluster: Cluster) async throws {

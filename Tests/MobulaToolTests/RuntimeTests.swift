@@ -49,6 +49,19 @@ import Testing
     #expect(!started.status.isSuccess && started.errors.contains("\(folder.path)/file is no folder"), "\(started)")
   }
 
+  /// The head is killed ten times, or two hundred times with MOBULA_LONG_TESTS, under all that a program does.
+  @Test func theHeadDies() async throws {
+    let rounds = currentEnvironment()["MOBULA_LONG_TESTS"] == nil ? 10 : 200
+    try await withCluster(["--pod", "main:CPU=2", "--pod", "other:CPU=2"]) { cluster in
+      let finished = try await run(
+        Products.testApp, [],
+        environment: cluster.environment(0).merging(["SCENARIO": "heads", "ROUNDS": "\(rounds)"]) { $1 },
+        within: .seconds(120 + 5 * rounds))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      print(finished.errors)
+    }
+  }
+
   @Test func withoutAHost() async throws {
     let finished = try await run(Products.testApp, [], environment: ["MOBULA_DIRECTORY": "/tmp/no-such-directory"])
     #expect(finished.status == .status(1) && finished.errors.contains("mobula start"), "\(finished)")

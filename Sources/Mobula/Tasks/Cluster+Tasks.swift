@@ -77,33 +77,40 @@ extension Cluster {
     guard let program else {
       throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
     }
-    let lease = LeaseRequest(
-      lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
-    let grant: LeaseGrant
-    do {
-      grant = try await head.call(HeadAPI.requestLease, lease, deadline: limit)
-    } catch {
-      // What was granted after all is given back.
-      await giveBack(lease.lease, workerIsReusable: true)
-      if (error as? MobulaError)?.code == .connectionClosed {
-        throw MobulaError(
-          .unavailable, "The head at \(store.welcome.head) is gone, and the job with it: run the program again.")
+    let end = ContinuousClock.now + limit
+    while true {
+      // A new identifier each time: a head that went away may have had the one before granted.
+      let lease = LeaseRequest(
+        lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
+      workers.requested(lease.lease)
+      do {
+        let grant = try await head.callOnce(
+          HeadAPI.requestLease, lease, deadline: max(ContinuousClock.now.duration(to: end), .milliseconds(1)))
+        workers.leased(grant.lease, at: grant.endpoint)
+        return grant
+      } catch {
+        // What was granted after all is given back.
+        await giveBack(lease.lease, workerIsReusable: true)
+        switch (error as? MobulaError)?.code {
+        case .connectionClosed? where ContinuousClock.now < end: continue
+        case .connectionClosed?, .deadlineExceeded?:
+          throw MobulaError(
+            .unavailable,
+            "No pod had \(request.demand) free within \(limit): `mobula status` shows what the pods have, and who has it now."
+          )
+        default: throw error
+        }
       }
-      guard (error as? MobulaError)?.code == .deadlineExceeded else { throw error }
-      throw MobulaError(
-        .unavailable,
-        "No pod had \(request.demand) free within \(limit): `mobula status` shows what the pods have, and who has it now."
-      )
     }
-    workers.leased(grant.lease, at: grant.endpoint)
-    return grant
   }
 
   func giveBack(_ lease: LeaseID, workerIsReusable: Bool) async {
     workers.returned(lease)
-    // Without the head the lease ends with the job.
+    let notice = LeaseReturn(lease: lease, workerIsReusable: workerIsReusable)
     await cleanUp { [head] in
-      _ = try? await head.call(HeadAPI.returnLease, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))
+      if (try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(5))) != nil { return }
+      // The head is away: nobody waits for it here, and it hears of it when it is back.
+      Task { _ = try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(600)) }
     }
   }
 }

@@ -14,6 +14,8 @@ final class WorkerConnections: Sendable {
     /// Why leases ended that were not given back yet, as their pods say.
     var losses: [LeaseID: String] = [:]
     var waiting: [LeaseID: [CheckedContinuation<String?, Never>]] = [:]
+    /// Leases that were asked for: a head that went away since may have had them granted.
+    var requested: Set<LeaseID> = []
   }
   /// How long after the end of its worker's connection a lease's loss is waited for.
   private static let lossPatience = Duration.seconds(3)
@@ -58,12 +60,23 @@ final class WorkerConnections: Sendable {
     }
   }
 
+  /// What a head that was restarted is told that this process has.
+  var claimed: [LeaseID] { state.withLock { $0.requested.union($0.leases.keys).sorted() } }
+
+  func requested(_ lease: LeaseID) {
+    _ = state.withLock { $0.requested.insert(lease) }
+  }
+
   func leased(_ lease: LeaseID, at endpoint: Endpoint) {
-    state.withLock { $0.leases[lease] = endpoint }
+    state.withLock { state in
+      state.requested.remove(lease)
+      state.leases[lease] = endpoint
+    }
   }
 
   func returned(_ lease: LeaseID) {
     let waiting = state.withLock { state in
+      state.requested.remove(lease)
       state.leases[lease] = nil
       state.losses[lease] = nil
       return state.waiting.removeValue(forKey: lease) ?? []

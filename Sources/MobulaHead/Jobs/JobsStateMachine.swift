@@ -22,6 +22,8 @@ struct JobsStateMachine: Sendable {
     var host: HostID?
     /// The leases that the driver had when it resumed the job, and got since, while pods may still bring theirs.
     var claims: Set<LeaseID>?
+    /// The leases that workers of the job say that they have.
+    var workersClaims: Set<LeaseID> = []
   }
 
   private(set) var jobs: [JobID: Job] = [:]
@@ -85,16 +87,21 @@ struct JobsStateMachine: Sendable {
       throw MobulaError(.denied, "That is not the secret of job \(job): only its own driver goes on with it.")
     }
     jobs[job] = Job(
-      secret: secret, presence: .connected(connection), resumes: true, host: host ?? known.host, claims: claims)
+      secret: secret, presence: .connected(connection), resumes: true, host: host ?? known.host, claims: claims,
+      workersClaims: known.workersClaims)
   }
 
   /// A lease was granted to the job.
   mutating func granted(_ lease: LeaseID, to job: JobID) { _ = jobs[job]?.claims?.insert(lease) }
 
-  /// The driver's claims, which are settled with this.
+  /// Workers of the job have these.
+  mutating func claimed(_ leases: Set<LeaseID>, of job: JobID) { jobs[job]?.workersClaims.formUnion(leases) }
+
+  /// The claims of the driver and of its workers, which are settled with this.
   mutating func takeClaims(of job: JobID) -> Set<LeaseID>? {
     defer { jobs[job]?.claims = nil }
-    return jobs[job]?.claims
+    guard let job = jobs[job], let claims = job.claims else { return nil }
+    return claims.union(job.workersClaims)
   }
 
   /// Hosts or pods have something of these jobs.

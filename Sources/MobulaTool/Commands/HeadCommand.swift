@@ -141,9 +141,12 @@ struct RecoverHeadCommand: AsyncParsableCommand {
     let kept = try setAside(state.journalFile)
     try state.write(StateDirectory.Identity(cluster: cluster, host: before?.host ?? started?.host ?? .random()))
     let journal = try SQLiteJournal(path: state.journalFile)
-    // Epochs grow by one with each start: no head has come as far as the seconds since 1970.
+    // Epochs and jobs are numbered one by one: no head has come as far as the seconds since 1970. Nor have claims as far
+    // as a million of them a second.
+    let seconds = UInt64(max(0, min(Date().timeIntervalSince1970, 2e9)))
     try await journal.commit([
-      .cluster(cluster), .recovering(true), .epoch(UInt64(max(0, Date().timeIntervalSince1970))),
+      .cluster(cluster), .recovering(true), .epoch(seconds), .counter(.jobs, limit: seconds),
+      .counter(.claims, limit: seconds << 20),
     ])
     await journal.close()
     print("A new journal is in \(state.journalFile).")

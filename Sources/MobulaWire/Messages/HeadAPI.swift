@@ -58,6 +58,8 @@ public enum HeadAPI {
   ///
   /// - Errors: `notFound` when the job has ended, `denied` for another secret.
   public static let resumeJob = RPCMethod<JobResumption, Empty>("head.resumeJob")
+  /// A worker has leases of its job, whose driver claims its own only.
+  public static let claimLeases = RPCMethod<LeaseClaims, Empty>("head.claimLeases")
   public static let endJob = RPCMethod<JobEnd, Empty>("head.endJob")
   /// A host has seen that the process which drives a job has ended.
   public static let driverEnded = RPCMethod<DriverEnded, Empty>("head.driverEnded")
@@ -265,6 +267,16 @@ public struct JobResumption: Codable, Sendable {
   public init(job: JobID, secret: JobSecret, leases: [LeaseID]) {
     self.job = job
     self.secret = secret
+    self.leases = leases
+  }
+}
+
+public struct LeaseClaims: Codable, Sendable {
+  public var job: JobID
+  public var leases: [LeaseID]
+
+  public init(job: JobID, leases: [LeaseID]) {
+    self.job = job
     self.leases = leases
   }
 }
