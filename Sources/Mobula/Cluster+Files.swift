@@ -1,4 +1,3 @@
-import Glibc
 public import MobulaCore
 package import MobulaWire
 import Synchronization
@@ -9,17 +8,54 @@ public typealias ProgressHandler = @Sendable (_ done: ByteCount, _ total: ByteCo
 extension Cluster {
   /// Puts a file into this host's store as a `Blob` with a name.
   ///
-  /// The bytes are read straight into shared memory.
-  /// - Throws: `MobulaError`: `inputOutput` when the file can't be read or shrinks meanwhile, `full` when the store has no room.
+  /// The bytes are read straight into shared memory. A FIFO, and a file without a size that can be believed, as those of
+  /// /proc, is read to its end first; of a file that grows meanwhile, what it had at the beginning is put.
+  /// - Parameter path: the file's; `-` is standard input.
+  /// - Throws: `MobulaError`: `inputOutput` when the file can't be read or shrinks meanwhile, `full` when the store has
+  ///   no room, `invalidArgument` for folders, devices and sockets.
   public func putFile(_ path: String, name: String, progress: ProgressHandler? = nil) async throws -> ObjectRef<Blob> {
-    let file = SharedDescriptor(
-      OwnedDescriptor(owning: try systemCall("\(path) can't be read") { open(path, O_RDONLY | O_CLOEXEC) }))
-    var status = stat()
-    try systemCall("\(path) can't be read") { fstat(file.rawValue, &status) }
-    guard status.st_mode & S_IFMT == S_IFREG else {
-      throw MobulaError(.invalidArgument, "\(path) is not a file: give the path of one.")
+    try await put(file: path, name: name, progress: progress).reference
+  }
+
+  /// As `putFile`, where the name may be taken already.
+  ///
+  /// - Parameter replaces: whether the name is taken from another object.
+  /// - Returns: also whether the same content had the name already, so that nothing was put.
+  /// - Throws: also `alreadyExists` when the name is that of other content; where the sizes tell, before anything is read.
+  package func put(file path: String, name: String, replaces: Bool = false, progress: ProgressHandler? = nil)
+    async throws -> (reference: ObjectRef<Blob>, wasThere: Bool)
+  {
+    let capacity = FileSource.isStream(path) ? ByteCount(try await storeStatistics().capacity) : nil
+    let old = try await listing(named: name)
+    let source = try await FileSource.open(path, limit: capacity) { progress?(ByteCount($0), nil) }
+    if let old {
+      let size = ValueLayout.blob(size: source.size).layout.size
+      if old.size.bytes == size, let digest = old.digest, try await source.digest() == digest {
+        let reference = reference(to: old.object)
+        try await store.holds.flush()
+        return (ObjectRef(reference), true)
+      }
+      guard replaces else {
+        throw MobulaError(
+          .alreadyExists,
+          "The name \"\(name.printable)\" has other content (\(old.size), object \(old.object)): give another one, or remove that first with `mobula rm`."
+        )
+      }
     }
-    let size = Int(status.st_size)
+    return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+  }
+
+  /// `nil` where nothing has the name.
+  private func listing(named name: String) async throws -> ObjectListing? {
+    do { return try await head.call(HeadAPI.resolve, ResolveRequest(Name(name))) } catch let error as MobulaError
+      where error.code == .notFound
+    { return nil }
+  }
+
+  private func put(_ source: FileSource, name: String, replacing: Bool, progress: ProgressHandler?) async throws
+    -> ObjectRef<Blob>
+  {
+    let size = source.size
     let (layout, prefix) = ValueLayout.blob(size: size)
     let object = ObjectID.random(job: job)
     let reference = newReference(to: object)
@@ -29,52 +65,63 @@ extension Cluster {
       while done < size {
         // So much stays in the cache until its checksum is computed.
         let piece = min(1 << 20, size - done)
-        try writer.fill(piece) { target in
-          var filled = 0
-          while filled < piece {
-            let count = try systemCall("\(path) can't be read") {
-              pread(file.rawValue, target.baseAddress! + filled, piece - filled, done + filled)
-            }
-            guard count > 0 else {
-              throw MobulaError(.inputOutput, "\(path) became shorter while it was read: put it again.")
-            }
-            filled += count
-          }
-        }
+        try writer.fill(piece) { try source.read(into: $0, at: done) }
         done += piece
         progress?(ByteCount(done), ByteCount(size))
       }
     }
     reference.share()
+    // Only now, so that the old object keeps its name if the new one can't be made.
+    if replacing { _ = try await store.call(HostAPI.removeName, ResolveRequest(Name(name))) }
     _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: object))
     return ObjectRef(reference)
   }
 
-  /// Writes a blob's bytes to a file, which appears whole or not at all.
+  /// Writes a blob's bytes to a file, which appears whole or not at all, and keeps its mode and owner where it is there.
+  ///
+  /// What is no file (a device, a FIFO) gets the bytes and stays what it is; so does what a symbolic link leads to.
   public func write(_ blob: Blob, to path: String, progress: ProgressHandler? = nil) async throws {
+    try await write(blob, to: FileTarget(path, name: ""), progress: progress)
+  }
+
+  @discardableResult package func write(_ blob: Blob, to target: FileTarget, progress: ProgressHandler? = nil)
+    async throws -> FileTarget.Outcome
+  {
     try await onThread(named: "write") {
-      let partial = "\(path).\(getpid()).partial"
-      let file = OwnedDescriptor(
-        owning: try systemCall("\(path) can't be written") {
-          open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        })
-      let raw = file.rawValue
-      do {
-        try blob.withUnsafeBytes { bytes in
-          var done = 0
-          while done < bytes.count {
-            done += try systemCall("\(path) can't be written") {
-              Glibc.write(raw, bytes.baseAddress! + done, min(8 << 20, bytes.count - done))
-            }
-            progress?(ByteCount(done), ByteCount(bytes.count))
-          }
-        }
-        try systemCall("\(path) can't be written") { rename(partial, path) }
-      } catch {
-        unlink(partial)
+      try blob.withUnsafeBytes { bytes in try target.write(bytes) { progress?(ByteCount($0), ByteCount(bytes.count)) } }
+    }
+  }
+
+  /// The object with this name or id, or of which the id begins so, its leading zeros counted or not.
+  ///
+  /// - Throws: `MobulaError`: `notFound`, `invalidArgument` when several ids begin so.
+  package func find(_ text: String) async throws -> ObjectListing {
+    do { return try await head.call(HeadAPI.resolve, ResolveRequest(Name(text))) } catch let error as MobulaError
+      where error.code == .notFound
+    {
+      let beginning = text.lowercased()
+      guard 4..<32 ~= beginning.utf8.count, beginning.utf8.allSatisfy({ 0x30...0x39 ~= $0 || 0x61...0x66 ~= $0 }) else {
         throw error
       }
+      let found = try await list().filter { object in
+        let id = "\(object.object)"
+        return id.hasPrefix(beginning) || id.drop { $0 == "0" }.hasPrefix(beginning)
+      }
+      guard let first = found.first else { throw error }
+      guard found.count == 1 else {
+        throw MobulaError(
+          .invalidArgument, "The ids of \(found.count) objects begin with \(text): give more of it (`mobula ls`).")
+      }
+      return first
     }
+  }
+
+  /// As `find`, held from then on.
+  package func object(found text: String) async throws -> (reference: ObjectRef<Blob>, listing: ObjectListing) {
+    let listing = try await find(text)
+    let reference = reference(to: listing.object)
+    try await store.holds.flush()
+    return (ObjectRef(reference), listing)
   }
 
   /// How much of an object is on this host.
@@ -149,19 +196,16 @@ extension Cluster {
   ///   - url: `s3://bucket/key`.
   ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
   /// - Throws: `MobulaError`: `notFound` for a bucket or key that is not there, `denied`, `unauthenticated` without credentials.
-  public func fetch(
-    _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
-  ) async throws -> ObjectRef<Blob> {
-    try await fetchCounted(url, endpoint: endpoint, progress: progress).reference
-  }
+  public func fetch(_ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil) async throws -> ObjectRef<
+    Blob
+  > { try await fetchCounted(url, endpoint: endpoint, progress: progress).reference }
 
   /// As `fetch`, and the bytes that came into this host's store for this call.
-  public func fetchCounted(
-    _ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil
-  ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
+  public func fetchCounted(_ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil) async throws -> (
+    reference: ObjectRef<Blob>, bytesCopied: Int
+  ) {
     // The object is known at once, while its bytes are still arriving.
-    let reply = try await store.call(
-      HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
+    let reply = try await store.call(HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
     let reference = reference(to: reply.object)
     try await store.holds.flush()
     let watching = Task {

@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// What went wrong, in a sentence that says what to do about it.
 ///
 /// Travels over the wire as it is, so that a caller sees the error of the
@@ -71,7 +73,24 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
   public static func system(
     _ what: String, number: CInt = currentErrno(), file: String = #fileID, line: Int = #line
   ) -> MobulaError {
-    MobulaError(.inputOutput, "\(what): \(errnoText(number)).", file: file, line: line)
+    MobulaError(.inputOutput, "\(what): \(errnoText(number))\(limit(behind: number)).", file: file, line: line)
+  }
+
+  /// The limit of this process that such an error may come from, as the shell calls it.
+  private static func limit(behind number: CInt) -> String {
+    func clause(_ resource: __rlimit_resource, _ unit: String, _ command: String) -> String? {
+      var limit = rlimit()
+      guard getrlimit(__rlimit_resource_t(resource.rawValue), &limit) == 0, limit.rlim_cur != .max else { return nil }
+      return " (this process may have \(limit.rlim_cur) \(unit): see `\(command)`)"
+    }
+    switch number {
+    case EMFILE: return clause(RLIMIT_NOFILE, "descriptors", "ulimit -n") ?? ""
+    case EFBIG: return clause(RLIMIT_FSIZE, "bytes in a file", "ulimit -f") ?? ""
+    case ENOMEM:
+      return clause(RLIMIT_AS, "bytes of addresses", "ulimit -v") ?? clause(RLIMIT_DATA, "bytes of data", "ulimit -d")
+        ?? ""
+    default: return ""
+    }
   }
 }
 

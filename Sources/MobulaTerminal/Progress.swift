@@ -43,13 +43,15 @@ public final class Progress: Sendable {
   }
 
   /// The work is done, or given up: the line goes and, when it was done, a closing one is printed.
-  public func finish(succeeded: Bool = true) {
+  ///
+  /// - Parameter words: the closing line, where bytes and their rate say nothing true.
+  public func finish(succeeded: Bool = true, saying words: String? = nil) {
     let now = ContinuousClock.now
     state.withLock { state in
       guard !state.isFinished else { return }
       state.isFinished = true
       let erase = isTerminal ? "\r\u{1B}[K" : ""
-      put(succeeded ? "\(erase)\(state.progress.closingLine(at: now))\n" : erase)
+      put(succeeded ? "\(erase)\(words ?? state.progress.closingLine(at: now))\n" : erase)
     }
   }
 

@@ -29,6 +29,11 @@ public struct ProgressState: Sendable {
       measured = (now, done)
       rate = nil
     }
+    if done == 0 {
+      // Waiting for the first bytes tells nothing of how fast they will come.
+      measured = (now, 0)
+      return
+    }
     let elapsed = now - measured.time
     guard elapsed >= Self.window else { return }
     let latest = Double(done - measured.done) / seconds(elapsed)

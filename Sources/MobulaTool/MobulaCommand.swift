@@ -38,6 +38,8 @@ struct MobulaCommand: AsyncParsableCommand {
     ])
 
   static func main() async {
+    Interruption.openStandardStreams()
+    Interruption.prepare()
     ProgramInput.refuseWhatIsNoText()
     if Worker.isRequested { await Worker.main() }
     let arguments = CommandLine.arguments.dropFirst()

@@ -31,9 +31,11 @@ enum Products {
 }
 
 /// Runs a program to its end, or kills it at the deadline.
+///
+/// - Parameter input: its standard input.
 func run(
   _ executable: String, _ arguments: [String], environment: [String: String] = [:],
-  within limit: Duration = .seconds(60)
+  input: ChildProcess.Stream = .null, within limit: Duration = .seconds(60)
 ) async throws -> Finished {
   let folder = try TemporaryFolder()
   defer { folder.remove() }
@@ -44,7 +46,7 @@ func run(
   }
   let files = [try file(output), try file(errors)]
   let child = try ChildProcess.spawn(
-    executable, arguments, environment: currentEnvironment().merging(environment) { $1 },
+    executable, arguments, environment: currentEnvironment().merging(environment) { $1 }, input: input,
     output: .descriptor(files[0].rawValue), errors: .descriptor(files[1].rawValue))
   // An optimised build would close them at their last use, before the child has them.
   withExtendedLifetime(files) {}

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Mobula
 import MobulaCore
 import MobulaTerminal
@@ -14,9 +15,10 @@ struct PutCommand: AsyncParsableCommand {
         mobula put weights.bin --name whisper/weights
         mobula put weights.bin s3://models/whisper/
         mobula put weights.bin s3://models/w.bin --s3-endpoint http://10.0.0.9:8333
+        tar c folder | mobula put - --name folder.tar
       """)
 
-  @Argument(help: "The file.") var file: String
+  @Argument(help: "The file; - for standard input.") var file: String
   @Argument(help: "s3://BUCKET/KEY, or s3://BUCKET/PREFIX/ for the file's own name below it. Default: the store.")
   var destination: String?
   @Option(help: "The object's name. Default: the file's.") var name: String?
@@ -24,7 +26,15 @@ struct PutCommand: AsyncParsableCommand {
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
+  func validate() throws {
+    guard file == "-", name == nil else { return }
+    guard let destination, destination.lowercased().hasPrefix("s3://"), !destination.hasSuffix("/") else {
+      throw ValidationError("Standard input has no name of its own: give one with --name.")
+    }
+  }
+
   func run() async throws {
+    Interruption.begin()
     let name = name ?? String(file.split(separator: "/").last ?? "")
     guard !name.isEmpty else { throw MobulaError(.invalidArgument, "The object needs a name: give one with --name.") }
     if let destination {
@@ -56,10 +66,14 @@ struct GetCommand: AsyncParsableCommand {
         mobula get model.safetensors -o copy.safetensors
         mobula get 00000000…f00d -o copy --timeout 60
         mobula get model.safetensors -o s3://models/model.safetensors
+        mobula get folder.tar -o - | tar x
       """)
 
   @Argument(help: "The object's name or id.") var id: String
-  @Option(name: .shortAndLong, help: "The file to write, or s3://BUCKET/KEY.") var output: String
+  @Option(
+    name: .shortAndLong,
+    help: "The file to write, a folder for it, - for standard output, or s3://BUCKET/KEY.")
+  var output: String
   @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
   @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
   @OptionGroup var json: JSONFlag
@@ -70,9 +84,18 @@ struct GetCommand: AsyncParsableCommand {
     var size: Int
   }
 
-  func run() async throws {
+  func validate() throws {
     guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    if output == "-", json.json {
+      throw ValidationError("With -o - the object itself goes to standard output: leave --json away.")
+    }
+  }
+
+  func run() async throws {
+    Interruption.begin()
     let target = try S3Target(output, name: String(id.split(separator: "/").last ?? ""), endpoint: s3Endpoint)
+    // Before anything is brought here for nothing.
+    let file = try target == nil ? FileTarget(output, name: id) : nil
     try await withCluster(directory.options) { cluster in
       let reference = try await cluster.object(named: id, as: Blob.self)
       let progress = Progress(id, total: nil)
@@ -94,11 +117,24 @@ struct GetCommand: AsyncParsableCommand {
           blob.withUnsafeBytes { Array($0[range]) }
         }
       }
-      try await cluster.write(blob, to: output)
-      progress.finish()
-      if json.json { return try printJSON(Written(output: output, size: blob.count)) }
-      print("\(ByteCount(blob.count)) in \(output)")
+      if let file { try await write(blob, to: file, on: cluster, progress) }
     }
+  }
+
+  private func write(_ blob: Blob, to file: FileTarget, on cluster: Cluster, _ progress: Progress) async throws {
+    let outcome: FileTarget.Outcome
+    do {
+      outcome = try await cluster.write(blob, to: file)
+    } catch let error as MobulaError where error.code == .connectionClosed && file.isStandardOutput {
+      // As a program ends that SIGPIPE ends: whoever closed the pipe needs no sentence.
+      throw ExitCode(128 + SIGPIPE)
+    }
+    progress.finish()
+    if case .inPlace(let reason) = outcome {
+      Log.write(STDERR_FILENO, "\(file.path) was written in place, not replaced at once: \(reason).\n")
+    }
+    if json.json { return try printJSON(Written(output: file.path, size: blob.count)) }
+    if !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path)") }
   }
 }
 

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Glibc
+import Mobula
 import MobulaCore
 import MobulaS3
 import MobulaTerminal
@@ -9,9 +9,8 @@ import Synchronization
 struct S3Target {
   /// What a command says in its help.
   static let discussion = """
-    To s3://BUCKET/KEY the tool itself uploads, with the credentials that `mobula credentials` shows. The object appears
+    To s3://BUCKET/KEY the tool itself uploads, with the credentials that `mobula credentials` shows. The object appears \
     whole or not at all.
-
     """
 
   let url: S3URL
@@ -65,26 +64,14 @@ struct S3Target {
     print("\(ByteCount(size)) in \(url)")
   }
 
-  /// Uploads a file, read as it is sent.
+  /// Uploads a file, read as it is sent; what has no size first is read to its end.
   func upload(file path: String, json: Bool) async throws {
-    let file = SharedDescriptor(
-      OwnedDescriptor(owning: try systemCall("\(path) can't be read") { open(path, O_RDONLY | O_CLOEXEC) }))
-    var status = stat()
-    try systemCall("\(path) can't be read") { fstat(file.rawValue, &status) }
-    guard status.st_mode & S_IFMT == S_IFREG else {
-      throw MobulaError(.invalidArgument, "\(path) is not a file: give the path of one.")
-    }
-    try await upload(Int(status.st_size), title: path, json: json) { range in
+    // S3 takes no more.
+    let source = try await FileSource.open(path, limit: ByteCount(5 << 40))
+    try await upload(source.size, title: source.title, json: json) { range in
       try [UInt8](unsafeUninitializedCapacity: range.count) { buffer, filled in
-        while filled < range.count {
-          let count = try systemCall("\(path) can't be read") {
-            pread(file.rawValue, buffer.baseAddress! + filled, range.count - filled, range.lowerBound + filled)
-          }
-          guard count > 0 else {
-            throw MobulaError(.inputOutput, "\(path) became shorter while it was read: put it again.")
-          }
-          filled += count
-        }
+        try source.read(into: UnsafeMutableRawBufferPointer(buffer), at: range.lowerBound)
+        filled = range.count
       }
     }
   }
