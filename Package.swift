@@ -79,7 +79,8 @@ let package = Package(
       name: "MobulaTool",
       dependencies: [
         "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaJournal", "MobulaPod", "MobulaS3", "MobulaStore",
-        "MobulaWire", "MobulaCore", "MobulaSimulation", "MobulaTerminal", arguments, log, signals,
+        "MobulaWire", "MobulaCore", "CMobula", "MobulaSimulation", "MobulaTerminal", arguments,
+        log, signals,
       ],
       swiftSettings: settings, plugins: ["CommitPlugin"]),
     .plugin(name: "CommitPlugin", capability: .buildTool()),

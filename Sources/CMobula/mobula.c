@@ -53,6 +53,10 @@ int mobula_peer_process(int socket) {
   return getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &process, &length) == 0 ? process : -1;
 }
 
+int mobula_signal_process(int process, int signal) {
+  return (int)syscall(SYS_pidfd_send_signal, process, signal, NULL, 0);
+}
+
 int mobula_bell(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 void mobula_take_bell(int bell) {

@@ -18,16 +18,36 @@ public struct ClusterOptions: Sendable {
   /// the like, and no secret of the host's. None by default; at most 32 KiB in all.
   public var workerEnvironment: [String: String] = [:]
 
+  /// - Parameter directory: a relative one is below the current folder.
   public init(directory: String? = nil) {
-    self.directory = directory ?? Self.defaultDirectory()
+    self.directory = directory.map { Self.absolute($0) } ?? Self.defaultDirectory()
   }
 
-  /// `MOBULA_DIRECTORY`; else `/run/mobula` for root, `$XDG_RUNTIME_DIR/mobula` or `~/.mobula` for others.
+  /// `MOBULA_DIRECTORY`; else `/run/mobula` for root, `~/.mobula` for others: one for a user, however the shell was
+  /// started, that outlives a logout.
+  ///
+  /// Where a user has no home it is a folder in `/var/tmp`.
   public static func defaultDirectory(environment: [String: String] = currentEnvironment()) -> String {
-    if let directory = environment["MOBULA_DIRECTORY"], !directory.isEmpty { return directory }
+    if let directory = environment["MOBULA_DIRECTORY"], !directory.isEmpty { return absolute(directory) }
     if getuid() == 0 { return "/run/mobula" }
-    if let directory = environment["XDG_RUNTIME_DIR"], !directory.isEmpty { return directory + "/mobula" }
-    return (environment["HOME"] ?? "/tmp") + "/.mobula"
+    return home(environment).map { $0 + "/.mobula" } ?? "/var/tmp/mobula-\(getuid())"
+  }
+
+  /// This user's home: by `HOME`, else by the users' database; `nil` where neither names one.
+  package static func home(_ environment: [String: String]) -> String? {
+    let known = getpwuid(getuid()).flatMap { $0.pointee.pw_dir }.map { String(cString: $0) }
+    // A relative one would be another in every folder, and nothing is made in the root of the file system.
+    return [environment["HOME"], known].compactMap(\.self)
+      .first { $0.hasPrefix("/") && $0.contains { character in character != "/" } }
+  }
+
+  /// A path from the root; `path` itself where the current folder is gone.
+  package static func absolute(_ path: String) -> String {
+    if path.hasPrefix("/") { return path }
+    guard let folder = getcwd(nil, 0) else { return path }
+    defer { free(folder) }
+    let text = String(cString: folder)
+    return text == "/" ? "/" + path : text + "/" + path
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) for what can't be in an environment.
@@ -52,9 +72,7 @@ public struct ClusterOptions: Sendable {
   public static func tokenFile(in directory: String) -> String { directory + "/token" }
 
   /// The folder with this host's certificates, which is there when the host uses TLS.
-  package static func certificates(in directory: String) -> CertificateFolder {
-    CertificateFolder(directory + "/tls")
-  }
+  package static func certificates(in directory: String) -> CertificateFolder { CertificateFolder(directory + "/tls") }
 
   /// How processes of this host talk to others: with TLS where the host was started with it.
   ///
@@ -76,8 +94,7 @@ public struct ResourceRequest: Sendable {
   ///   - cpu: CPUs; 1 unless told otherwise.
   ///   - memory: memory of the pod, for its books; none unless told otherwise.
   public static func resources(
-    _ custom: Resources = [:], cpu: ResourceAmount = 1, memory: ByteCount? = nil,
-    strategy: PlacementStrategy = .pack
+    _ custom: Resources = [:], cpu: ResourceAmount = 1, memory: ByteCount? = nil, strategy: PlacementStrategy = .pack
   ) -> ResourceRequest {
     var demand = custom
     demand[Resources.cpu] = cpu

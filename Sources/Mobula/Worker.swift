@@ -66,11 +66,15 @@ public enum Worker {
 
     let service = WorkerService(context: context)
     let server = try await RPCServer.bind(
-      to: .tcp(host: environment.address, port: 0), token: token, hello: hello, router: service.router(), tls: tls,
-      onDisconnect: { service.disconnected($0) })
-    cluster.actors.listens(at: server.endpoint)
+      to: .tcp(host: environment.listen ?? environment.address, port: 0), token: token, hello: hello,
+      router: service.router(), tls: tls, onDisconnect: { service.disconnected($0) })
+    let endpoint =
+      if case .tcp(_, let port) = server.endpoint { Endpoint.tcp(host: environment.address, port: port) } else {
+        server.endpoint
+      }
+    cluster.actors.listens(at: endpoint)
     let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
-    _ = try await pod.call(PodAPI.workerReady, WorkerReady(worker: environment.worker, endpoint: server.endpoint))
+    _ = try await pod.call(PodAPI.workerReady, WorkerReady(worker: environment.worker, endpoint: endpoint))
     // Without its pod nobody watches it, without its host it has no store: either ends it.
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await pod.waitUntilClosed() }

@@ -10,13 +10,13 @@ public struct ByteCount: Hashable, Comparable, Sendable, LosslessStringConvertib
   public static func gigabytes(_ n: Int) -> Self { Self(n * 1_000_000_000) }
 
   /// Reads `4096`, `128MB`, `1.5 GB`, `64MiB`: decimal units count by 1000,
-  /// those with an i by 1024; case does not matter. `nil` for anything else.
+  /// those with an i by 1024; case does not matter. `nil` for anything else, and for more than 1 EiB.
   public init?(_ description: String) {
-    let text = description.lowercased().filter { $0 != " " }
-    let digits = text.prefix { $0.isASCII && $0.isNumber || $0 == "." }
-    guard let amount = Double(digits), amount >= 0 else { return nil }
+    guard description.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
+    let (amount, rest) = leadingNumber(description.lowercased())
+    guard let amount else { return nil }
     let unit: Double
-    switch text.dropFirst(digits.count) {
+    switch rest {
     case "", "b": unit = 1
     case "k", "kb": unit = 1e3
     case "m", "mb": unit = 1e6
@@ -31,22 +31,27 @@ public struct ByteCount: Hashable, Comparable, Sendable, LosslessStringConvertib
     default: return nil
     }
     let bytes = amount * unit
-    guard bytes < 9e18 else { return nil }
+    guard bytes <= Double(Self.largest.bytes) else { return nil }
     self.bytes = Int(bytes.rounded())
   }
 
   /// Three significant digits in decimal units: `564 MB`, `1.5 GB`.
-  public var description: String {
+  public var description: String { text { $0.rounded() } }
+
+  /// As an option takes it, `565MB`, and never less than there are bytes: for advice, where a little less would not do.
+  public var roundedUp: String { text { $0.rounded(.up) }.filter { $0 != " " } }
+
+  private func text(_ rounding: (Double) -> Double) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB"]
     var amount = Double(bytes)
     var unit = 0
-    while amount >= 999.5, unit < units.count - 1 {
+    while rounding(amount) >= 1000, unit < units.count - 1 {
       amount /= 1000
       unit += 1
     }
     if unit == 0 { return "\(bytes) B" }
-    let digits = amount < 9.995 ? 100.0 : amount < 99.95 ? 10.0 : 1.0
-    let rounded = (amount * digits).rounded() / digits
+    let digits = rounding(amount * 100) < 1000 ? 100.0 : rounding(amount * 10) < 1000 ? 10.0 : 1.0
+    let rounded = rounding(amount * digits) / digits
     let text = rounded == rounded.rounded() ? "\(Int(rounded))" : "\(rounded)"
     return "\(text) \(units[unit])"
   }
@@ -66,6 +71,24 @@ extension ByteCount {
   }
 
   package static func += (a: inout Self, b: Self) { a = a + b }
+}
+
+/// The number that a text begins with, in ASCII digits with at most one point, and what comes after it and the spaces
+/// around it. Unlike `Double` it takes no `nan`, `inf`, `0x10` or `1e5`.
+func leadingNumber(_ text: String) -> (number: Double?, rest: Substring) {
+  var rest = Substring(text)
+  func dropSpaces() { rest = rest.drop { $0 == " " } }
+  dropSpaces()
+  let digits = rest.prefix { "0"..."9" ~= $0 || $0 == "." }
+  rest = rest.dropFirst(digits.count)
+  dropSpaces()
+  while rest.last == " " { rest.removeLast() }
+  return (Double(digits), rest)
+}
+
+/// A number of only digits and at most one point; what `Double` reads beside is none.
+package func decimalNumber(_ text: String) -> Double? {
+  text.utf8.allSatisfy { 0x30...0x39 ~= $0 || $0 == UInt8(ascii: ".") } ? Double(text) : nil
 }
 
 extension ByteCount: Codable {

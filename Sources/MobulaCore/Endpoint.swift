@@ -14,12 +14,26 @@ public enum Endpoint: Hashable, Sendable, Codable, LosslessStringConvertible {
     } else {
       guard let colon = description.lastIndex(of: ":") else { return nil }
       var host = String(description[..<colon])
-      if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-      guard let port = Int(description[description.index(after: colon)...]), 0...65535 ~= port, !host.isEmpty else {
-        return nil
+      if host.hasPrefix("["), host.hasSuffix("]") {
+        host = String(host.dropFirst().dropLast())
       }
+      let digits = description[description.index(after: colon)...].utf8
+      guard 1...5 ~= digits.count, digits.allSatisfy({ 0x30...0x39 ~= $0 }), let port = Int(String(digits)!),
+        port <= 65535, Self.isHost(host)
+      else { return nil }
       self = .tcp(host: host, port: port)
     }
+  }
+
+  /// Whether it can be a name or an address: the letters, digits and marks of such, in at most 255 bytes.
+  public static func isHost(_ text: String) -> Bool {
+    1...255 ~= text.utf8.count
+      && text.utf8.allSatisfy { byte in
+        switch byte {
+        case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x80...: true
+        default: ".-_:%".utf8.contains(byte)
+        }
+      }
   }
 
   public var description: String {

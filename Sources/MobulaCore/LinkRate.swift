@@ -2,27 +2,30 @@
 public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertible {
   public var bitsPerSecond: Int
 
+  private static let range = 1e3...1e15
+
   public init(bitsPerSecond: Int) { self.bitsPerSecond = bitsPerSecond }
 
   /// Reads a number followed by `bit`, `kbit`, `mbit` or `gbit` (units by 1000), or a `ByteCount` with its unit
   /// followed by `/s`; case does not matter. `nil` for anything else, and for less than 1 kbit or more than 1 Pbit.
   public init?(_ description: String) {
+    guard description.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
     let text = description.lowercased()
-    let digits = text.prefix { $0.isASCII && $0.isNumber || $0 == "." }
-    guard let amount = Double(digits) else { return nil }
+    let (amount, unit) = leadingNumber(text)
+    guard let amount else { return nil }
     var bits: Double
-    switch text.dropFirst(digits.count) {
+    switch unit {
     case "bit": bits = amount
     case "kbit": bits = amount * 1e3
     case "mbit": bits = amount * 1e6
     case "gbit": bits = amount * 1e9
     case let unit where unit.hasSuffix("b/s"):
-      guard let bytes = ByteCount(String(text.dropLast(2))) else { return nil }
+      guard let bytes = ByteCount(String(text.prefix { $0 != "/" })) else { return nil }
       bits = Double(bytes.bytes) * 8
     default: return nil
     }
     bits.round()
-    guard (1e3...1e15).contains(bits) else { return nil }
+    guard Self.range.contains(bits) else { return nil }
     bitsPerSecond = Int(bits)
   }
 
@@ -38,7 +41,8 @@ public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertibl
 
   /// How long so many bytes take.
   public func time(for bytes: Int) -> Duration {
-    .nanoseconds(Int64((Double(bytes) / bytesPerSecond * 1e9).rounded()))
+    let nanoseconds = (Double(bytes) / bytesPerSecond * 1e9).rounded()
+    return .nanoseconds(Int64(exactly: nanoseconds) ?? .max)
   }
 
   public static func < (a: Self, b: Self) -> Bool { a.bitsPerSecond < b.bitsPerSecond }
@@ -46,7 +50,12 @@ public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertibl
 
 extension LinkRate: Codable {
   public init(from decoder: any Decoder) throws {
-    bitsPerSecond = try decoder.singleValueContainer().decode(Int.self)
+    let container = try decoder.singleValueContainer()
+    bitsPerSecond = try container.decode(Int.self)
+    guard Self.range.contains(Double(bitsPerSecond)) else {
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "A rate of \(bitsPerSecond) bits a second is none from 1 kbit to 1 Pbit")
+    }
   }
 
   public func encode(to encoder: any Encoder) throws {

@@ -6,15 +6,22 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
   public var tenThousandths: Int
 
   public init(tenThousandths: Int) { self.tenThousandths = tenThousandths }
-  public init(_ value: Int) { tenThousandths = value * 10_000 }
-  /// Rounds to the nearest 0.0001.
-  public init(_ value: Double) { tenThousandths = Int((value * 10_000).rounded()) }
+  /// Beyond what fits (922 million million) it stays at the end.
+  public init(_ value: Int) {
+    let (product, overflow) = value.multipliedReportingOverflow(by: 10_000)
+    tenThousandths = !overflow ? product : value < 0 ? .min : .max
+  }
+  /// Rounds to the nearest 0.0001; what doesn't fit stays at the end, and no number is nothing.
+  public init(_ value: Double) {
+    let scaled = (value * 10_000).rounded()
+    tenThousandths = Int(exactly: scaled) ?? (scaled > 0 ? .max : scaled < 0 ? .min : 0)
+  }
   public init(integerLiteral value: Int) { self.init(value) }
   public init(floatLiteral value: Double) { self.init(value) }
 
   /// Reads `3` or `0.25`; `nil` for negative amounts and anything else.
   public init?(_ description: String) {
-    guard let value = Double(description), value >= 0, value < 9e14 else { return nil }
+    guard let value = decimalNumber(description), value < 9e14 else { return nil }
     self.init(value)
   }
 
@@ -22,7 +29,7 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
 
   public var description: String {
     let whole = tenThousandths / 10_000
-    let rest = abs(tenThousandths % 10_000)
+    let rest = (tenThousandths % 10_000).magnitude
     guard rest != 0 else { return "\(whole)" }
     let sign = tenThousandths < 0 && whole == 0 ? "-" : ""
     var digits = String(rest)
@@ -65,6 +72,8 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
 
   public static let cpu: Name = "CPU"
   public static let memory: Name = "memory"
+  /// The most memory that a pod can have in its books: 25 TB.
+  package static let maximumMemory = ByteCount(largestAmount / 10_000)
 
   public init(_ amounts: [Name: ResourceAmount] = [:]) {
     self.amounts = amounts.filter { $0.value != .zero }
@@ -132,14 +141,17 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
           "\"\(part.printable)\" is not a resource: write NAME=AMOUNT once for each, as in worker_pod_b=3,GPU=0.5.")
       }
       let value = sides[1].trimmingSpaces()
-      if name == Self.memory, let count = ByteCount(value), count.bytes < Int.max / 10_000 {
+      if name == Self.memory, let count = ByteCount(value), count <= Self.maximumMemory {
         amounts[name] = ResourceAmount(count.bytes)
-      } else if let amount = ResourceAmount(value) {
+      } else if let amount = ResourceAmount(value), amount.tenThousandths <= Self.largestAmount {
         amounts[name] = amount
       } else {
         throw MobulaError(
           .invalidArgument,
-          "The amount \"\(value.printable)\" of \(name) is not a number: write \(name)=1 or \(name)=0.5.")
+          name == Self.memory
+            ? "The amount \"\(value.printable)\" of memory is no size, or one beyond \(Self.maximumMemory): write memory=4GB."
+            : "The amount \"\(value.printable)\" of \(name) is no number up to 25 million million: write \(name)=1 or \(name)=0.5."
+        )
       }
     }
     self.init(amounts)

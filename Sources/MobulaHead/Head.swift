@@ -61,8 +61,10 @@ public final class Head: Sendable {
     return head
   }
 
-  /// Where the head listens, with the real port.
-  public var endpoint: Endpoint { server.withLock { $0?.endpoint } ?? configuration.endpoint }
+  /// Where the head is reached, with the real port.
+  public var endpoint: Endpoint {
+    configuration.advertised ?? server.withLock { $0?.endpoint } ?? configuration.endpoint
+  }
 
   /// The cluster as it is now.
   public func status(_ page: StatusRequest = StatusRequest()) -> ClusterStatus {

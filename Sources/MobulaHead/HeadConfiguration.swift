@@ -6,6 +6,8 @@ public struct HeadConfiguration: Sendable {
   public var cluster: ClusterID
   /// Where the head listens. Port 0 takes a free one.
   public var endpoint: Endpoint
+  /// Where others reach it; where it listens, when `nil`.
+  public var advertised: Endpoint?
   /// Grows with every start of the head.
   public var epoch: UInt64
   /// What logs and errors of other processes call the head.

@@ -53,10 +53,16 @@ public final class Host: Sendable {
     hello.host = configuration.host
     let fetcherBox = Once<ReplicaFetcher>("the fetcher")
     let transfer = try TransferServer(
-      endpoint: .tcp(host: configuration.address, port: 0), token: configuration.token, tls: configuration.tls,
+      endpoint: .tcp(host: configuration.listen ?? configuration.address, port: 0), token: configuration.token,
+      tls: configuration.tls,
       hello: hello, traffic: TrafficControl(limit: configuration.sendLimit), source: { store.source($0) },
       asked: { fetcherBox.filled?.asked($0, by: $1) })
     self.transfer = transfer
+    // What others are told: they can't reach an address such as 0.0.0.0.
+    let bulk =
+      if case .tcp(_, let port) = transfer.endpoint { Endpoint.tcp(host: configuration.address, port: port) } else {
+        transfer.endpoint
+      }
     var router = RPCRouter()
     router.on(HostControlAPI.drop) { request, _ in
       for (object, damage) in request.damages {
@@ -139,7 +145,7 @@ public final class Host: Sendable {
       if clients.areAllBack { Self.letGo(ClientTable.absent, reporter, store) }
     }
     let registrar = HostRegistrar(
-      configuration, bulk: transfer.endpoint, store: store, notes: notes, reporter: reporter, clients: clients, log: log
+      configuration, bulk: bulk, store: store, notes: notes, reporter: reporter, clients: clients, log: log
     )
     self.registrar = registrar
     let head = PeerLink(
@@ -151,7 +157,7 @@ public final class Host: Sendable {
     box.fill(head)
     self.head = head
     fetcher = ReplicaFetcher(
-      configuration: configuration, bulk: transfer.endpoint, hello: hello, store: store, head: head, reporter: reporter,
+      configuration: configuration, bulk: bulk, hello: hello, store: store, head: head, reporter: reporter,
       traffic: receiving, log: log)
     fetcherBox.fill(fetcher)
     s3 = S3Fetcher(

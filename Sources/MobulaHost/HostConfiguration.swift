@@ -16,6 +16,8 @@ public struct HostConfiguration: Sendable {
   public var directory: String
   /// The address that other hosts reach it at. Default: `127.0.0.1`.
   public var address: String
+  /// The address that it listens at; `address`, when `nil`.
+  public var listen: String?
   /// The most that its store may hold.
   public var capacity: ByteCount
   /// Folders for objects that have no room in memory.

@@ -14,8 +14,10 @@ public struct PodConfiguration: Sendable {
   public var tls: ClusterTLS?
   /// The host's directory, where the pod's socket and its workers' logs go too.
   public var directory: String
-  /// The address that workers listen at.
+  /// The address that others reach this host's workers at.
   public var address: String
+  /// The address that workers listen at; `address`, when `nil`.
+  public var listen: String?
   public var resources: Resources
   /// Whether somebody waits to hear why this pod can't work: then, and only then, it ends when something without the
   /// token answers in the head's place for 15 s, or when the head refuses it.

@@ -14,9 +14,10 @@ enum WorkerLauncher {
   ) throws
     -> ChildProcess
   {
-    let environment = WorkerEnvironment(
+    var environment = WorkerEnvironment(
       worker: worker, pod: configuration.pod, podName: configuration.name, podSocket: configuration.socket,
       directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
+    environment.listen = configuration.listen
     // Workers run the code of users: they read the token from its file, and get no secret of this host's.
     var variables = SharedEnvironment.forWorkers(currentEnvironment())
     variables.merge(request.program.environment ?? [:]) { _, drivers in drivers }

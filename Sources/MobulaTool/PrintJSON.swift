@@ -1,4 +1,6 @@
 import FoundationEssentials
+import Mobula
+import MobulaCore
 
 /// Prints a value as JSON, keys sorted.
 func printJSON(_ value: some Encodable, dates: JSONEncoder.DateEncodingStrategy = .deferredToDate) throws {
@@ -32,4 +34,15 @@ struct JSONList {
   }
 
   func finish() { Swift.print(isEmpty ? "[]" : "\n]") }
+}
+
+/// Writes a command's figures to where they were asked for: a file, which appears whole, or what else is there.
+///
+/// - Throws: `MobulaError` (`inputOutput`, `invalidArgument`).
+func writeOutput(_ data: Data, to path: String) throws(MobulaError) {
+  let target = try FileTarget(path, name: "mobula.json")
+  let bytes = Array(data)
+  do { try bytes.withUnsafeBytes { _ = try target.write($0) } } catch let error as MobulaError { throw error } catch {
+    throw MobulaError(.inputOutput, "\(path) can't be written: \(error)")
+  }
 }

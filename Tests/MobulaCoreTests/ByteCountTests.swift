@@ -12,7 +12,9 @@ struct ByteCountTests {
   func textIsRead(text: String, bytes: Int) { #expect(ByteCount(text) == ByteCount(bytes)) }
 
   @Test(arguments: [
-    "", "MB", "-1", "1.2.3", "1e3", "12 parsecs", "1BB", ".", "0x10", "nan", "inf", "\u{663}", "9000PB",
+    "", "MB", "-1", "1.2.3", "1e3", "12 parsecs", "1BB", ".", "0x10", "nan", "inf", "\u{663}", "9000PB", "8000PB",
+    "1 2MB",
+    "4\u{212A}",
   ])
   func otherTextIsRefused(text: String) { #expect(ByteCount(text) == nil) }
 
@@ -22,6 +24,11 @@ struct ByteCountTests {
     (9_996_000, "10 MB"), (2_000_000_000_000, "2 TB"), (4_000_000_000_000_000, "4 PB"), (Int.max, "9223 PB"),
   ])
   func threeDigitsArePrinted(bytes: Int, text: String) { #expect(ByteCount(bytes).description == text) }
+
+  @Test(arguments: [
+    (999, "999B"), (1001, "1.01kB"), (564_300_001, "565MB"), (999_001, "1MB"), (1_500_000_000, "1.5GB"),
+  ])
+  func adviceIsNeverLess(bytes: Int, text: String) { #expect(ByteCount(bytes).roundedUp == text) }
 
   @Test func whatIsPrintedCanBeRead() {
     for exponent in 0...15 {

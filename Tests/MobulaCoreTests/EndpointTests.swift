@@ -18,7 +18,10 @@ struct EndpointTests {
     #expect(try CBORDecoder().decode(Endpoint.self, from: CBOREncoder().encode(endpoint)) == endpoint)
   }
 
-  @Test(arguments: ["", "host", ":7600", "host:", "host:port", "host:65536", "host:-1", "[]:1", "unix:"])
+  @Test(arguments: [
+    "", "host", ":7600", "host:", "host:port", "host:65536", "host:-1", "host:+1", "a b:1", "a/b:1", "h\n:1", "[]:1",
+    "unix:",
+  ])
   func otherTextIsRefused(text: String) throws {
     #expect(Endpoint(text) == nil)
     let bytes = try CBOREncoder().encode(text)

@@ -8,7 +8,7 @@ import Testing
     #expect(LinkRate("100MB/s")?.bitsPerSecond == 800_000_000)
     #expect(LinkRate("1MiB/s")?.bitsPerSecond == 8_388_608)
     #expect(LinkRate("2000b/s")?.bitsPerSecond == 16_000)
-    for text in ["", "100/s", "100M/s", "MB/s", "1b/s", "5", "100 Mb", "1e30gbit", "-5mbit"] {
+    for text in ["", "100/s", "100M/s", "MB/s", "1b/s", "5", "100 Mb", "1e30gbit", "-5mbit", "nanbit", "9000PB/s"] {
       #expect(LinkRate(text) == nil, "\(text)")
     }
   }
@@ -16,6 +16,7 @@ import Testing
   @Test func timeFollowsFromBytes() {
     #expect(LinkRate("8kbit")!.time(for: 500) == .milliseconds(500))
     #expect(LinkRate("10gbit")!.time(for: 1_250_000_000) == .seconds(1))
+    #expect(LinkRate("1kbit")!.time(for: .max) == .nanoseconds(Int64.max))
   }
 
   @Test func labelsAreRead() {

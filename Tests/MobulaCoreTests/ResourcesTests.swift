@@ -19,7 +19,15 @@ struct ResourcesTests {
     #expect(ResourceAmount(text) == (tenThousandths < 0 ? nil : amount))
   }
 
-  @Test(arguments: ["", "-1", "nan", "inf", "1e20", "one", "1 ", "1,5"])
+  @Test func amountsStayAtTheEnd() {
+    #expect(ResourceAmount(Int.max) == ResourceAmount(tenThousandths: .max))
+    #expect(ResourceAmount(1e30) == ResourceAmount(tenThousandths: .max))
+    #expect(ResourceAmount(-Double.infinity) == ResourceAmount(tenThousandths: .min))
+    #expect(ResourceAmount(Double.nan) == .zero)
+    #expect(ResourceAmount(tenThousandths: .min).description == "-922337203685477.5808")
+  }
+
+  @Test(arguments: ["", "-1", "nan", "inf", "1e20", "one", "1 ", "1,5", "0x10", "1e3"])
   func otherTextIsNoAmount(text: String) { #expect(ResourceAmount(text) == nil) }
 
   @Test func textIsRead() throws {

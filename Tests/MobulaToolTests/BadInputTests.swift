@@ -80,7 +80,7 @@ import Testing
   @Test func filesAndObjects() async throws {
     try await withCluster(["--spill", "none"]) { cluster in
       expectError(try await cluster.mobula("put", "/no/such/file"), "/no/such/file")
-      expectError(try await cluster.mobula("put", "/tmp"), "/tmp")
+      expectError(try await cluster.mobula("put", "/dev/null"), "/dev/null")
       expectError(try await cluster.mobula("get", "00000000000000000000000000000001", "-o", "/tmp/never"), "ls")
       expectError(try await cluster.mobula("rm", "nothing"), "nothing")
       let file = cluster.folder.path + "/file"
@@ -107,7 +107,8 @@ import Testing
     let finished = try await run(
       Products.mobula, ["start", "--head", "--port", "\(try TestCluster.freePort())", "--capacity=\(text)"],
       environment: ["MOBULA_DIRECTORY": folder.path])
-    expectError(finished, text == "12" ? "MiB" : "--capacity")
+    if text == "12" { return expectError(finished, "MiB") }
+    #expect(finished.status == .status(64) && finished.errors.contains("--capacity"), "\(finished)")
   }
 
   @Test func resources() async throws {
@@ -115,7 +116,7 @@ import Testing
     defer { folder.remove() }
     let finished = try await run(
       Products.mobula, ["start", "--head", "--resources", "gpu"], environment: ["MOBULA_DIRECTORY": folder.path])
-    expectError(finished, "gpu")
+    #expect(finished.status == .status(64) && finished.errors.contains("gpu"), "\(finished)")
   }
 
   @Test func benchCases() async throws {

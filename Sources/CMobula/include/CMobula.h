@@ -20,6 +20,8 @@ int mobula_give_back(int fd, int64_t offset, int64_t length);
 int mobula_open_process(int pid);
 /// The same for the process that connected a Unix socket, as the kernel knows it. -1 where it can't tell (before 6.5).
 int mobula_peer_process(int socket);
+/// Sends a signal to the process behind such a descriptor (pidfd_send_signal), and to no other. -1 and errno on failure.
+int mobula_signal_process(int process, int signal);
 /// An event descriptor, non-blocking. -1 and errno on failure.
 int mobula_bell(void);
 /// Takes what was written to an event descriptor; never blocks, whoever else has it.

@@ -45,8 +45,16 @@ public final class Bench: Sendable {
   /// - Parameter say: given a line for everything that takes long.
   /// - Throws: `MobulaError` (`invalidArgument`) for cases that there are not.
   public init(_ options: BenchOptions, say: @escaping @Sendable (String) -> Void) throws(MobulaError) {
+    let all = try BenchPlan.cases(options.cases)
+    if options.cases.isEmpty, options.s3Endpoint == nil, SeaweedBinary.find("weed") == nil {
+      say("no S3 server is installed (SeaweedFS), and none is given with --s3-endpoint: the cases with S3 are left out")
+      self.cases = all.filter { !$0.usesS3 }
+    } else {
+      self.cases = all
+    }
+    var options = options
+    if options.cases.isEmpty, cases.count < all.count { options.cases = cases.map(\.id) }
     self.options = options
-    self.cases = try BenchPlan.cases(options.cases)
     self.say = say
   }
 
@@ -108,8 +116,10 @@ public final class Bench: Sendable {
     let lineRate = try await lineRate(on: emulation)
     if certificates != nil { say("hosts talk to each other through TLS") }
     let seaweed: SeaweedServer?
-    let s3: S3Place
-    if let endpoint = options.s3Endpoint {
+    let s3: S3Place?
+    if !self.cases[cases].contains(where: \.usesS3) {
+      (seaweed, s3) = (nil, nil)
+    } else if let endpoint = options.s3Endpoint {
       seaweed = nil
       s3 = S3Place(endpoint: endpoint, credentials: try await S3CredentialsChain().credentials())
     } else {
@@ -184,17 +194,19 @@ public final class Bench: Sendable {
   }
 
   private func run(
-    _ cases: Range<Int>, runs: Int, on emulation: any HostEmulation, s3: S3Place, seaweed: SeaweedServer?,
+    _ cases: Range<Int>, runs: Int, on emulation: any HostEmulation, s3: S3Place?, seaweed: SeaweedServer?,
     lineRate: LineRate?, certificates: CertificateFolder?
   ) async throws {
     let model = SyntheticModel(size: options.size.bytes, seed: 0x6d6f_6275_6c61)
-    say("uploading a model of \(options.size) to \(s3.endpoint)")
-    try await upload(model, to: s3)
+    if let s3 {
+      say("uploading a model of \(options.size) to \(s3.endpoint)")
+      try await upload(model, to: s3)
+    }
 
     let secret = hexadecimal((0..<32).map { _ in UInt8.random(in: .min ... .max) })
     let token = try ClusterToken(secret)
     let cluster = try BenchCluster(
-      emulation: emulation, token: token, secret: secret, environment: s3.environment, size: options.size,
+      emulation: emulation, token: token, secret: secret, environment: s3?.environment ?? [:], size: options.size,
       certificates: certificates)
     try await cluster.start(say: say)
 
@@ -202,7 +214,7 @@ public final class Bench: Sendable {
     router.on(BenchControlAPI.counters) { _, _ in
       BenchCounters(
         received: try cluster.hasLost ? nil : emulation.received(),
-        fromS3: try await seaweed?.bytesSent(bucket: Self.bucket))
+        fromS3: s3 == nil ? 0 : try await seaweed?.bytesSent(bucket: Self.bucket))
     }
     router.on(BenchControlAPI.finished) { run, _ in
       self.finished(run, lineRate: lineRate)
@@ -222,7 +234,7 @@ public final class Bench: Sendable {
     let orders = DriverOrders(
       control: control.endpoint, token: secret, cases: options.cases, first: cases.lowerBound, count: cases.count,
       runs: runs, model: model,
-      url: "s3://\(Self.bucket)/\(Self.key)", s3Endpoint: s3.endpoint)
+      url: "s3://\(Self.bucket)/\(Self.key)", s3Endpoint: s3?.endpoint ?? "")
     let exit = try await cluster.runDriver(orders, beside: seaweed)
     await control.close()
     if let failure = failure.withLock({ $0 }) { throw failure }

@@ -225,6 +225,13 @@ public final class PrivateCluster: Sendable {
     throw MobulaError(.deadlineExceeded, "The cluster to measure was not ready within 20 seconds.")
   }
 
+  /// Ends it without waiting for what it does, and removes its folder.
+  public func end() {
+    // Its processes end with it: they read from its pipe.
+    process.signal(SIGKILL)
+    removeTree(directory)
+  }
+
   /// Stops it and removes its folder.
   public func stop() async {
     process.signal(SIGTERM)

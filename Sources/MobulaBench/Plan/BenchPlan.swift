@@ -47,6 +47,9 @@ struct PlannedCase: Hashable, Sendable {
     }
   }
 
+  /// Whether it needs an S3 server.
+  var usesS3: Bool { if case .replication = kind { false } else { true } }
+
   /// Whether a byte has to leave the maker's host; a network's limit means nothing otherwise.
   var crossesNetwork: Bool {
     if case .replication = kind { return loaders.contains { $0.host != maker.host } }

@@ -275,7 +275,7 @@ extension StoreStateMachine {
   func tooLarge(_ size: Int) -> MobulaError {
     MobulaError(
       .full,
-      "An object of \(ByteCount(size)) is larger than the whole store of \(ByteCount(capacity)): start the host with --capacity \(ByteCount(Self.pages(size))) or more."
+      "An object of \(ByteCount(size)) is larger than the whole store of \(ByteCount(capacity)): start the host with --capacity \(ByteCount(Self.pages(size)).roundedUp) or more."
     )
   }
 }

@@ -6,12 +6,12 @@ import MobulaCore
 
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "bench",
-    abstract: "Measure replication against S3 on emulated hosts, on this machine.",
+    commandName: "bench", abstract: "Measure replication against S3 on emulated hosts, on this machine.",
     discussion: """
-      Six hosts on one bridge, each with its own network, mounts, processes and shaped NIC (as root, or where users
-      may have namespaces; else processes on loopback), an S3 server, a real cluster. Times are compared with the
-      line rate measured in the same run. What the cases are: docs/bench-schema.md.
+      Six hosts on one bridge, each with its own network, mounts, processes and shaped NIC (as root, or where users \
+      may have namespaces; else processes on loopback), a real cluster, and for the cases with S3 a server (SeaweedFS; \
+      without it they are left out). Times are compared with the line rate measured in the same run. What the cases \
+      are: docs/bench-schema.md.
 
       Examples:
         mobula bench
@@ -23,8 +23,7 @@ struct BenchCommand: AsyncParsableCommand {
   @Option(help: "The model's size.") var size = "128MB"
   @Option(
     help:
-      "The rate of every host's NIC, in both directions; \"unshaped\" compares with a plain loop of sendfile and recv."
-  )
+      "The rate of every host's NIC, in both directions; \"unshaped\" compares with a plain loop of sendfile and recv.")
   var nic = "840mbit"
   @Option(parsing: .upToNextOption, help: "The cases to run. Default: all.") var cases: [String] = []
   @Option(help: "How often each case runs; the median is reported.") var runs = 1
@@ -34,8 +33,7 @@ struct BenchCommand: AsyncParsableCommand {
   @Option(
     help:
       "An S3 server that runs already, as http://HOST:PORT, with credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Needs --emulation loopback: emulated hosts reach nothing outside."
-  )
-  var s3Endpoint: String?
+  ) var s3Endpoint: String?
 
   private static let unshaped = "unshaped"
 
@@ -74,7 +72,7 @@ struct BenchCommand: AsyncParsableCommand {
     ) { Log.write(2, $0 + "\n") }
     if let status { throw ExitCode(status) }
     let report = try await bench.run()
-    if let json { try report.json().write(to: URL(filePath: json), options: .atomic) }
+    if let json { try writeOutput(try report.json(), to: json) }
     print("\n\(report.summary())")
   }
 }

@@ -10,10 +10,10 @@ struct BroadcastCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "broadcast", abstract: "Push an object, or a file, to every host, or to those with a label.",
     discussion: """
-      A file is put first, as `mobula put` does; anything else is an object's name or id. What processes wait for goes
-      before it on every network. A named object stays until `mobula rm`; a host without room drops its replica, unless
-      a process there holds it. Ctrl-C ends it: hosts that have the object whole keep it. The exit status is 1 when a
-      host did not get it.
+      A file is put first, as `mobula put` does, unless its name has this content already; anything else is an object's \
+      name or id. What processes wait for goes before it on every network. A named object stays until `mobula rm`; a \
+      host without room drops its replica, unless a process there holds it. Ctrl-C ends it: hosts that have the object \
+      whole keep it. The exit status is 1 when a host did not get it.
 
       Examples:
         mobula broadcast model.safetensors
@@ -22,10 +22,10 @@ struct BroadcastCommand: AsyncParsableCommand {
       """)
 
   @Argument(help: "The object's name or id, or a file.") var object: String
-  @Option(
-    help: ArgumentHelp("Only to hosts with this label; of several, with all.", valueName: "label=value"))
-  var to: [String] = []
+  @Option(help: ArgumentHelp("Only to hosts with this label; of several, with all.", valueName: "label=value")) var to:
+    [String] = []
   @Option(help: "The name of a file's object. Default: the file's.") var name: String?
+  @Flag(help: "Take a file's name from another object that has it.") var replace = false
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
@@ -68,13 +68,16 @@ struct BroadcastCommand: AsyncParsableCommand {
     var status = stat()
     guard stat(object, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
-      return try await cluster.object(named: object, as: Blob.self)
+      return try await cluster.object(found: object).reference
     }
     let progress = Progress(object, total: nil)
     defer { progress.finish(succeeded: false) }
-    return try await cluster.putFile(object, name: name ?? String(object.split(separator: "/").last ?? "")) {
+    let name = name ?? String(object.split(separator: "/").last ?? "")
+    let (reference, wasThere) = try await cluster.put(file: object, name: name, replaces: replace) {
       progress.update($0.bytes, of: $1?.bytes)
     }
+    progress.finish(saying: wasThere ? "\(name): is there already, with this content" : nil)
+    return reference
   }
 
   private struct Report: Encodable {
@@ -90,9 +93,7 @@ struct BroadcastCommand: AsyncParsableCommand {
     var hosts: [Host]
   }
 
-  private func report(
-    _ id: ObjectID, _ size: Int, _ states: [BroadcastState], _ display: BroadcastDisplay
-  ) throws {
+  private func report(_ id: ObjectID, _ size: Int, _ states: [BroadcastState], _ display: BroadcastDisplay) throws {
     guard json.json else { return print("\(id)  \(display.summary)") }
     try printJSON(
       Report(

@@ -8,8 +8,8 @@ struct CredentialsCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "credentials", abstract: "Show which credentials S3 requests from here are signed with.",
     discussion: """
-      Looks where a host of a cluster would, in this order: Vault, the environment, a web identity, AWS's shared
-      files, the container, the EC2 instance. STS is asked whose they are; that it can't be asked is no failure.
+      Looks where a host of a cluster would, in this order: Vault, the environment, a web identity, AWS's shared \
+      files, the container, the EC2 instance. STS is asked whose they are; that it can't be asked is no failure. \
       Secrets are never shown.
 
       Examples:
@@ -66,7 +66,7 @@ struct CredentialsCommand: AsyncParsableCommand {
     guard let expiration = credentials.expiration else {
       return credentials.isTemporary ? "at a time they don't name" : "never"
     }
-    let minutes = Int(expiration.timeIntervalSinceNow / 60)
+    let minutes = Int(max(-1, min(1e9, expiration.timeIntervalSinceNow / 60)))
     return "\(expiration.formatted(.iso8601)) (\(minutes < 0 ? "over" : "in \(minutes) min"))"
   }
 }

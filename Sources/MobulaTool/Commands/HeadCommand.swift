@@ -2,6 +2,7 @@ import ArgumentParser
 import FoundationEssentials
 import Glibc
 import Logging
+import Mobula
 import MobulaCore
 import MobulaHead
 import MobulaJournal
@@ -27,7 +28,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
   func run() async throws {
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
-    let state = StateDirectory(path: started.state ?? absolute(directory.runDirectory.path) + "/state")
+    let state = StateDirectory(path: started.state ?? ClusterOptions.absolute(directory.runDirectory.path) + "/state")
     let token = try directory.runDirectory.token()
     let tls = try directory.runDirectory.tls()
     try await ServiceProcess.run { process in
@@ -38,7 +39,8 @@ struct ServeHeadCommand: AsyncParsableCommand {
       let epoch = min(before.epoch, .max - 1) + 1
       // Before anybody can hear of it.
       try await journal.commit([.cluster(cluster), .epoch(epoch)])
-      var configuration = HeadConfiguration(cluster: cluster, endpoint: started.head, epoch: epoch)
+      var configuration = HeadConfiguration(cluster: cluster, endpoint: started.headListen, epoch: epoch)
+      configuration.advertised = started.told
       configuration.name = started.name
       let head = try await Head.bind(
         configuration, token: token, tls: tls, journal: journal, knowing: before)
@@ -78,7 +80,7 @@ struct BackUpHeadCommand: AsyncParsableCommand {
 
   func run() async throws {
     let journal = options.stateDirectory.journalFile
-    try await SQLiteJournal.back(up: journal, to: absolute(file))
+    try await SQLiteJournal.back(up: journal, to: ClusterOptions.absolute(file))
     print("Copied \(journal) to \(file).")
   }
 }

@@ -4,14 +4,13 @@ import Glibc
 import Mobula
 import MobulaBench
 import MobulaCore
-import UnixSignals
 
 struct MicrobenchmarkCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "microbenchmark",
     abstract: "Measure small operations on the store, with the rows of `ray microbenchmark`.",
     discussion: """
-      Runs on a cluster of its own, of one host, which it starts and stops; with --directory on the one that runs
+      Runs on a cluster of its own, of one host, which it starts and stops; with --directory on the one that runs \
       there. A row is a mean and a standard deviation over four rounds. What the rows are: docs/bench-schema.md.
 
       Examples:
@@ -22,8 +21,8 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   @Option(help: "Run the rows whose names contain this.") var filter = ""
   @Option(help: "Seconds of each of the four rounds.") var seconds = 2.0
   @Option(help: "Write the figures to this file, as JSON.") var json: String?
-  @Option(help: "The store's capacity, as in 4GB. Default: 30% of this machine's memory, at most 8 GB.")
-  var capacity: String?
+  @Option(help: "The store's capacity, as in 4GB. Default: 30% of this machine's memory, at most 8 GB.") var capacity:
+    String?
   @OptionGroup var directory: DirectoryOption
 
   func validate() throws {
@@ -38,24 +37,19 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    Interruption.begin()
     var rows: [MicrobenchmarkRow] = []
     if directory.directory != nil {
       rows = try await measure(directory.options)
     } else {
       let capacity =
-        capacity.flatMap { ByteCount($0) } ?? ByteCount(min(8_000_000_000, Machine.memory().bytes / 10 * 3))
+        capacity.flatMap { ByteCount($0) } ?? ByteCount(min(8_000_000_000, Machine.memory().bytes.bytes / 10 * 3))
       let own = try await PrivateCluster(capacity: capacity)
-      let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+      // At once, in the middle of whatever is measured.
+      let pending = Interruption.whenEnding { own.end() }
+      defer { pending.isOver() }
       do {
-        rows = try await withThrowingTaskGroup(of: [MicrobenchmarkRow].self) { group in
-          group.addTask { try await measure(ClusterOptions(directory: own.directory)) }
-          group.addTask {
-            for await _ in signals { break }
-            throw ExitCode(130)
-          }
-          defer { group.cancelAll() }
-          return try await group.next()!
-        }
+        rows = try await measure(ClusterOptions(directory: own.directory))
       } catch {
         await own.stop()
         throw error
@@ -65,7 +59,7 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
     if let json {
       let encoder = JSONEncoder()
       encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-      try encoder.encode(rows).write(to: URL(filePath: json), options: .atomic)
+      try writeOutput(try encoder.encode(rows), to: json)
     }
   }
 
@@ -74,8 +68,7 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
     do {
       let rows = try await Microbenchmark(on: cluster, filter: filter, seconds: seconds) {
         Log.write(1, $0.text + "\n")
-      }
-      .run()
+      }.run()
       await cluster.close()
       return rows
     } catch {

@@ -15,7 +15,14 @@ struct DirectoryOption: ParsableArguments {
       "The directory of this machine's host. Default: $MOBULA_DIRECTORY, /run/mobula for root, ~/.mobula for others.")
   var directory: String?
 
-  var runDirectory: RunDirectory { RunDirectory(path: directory ?? ClusterOptions.defaultDirectory()) }
+  func validate() throws {
+    if directory == "" { throw ValidationError("--directory takes a path, which can't be empty.") }
+  }
+
+  /// Relative paths are below the current folder.
+  var runDirectory: RunDirectory {
+    RunDirectory(path: directory.map { ClusterOptions.absolute($0) } ?? ClusterOptions.defaultDirectory())
+  }
   var options: ClusterOptions { ClusterOptions(directory: runDirectory.path) }
 }
 
@@ -59,6 +66,7 @@ struct ServeHostCommand: AsyncParsableCommand {
         host: started.host, name: started.name, head: started.head,
         token: try directory.token(), directory: directory.path, address: started.address,
         capacity: started.capacity)
+      configuration.listen = started.listen
       configuration.spillDirectories = started.spill.filter { !StartConfiguration.isS3($0) }
       configuration.spillURL = started.spill.first { StartConfiguration.isS3($0) }
       configuration.spillEndpoint = started.spillEndpoint
@@ -94,6 +102,7 @@ struct PodCommand: AsyncParsableCommand {
       pod: entry.pod, name: entry.name, host: started.host, head: started.head,
       token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
       resources: entry.resources)
+    configuration.listen = started.listen
     configuration.tls = try directory.runDirectory.tls()
     configuration.isFirstStart = ServiceProcess.isFirstStart
     let pod = try Pod(configuration, log: Logger(label: "pod"))

@@ -7,18 +7,18 @@ import MobulaSimulation
 
 struct SimulateCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "simulate",
-    abstract: "Predict how long an object takes to many hosts, on a simulated network.",
+    commandName: "simulate", abstract: "Predict how long an object takes to many hosts, on a simulated network.",
     discussion: """
-      One host more, the maker, has the object, and all want it at the same instant. What they do is decided by the
+      One host more, the maker, has the object, and all want it at the same instant. What they do is decided by the \
       same code as in a cluster; time, network and bytes are simulated. The same seed gives the same figures.
 
-      Percentiles are over the hosts that neither died nor are slow; slow ones (a tenth of the rate) can't be faster
+      Percentiles are over the hosts that neither died nor are slow; slow ones (a tenth of the rate) can't be faster \
       than their interface, and are reported apart.
 
       Examples:
         mobula simulate --hosts 100 --size 1GB --nic 10gbit
-        mobula simulate --hosts 10000 --size 10GB --nic 10gbit --fault slow=1%,dead=1% --json out.json --svg out.svg
+        mobula simulate --hosts 10000 --size 10GB --fault slow=1%,dead=1%
+        mobula simulate --hosts 1000 --json out.json --svg out.svg
       """)
 
   @Option(help: "Hosts that want the object.") var hosts = 100
@@ -44,16 +44,12 @@ struct SimulateCommand: AsyncParsableCommand {
     let geometry: ChunkGeometry
     do {
       if let chunk {
-        guard let chunkSize = ByteCount(chunk) else {
-          throw ValidationError("--chunk takes a size, as in 2MiB.")
-        }
+        guard let chunkSize = ByteCount(chunk) else { throw ValidationError("--chunk takes a size, as in 2MiB.") }
         geometry = try ChunkGeometry(objectSize: size.bytes, chunkSize: chunkSize.bytes)
       } else {
         geometry = try ChunkGeometry(objectSize: size.bytes)
       }
-    } catch let error as MobulaError {
-      throw ValidationError("--chunk: \(error.message)")
-    }
+    } catch let error as MobulaError { throw ValidationError("--chunk: \(error.message)") }
     var options = TransferSimulationOptions(
       receivers: hosts, geometry: geometry, bandwidth: Double(nic.bitsPerSecond) / 8)
     options.seed = seed
@@ -80,13 +76,15 @@ struct SimulateCommand: AsyncParsableCommand {
   }
 
   private static func share(_ text: Substring) -> Double? {
-    text.last == "%" ? Double(text.dropLast()).map { $0 / 100 } : Double(text)
+    text.last == "%" ? decimalNumber(String(text.dropLast())).map { $0 / 100 } : decimalNumber(String(text))
   }
 
   private static func duration(_ text: String) -> Duration? {
     for (unit, nanoseconds) in [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)]
     where text.hasSuffix(unit) {
-      guard let number = Double(text.dropLast(unit.count)), 0...1e12 ~= number * nanoseconds else { continue }
+      guard let number = decimalNumber(String(text.dropLast(unit.count))), 0...1e12 ~= number * nanoseconds else {
+        continue
+      }
       return .nanoseconds(Int64(number * nanoseconds))
     }
     return nil
@@ -102,12 +100,11 @@ struct SimulateCommand: AsyncParsableCommand {
       told = .now
       let seconds = (simulation.now / .milliseconds(10)).rounded() / 100
       let wall = Int((told - began) / .seconds(1))
-      Log.write(
-        2, "\(seconds) s simulated in \(wall) s; \(simulation.receiversWaiting) of \(hosts) hosts wait\n")
+      Log.write(2, "\(seconds) s simulated in \(wall) s; \(simulation.receiversWaiting) of \(hosts) hosts wait\n")
     }
     let report = TransferSimulationReport(simulation)
-    if let json { try report.json.write(to: URL(filePath: json), options: .atomic) }
-    if let svg { try Data(report.plot.utf8).write(to: URL(filePath: svg), options: .atomic) }
+    if let json { try writeOutput(report.json, to: json) }
+    if let svg { try writeOutput(Data(report.plot.utf8), to: svg) }
     print(report.table)
     let wall = ContinuousClock.now - began
     Log.write(2, "\(simulation.eventCount) events in \((wall / .milliseconds(100)).rounded() / 10) s\n")

@@ -4,10 +4,7 @@ import MobulaCore
 import MobulaTerminal
 import MobulaWire
 
-struct JSONFlag: ParsableArguments {
-  @Flag(help: "Print JSON instead of text.")
-  var json = false
-}
+struct JSONFlag: ParsableArguments { @Flag(help: "Print JSON instead of text.") var json = false }
 
 struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -84,7 +81,7 @@ struct StatusReport: Encodable {
 
   /// The cluster's fields, empty while the head is away, and beside them `here`.
   func encode(to encoder: any Encoder) throws {
-    if let cluster = cluster ?? absent { try cluster.encode(to: encoder) }
+    if let cluster = cluster ?? absent { try ClusterReport(cluster).encode(to: encoder) }
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(
       Here(host: host, problem: problem ?? host?.head.problem, processes: processes), forKey: .here)
@@ -155,5 +152,54 @@ struct StatusReport: Encodable {
     lines += pods.lines()
     lines.append("\(status.objects) objects, \(status.jobs.count) jobs, \(status.waiting) lease requests waiting")
     return lines
+  }
+}
+
+/// A cluster's state as `--json` has it: amounts in whole CPUs, bytes, and units of other resources.
+struct ClusterReport: Encodable {
+  struct Pod: Encodable {
+    var pod: PodID
+    var name: String
+    var host: HostID
+    var resources: [String: Amount]
+    var leased: [String: Amount]
+    var leases: Int
+  }
+
+  /// A whole number, or one with up to four digits after the point.
+  struct Amount: Encodable {
+    var amount: ResourceAmount
+
+    func encode(to encoder: any Encoder) throws {
+      var container = encoder.singleValueContainer()
+      if amount.tenThousandths % 10_000 == 0 {
+        try container.encode(amount.tenThousandths / 10_000)
+      } else {
+        try container.encode(Double(amount.tenThousandths) / 10_000)
+      }
+    }
+  }
+
+  var cluster: ClusterID
+  var head: Endpoint
+  var hosts: [ClusterStatus.Host]
+  var pods: [Pod]
+  var jobs: [JobID]
+  var objects: Int
+  var waiting: Int
+
+  init(_ status: ClusterStatus) {
+    func amounts(_ resources: Resources) -> [String: Amount] { Dictionary(resources.amounts.map { ($0.key.text, Amount(amount: $0.value)) }) { a, _ in a } }
+    cluster = status.cluster
+    head = status.head
+    hosts = status.hosts
+    pods = status.pods.map {
+      Pod(
+        pod: $0.pod, name: $0.name, host: $0.host, resources: amounts($0.resources), leased: amounts($0.leased),
+        leases: $0.leases)
+    }
+    jobs = status.jobs
+    objects = status.objects
+    waiting = status.waiting
   }
 }

@@ -6,25 +6,28 @@ import MobulaCore
 struct StopCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "stop", abstract: "Stop what `mobula start` started on this machine.",
-    discussion: "Example:\n  mobula stop")
+    discussion: """
+      Also a host whose directory is gone is stopped, by the directory that it had: without a host in the default one, the
+      error names those that run elsewhere.
+
+      Example:
+        mobula stop
+      """)
 
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    let directory = directory.runDirectory
-    guard let supervisor = directory.supervisor() else {
-      throw MobulaError(.notFound, "Nothing of Mobula runs in \(directory.path).")
-    }
-    kill(supervisor, SIGTERM)
-    for _ in 0..<500 {
-      if directory.supervisor() == nil {
-        print("Stopped.")
-        return
-      }
-      try await Task.sleep(for: .milliseconds(20))
-    }
+    let supervisor = try RunningSupervisor.find(in: directory.runDirectory)
+    supervisor.signal(SIGTERM)
+    if try await supervisor.ends(within: .seconds(10)) { return print("Stopped.") }
     // Its children end with it: they read from its pipe.
-    kill(supervisor, SIGKILL)
+    supervisor.signal(SIGKILL)
+    guard try await supervisor.ends(within: .seconds(2)) else {
+      throw MobulaError(
+        .deadlineExceeded,
+        "Process \(supervisor.pid), the supervisor of \(supervisor.directory), does not end: see what it waits for (`ps -o state,wchan \(supervisor.pid)`)."
+      )
+    }
     print("Stopped by force: it did not end within 10 seconds.")
   }
 }

@@ -10,42 +10,45 @@ struct RunDirectory {
 
   var tokenFile: String { ClusterOptions.tokenFile(in: path) }
   var configurationFile: String { path + "/configuration.json" }
-  var lockFile: String { path + "/supervisor.pid" }
+  var lockFile: String { path + "/" + Self.lockName }
+  static let lockName = "supervisor.pid"
   var logFile: String { path + "/logs/mobula.log" }
+
+  /// The longest name of a socket in it, with its slash, in bytes.
+  private static let socketName = "/pod-00000000.sock".utf8.count
 
   /// Makes the directory, for this user alone.
   ///
-  /// - Throws: `MobulaError` (`inputOutput`) when it can't be made or is not this user's.
+  /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is not this user's, or others may
+  ///   write to it, `invalidArgument` when sockets in it would have too long a path.
   func create() throws(MobulaError) {
-    var partial = ""
-    for part in path.split(separator: "/") {
-      partial += "/" + part
-      if mkdir(partial, 0o700) != 0, currentErrno() != EEXIST {
-        throw MobulaError.system("The directory \(path) can't be made")
-      }
+    guard path.hasPrefix("/") else {
+      throw MobulaError(
+        .inputOutput, "The current folder is gone: change to another, or give a whole path with --directory.")
     }
-    if mkdir(path + "/logs", 0o700) != 0, currentErrno() != EEXIST {
-      throw MobulaError.system("The directory \(path)/logs can't be made")
+    // A socket's address has room for so much.
+    let limit = 107 - Self.socketName
+    guard path.utf8.count <= limit, !path.utf8.contains(0) else {
+      throw MobulaError(
+        .invalidArgument,
+        "The directory \(path) has a path of \(path.utf8.count) bytes, and sockets in it allow \(limit): choose a shorter one with --directory."
+      )
     }
-    var status = stat()
-    guard stat(path, &status) == 0, status.st_uid == getuid() else {
-      throw MobulaError(.denied, "The directory \(path) belongs to another user: choose one with --directory.")
-    }
+    try OwnFolder.make(path, "--directory")
+    try OwnFolder.make(path + "/logs", "--directory")
   }
 
   func write(_ configuration: StartConfiguration) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    try encoder.encode(configuration).write(to: URL(filePath: configurationFile), options: .atomic)
+    try writeOutput(try encoder.encode(configuration), to: configurationFile)
   }
 
   func readConfiguration() throws -> StartConfiguration {
     guard let data = try? Data(contentsOf: URL(filePath: configurationFile)) else {
       throw MobulaError(.notFound, "Nothing was started in \(path): run `mobula start` first.")
     }
-    do {
-      return try JSONDecoder().decode(StartConfiguration.self, from: data)
-    } catch {
+    do { return try JSONDecoder().decode(StartConfiguration.self, from: data) } catch {
       throw MobulaError(.corrupted, "\(configurationFile) can't be read: remove it and run `mobula start` again.")
     }
   }
@@ -116,6 +119,15 @@ struct StartConfiguration: Codable, Sendable {
   var spillEndpoint: String?
   /// The state directory.
   var state: String?
+  /// What is bound, where that is not `address`.
+  var listen: String?
+
+  /// Where the head is for other machines.
+  var told: Endpoint { if isHead, case .tcp(_, let port) = head { .tcp(host: address, port: port) } else { head } }
+  /// Where the head listens, when it runs here.
+  var headListen: Endpoint {
+    if let listen, case .tcp(_, let port) = head { .tcp(host: listen, port: port) } else { head }
+  }
 
   /// Whether a place to spill to is one in S3.
   static func isS3(_ place: String) -> Bool { place.lowercased().hasPrefix("s3://") }

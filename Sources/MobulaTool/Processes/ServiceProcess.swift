@@ -64,9 +64,7 @@ final class ServiceProcess: Sendable {
     {
       Log.error("\(error)")
       exit(SupervisorStateMachine.refusedStatus)
-    } catch is CancellationError {
-      return
-    }
+    } catch is CancellationError { return }
   }
 }
 
@@ -74,12 +72,24 @@ final class ServiceProcess: Sendable {
 enum Log {
   /// Sets up logging once; `MOBULA_LOG` is a level: `debug`, `info`, `notice` (the default), `warning`, `error`.
   static func bootstrap() {
-    let level = currentEnvironment()["MOBULA_LOG"].flatMap { Logger.Level(rawValue: $0) } ?? .notice
+    let level = (try? level()) ?? .notice
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)
       handler.logLevel = level
       return PrintableLog(handler)
     }
+  }
+
+  /// - Throws: `MobulaError` (`invalidArgument`) where `MOBULA_LOG` is no level.
+  static func checkLevel() throws(MobulaError) { _ = try level() }
+
+  private static func level() throws(MobulaError) -> Logger.Level {
+    guard let text = currentEnvironment()["MOBULA_LOG"], !text.isEmpty else { return .notice }
+    guard let level = Logger.Level(rawValue: text) else {
+      throw MobulaError(
+        .invalidArgument, "$MOBULA_LOG is \"\(text)\", which is no level: set debug, info, notice, warning or error.")
+    }
+    return level
   }
 
   static func error(_ text: String) { write(2, "Error: \(text.printableLines)\n") }

@@ -29,31 +29,23 @@ struct StateDirectory {
     _ given: String?, directory: String?, environment: [String: String] = currentEnvironment()
   ) -> StateDirectory {
     func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
-    if let given = given ?? value("MOBULA_STATE") { return StateDirectory(path: absolute(given)) }
+    if let given = given ?? value("MOBULA_STATE") { return StateDirectory(path: ClusterOptions.absolute(given)) }
     if let directory = directory ?? value("MOBULA_DIRECTORY") {
-      return StateDirectory(path: absolute(directory) + "/state")
+      return StateDirectory(path: ClusterOptions.absolute(directory) + "/state")
     }
     if getuid() == 0 { return StateDirectory(path: "/var/lib/mobula") }
-    let home = value("XDG_STATE_HOME") ?? (value("HOME") ?? "/tmp") + "/.local/state"
-    return StateDirectory(path: home + "/mobula")
+    // The XDG Base Directory Specification has relative paths ignored.
+    if let folder = value("XDG_STATE_HOME"), folder.hasPrefix("/") { return StateDirectory(path: folder + "/mobula") }
+    guard let home = ClusterOptions.home(environment) else {
+      return StateDirectory(path: "/var/tmp/mobula-\(getuid())/state")
+    }
+    return StateDirectory(path: home + "/.local/state/mobula")
   }
 
   /// Makes the folder, for this user alone.
   ///
   /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is another user's.
-  func create() throws(MobulaError) {
-    var partial = ""
-    for part in path.split(separator: "/") {
-      partial += "/" + part
-      if mkdir(partial, 0o700) != 0, currentErrno() != EEXIST {
-        throw MobulaError.system("The folder \(path) can't be made (choose one with --state)")
-      }
-    }
-    var status = stat()
-    guard stat(path, &status) == 0, status.st_uid == getuid() else {
-      throw MobulaError(.denied, "The folder \(path) belongs to another user: choose one with --state.")
-    }
-  }
+  func create() throws(MobulaError) { try OwnFolder.make(path, "--state") }
 
   /// Who was here before; `nil` when nobody was.
   ///
@@ -99,12 +91,4 @@ private func writeDurably(_ bytes: [UInt8], _ path: String) throws(MobulaError) 
   }
   try systemCall(what) { fsync(descriptor.rawValue) }
   try systemCall(what) { rename(new, path) }
-}
-
-/// A path from the root, whatever the processes' working directories will be.
-func absolute(_ path: String) -> String {
-  if path.hasPrefix("/") { return path }
-  guard let folder = getcwd(nil, 0) else { return path }
-  defer { free(folder) }
-  return String(cString: folder) + "/" + path
 }

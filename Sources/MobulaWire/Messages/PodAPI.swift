@@ -29,8 +29,10 @@ public struct WorkerEnvironment: Codable, Sendable {
   public var podSocket: String
   /// Where the host's sockets and the token are.
   public var directory: String
-  /// The address to listen at.
+  /// The address that others are told.
   public var address: String
+  /// The address to listen at; `address`, when `nil`.
+  public var listen: String?
   public var job: JobID
   public var program: WorkerProgram
 

@@ -1,0 +1,140 @@
+import ArgumentParser
+import Glibc
+import Mobula
+import MobulaCore
+import MobulaTerminal
+import MobulaWire
+
+struct FetchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",
+    discussion: """
+      The host downloads, with the credentials of its own environment, files, container or instance, which \
+      `mobula credentials` shows there. Hosts that want the same read it together, each a part, and give each other what \
+      they have read. What the cluster has already is not downloaded again.
+
+      Examples:
+        mobula fetch s3://models/whisper/
+        mobula fetch s3://models/whisper/model.bin --explain
+        mobula fetch s3://models/whisper/model.bin --s3-endpoint http://10.0.0.9:8333
+      """)
+
+  @Argument(help: "s3://BUCKET/PREFIX") var url: String
+  @Option(help: "Another S3 than the one in the host's environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @Flag(help: "Say from where the bytes came, and why.") var explain = false
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var quiet: QuietFlag
+  @OptionGroup var directory: DirectoryOption
+
+  private struct Fetched: Encodable {
+    struct Source: Encodable {
+      /// `s3`, or a host's name.
+      var source: String
+      var bytes: Int
+    }
+    var name: String
+    var object: String
+    var size: Int
+    /// With `--explain`.
+    var sources: [Source]?
+    /// Why bytes were read from S3 that other hosts had.
+    var reason: String?
+    /// The algorithm of S3's checksum that the bytes were found to have.
+    var checksum: String?
+    /// Why they were not compared with one.
+    var unverified: String?
+
+    var lines: [String] {
+      guard let sources else { return [] }
+      if sources.isEmpty { return ["  it was made on this host, or came long ago"] }
+      let verification =
+        checksum.map { ["  verified: the bytes have S3's checksum (\($0))"] } ?? unverified.map {
+          ["  not verified by a checksum of S3's: \($0)"]
+        } ?? []
+      return verification
+        + sources.map { source in
+          let share = size > 0 ? source.bytes * 100 / size : 100
+          let whence = source.source == "s3" ? "S3" : "host \(source.source.printable)"
+          let why =
+            source.source != "s3"
+            ? "which had it first" : reason.map { "also as \($0)" } ?? "the parts that this host was to read"
+          return "  \(ByteCount(source.bytes)) (\(share)%) from \(whence): \(why)"
+        }
+    }
+  }
+
+  private func explain(_ fetched: inout Fetched, _ object: ObjectID, _ names: [HostID: String], on cluster: Cluster)
+    async throws
+  {
+    fetched.sources = []
+    guard let origins = try await cluster.origins(of: object) else { return }
+    let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0] ?? $0.short, bytes: $1) }
+    let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
+    fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
+    fetched.reason = origins.reason
+    fetched.checksum = origins.checksum
+    fetched.unverified = origins.unverified
+  }
+
+  func validate() throws {
+    guard url.lowercased().hasPrefix("s3://") else {
+      throw ValidationError("\"\(url)\" is no address in S3: write it as s3://BUCKET/PREFIX.")
+    }
+    if quiet.quiet, json.json || explain { throw ValidationError("Give --quiet, or --json and --explain, not both.") }
+  }
+
+  func run() async throws {
+    Interruption.begin()
+    try await withCluster(directory.options) { cluster in
+      let entries = try await S3OfHost.explaining { try await cluster.listS3(url, endpoint: s3Endpoint) }
+      guard !entries.isEmpty else {
+        throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
+      }
+      let total = entries.reduce(ByteCount(0)) { $0 + $1.size }.bytes
+      let progress = quiet.progress(url)
+      defer { progress?.finish(succeeded: false) }
+      let names =
+        explain
+        ? Dictionary(try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a }) : [:]
+      var done = 0
+      var copied = 0
+      var fetched: [Fetched] = []
+      for entry in entries {
+        progress?.update(done, of: total)
+        let before = done
+        // What was begun the host goes on with, for whoever else wants it.
+        let pending = Interruption.whenEnding {
+          Log.write(STDERR_FILENO, "The host goes on fetching \(entry.url): `mobula rm \(entry.url)` gives it up.\n")
+        }
+        defer { pending.isOver() }
+        let (reference, bytes) = try await S3OfHost.explaining {
+          try await cluster.fetchCounted(entry.url, endpoint: s3Endpoint) { verified, _ in
+            progress?.update(before + min(verified.bytes, entry.size.bytes), of: total)
+          }
+        }
+        copied += bytes
+        done += entry.size.bytes
+        var one = Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes)
+        if explain { try await explain(&one, reference.id, names, on: cluster) }
+        fetched.append(one)
+      }
+      progress?.update(done, of: total)
+      progress?.finish(saying: copied == 0 ? "\(url): \(ByteCount(total)), on this host already" : nil)
+      if json.json { return try printJSON(fetched) }
+      if quiet.quiet { return print(fetched.map(\.object).joined(separator: "\n")) }
+      for entry in fetched { print((["\(entry.object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n")) }
+    }
+  }
+}
+
+/// Requests to S3 that the host makes, not this process.
+enum S3OfHost {
+  /// - Throws: what `body` throws; for missing credentials, where they are missing.
+  static func explaining<Result>(_ body: () async throws -> Result) async throws -> Result {
+    do { return try await body() } catch var error as MobulaError where error.code == .unauthenticated {
+      error.message +=
+        " That is said by the host, whose credentials are those of where `mobula start` ran, not of this shell."
+      throw error
+    }
+  }
+}

@@ -1,0 +1,168 @@
+import ArgumentParser
+import Glibc
+import Mobula
+import MobulaCore
+import MobulaTerminal
+
+struct GetCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "get", abstract: "Bring an object to this host and write it to a file, or to S3.",
+    discussion: """
+      A name that ends in / means all objects whose names begin so: each is written below the output's folder. What is in \
+      S3 and not in the cluster yet is fetched.
+
+      What is there stays what it is: a device, a FIFO and what a symbolic link leads to get the bytes, a file is \
+      replaced as a whole and keeps its mode and owner.
+
+      \(S3Target.discussion)
+
+      Examples:
+        mobula get model.safetensors -o copy.safetensors
+        mobula get model/ -o folder/
+        mobula get s3://models/whisper/ -o whisper/
+        mobula get model.safetensors -o s3://models/model.safetensors
+        mobula get folder.tar -o - | tar x
+      """)
+
+  @Argument(help: "The object's name, its id, or a beginning of that; NAME/ for all below it.") var id: String
+  @Option(name: .shortAndLong, help: "The file to write, a folder for it, - for standard output, or s3://BUCKET/KEY.")
+  var output: String
+  @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
+  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var directory: DirectoryOption
+
+  private struct Written: Encodable {
+    var output: String
+    var size: Int
+  }
+
+  private var isPrefix: Bool { id.hasSuffix("/") }
+
+  func validate() throws {
+    guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    if output == "" { throw ValidationError("--output takes a path, which can't be empty.") }
+    if output == "-", json.json {
+      throw ValidationError("With -o - the object itself goes to standard output: leave --json away.")
+    }
+    if output == "-", isPrefix {
+      throw ValidationError("Several objects can't go to standard output one behind the other: give a folder.")
+    }
+  }
+
+  func run() async throws {
+    Interruption.begin()
+    if isPrefix { return try await getAll() }
+    let target = try S3Target(output, name: lastPart(id), endpoint: s3Endpoint)
+    // Before anything is brought here for nothing.
+    let file = try target == nil ? FileTarget(output, name: id) : nil
+    try await withCluster(directory.options) { cluster in
+      let written = try await get(id, to: file, or: target, on: cluster)
+      if json.json, let written { try printJSON(written) }
+    }
+  }
+
+  private func getAll() async throws {
+    try await withCluster(directory.options) { cluster in
+      var names = try await cluster.list().flatMap(\.names).map(\.text).filter { $0.utf8.starts(with: id.utf8) }
+      if names.isEmpty, isS3(id) {
+        names = try await S3OfHost.explaining { try await cluster.listS3(id, endpoint: s3Endpoint).map(\.url) }
+      }
+      guard !names.isEmpty else {
+        throw MobulaError(.notFound, "No object's name begins with \(id): `mobula ls` lists what there is.")
+      }
+      var done: [Written] = []
+      for name in names.sorted() {
+        let rest = String(decoding: name.utf8.dropFirst(id.utf8.count), as: UTF8.self)
+        if rest.isEmpty { continue }
+        if isS3(output) {
+          let folder = output.hasSuffix("/") ? output : output + "/"
+          _ = try await get(name, to: nil, or: S3Target(folder + rest, name: rest, endpoint: s3Endpoint), on: cluster)
+        } else {
+          let file = try FileTarget(try makeFolders(for: rest), name: name)
+          if let written = try await get(name, to: file, or: nil, on: cluster) { done.append(written) }
+        }
+      }
+      if json.json { try printJSON(done) }
+    }
+  }
+
+  private func isS3(_ text: String) -> Bool { text.lowercased().hasPrefix("s3://") }
+
+  private func lastPart(_ name: String) -> String {
+    String(decoding: name.utf8.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
+  }
+
+  /// The path of a file below the output's folder, all of whose folders are there.
+  ///
+  /// - Throws: `MobulaError` (`invalidArgument`) for a name that would lead out of it.
+  private func makeFolders(for rest: String) throws(MobulaError) -> String {
+    let parts = rest.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map {
+      String(decoding: $0, as: UTF8.self)
+    }
+    guard parts.allSatisfy({ !["", ".", ".."].contains($0) && !$0.utf8.contains(0) }) else {
+      throw MobulaError(
+        .invalidArgument, "\"\(id)\(rest)\" can't be a file's path below \(output): get it by itself, with -o FILE.")
+    }
+    var path = output.hasSuffix("/") ? String(output.dropLast()) : output
+    for part in [""] + parts.dropLast() {
+      if !part.isEmpty { path += "/" + part }
+      if mkdir(path.isEmpty ? "/" : path, 0o777) != 0, currentErrno() != EEXIST {
+        throw MobulaError.system("The folder \(path) can't be made")
+      }
+    }
+    return path + "/" + parts.last!
+  }
+
+  private func reference(to id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
+    do { return try await cluster.object(found: id).reference } catch let error as MobulaError
+      where error.code == .notFound && isS3(id)
+    { return try await S3OfHost.explaining { try await cluster.fetch(id, endpoint: s3Endpoint) } }
+  }
+
+  private func get(_ id: String, to file: FileTarget?, or target: S3Target?, on cluster: Cluster) async throws
+    -> Written?
+  {
+    let reference = try await reference(to: id, on: cluster)
+    let progress = Progress(id, total: nil)
+    defer { progress.finish(succeeded: false) }
+    let watching = Task {
+      while !Task.isCancelled {
+        if let (verified, total) = try? await cluster.progress(of: reference.id), let total, verified < total {
+          progress.update(verified.bytes, of: total.bytes)
+        }
+        try await Task.sleep(for: .milliseconds(200))
+      }
+    }
+    defer { watching.cancel() }
+    let blob = try await reference.value(within: .seconds(timeout))
+    watching.cancel()
+    if let target {
+      progress.finish(succeeded: false)
+      try await target.upload(blob.count, title: id, json: json.json) { range in
+        blob.withUnsafeBytes { Array($0[range]) }
+      }
+      return nil
+    }
+    guard let file else { return nil }
+    return try await write(blob, to: file, on: cluster, progress)
+  }
+
+  private func write(_ blob: Blob, to file: FileTarget, on cluster: Cluster, _ progress: Progress) async throws
+    -> Written
+  {
+    let outcome: FileTarget.Outcome
+    do { outcome = try await cluster.write(blob, to: file) { progress.update($0.bytes, of: $1?.bytes) } } catch let
+      error as MobulaError where error.code == .connectionClosed && file.isStandardOutput
+    {
+      // As a program ends that SIGPIPE ends: whoever closed the pipe needs no sentence.
+      throw ExitCode(128 + SIGPIPE)
+    }
+    progress.finish()
+    if case .inPlace(let reason) = outcome {
+      Log.write(STDERR_FILENO, "\(file.path) was written in place, not replaced at once: \(reason).\n")
+    }
+    if !json.json, !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path)") }
+    return Written(output: file.path, size: blob.count)
+  }
+}

@@ -1,0 +1,91 @@
+import ArgumentParser
+import Mobula
+import MobulaCore
+import MobulaTerminal
+
+struct PutCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "put", abstract: "Put files into the store of this host, under names, or into S3.",
+    discussion: """
+      A folder is put as all files in it, each under its path. What has its name already, with the same content, is not \
+      put again; a name that other content has is an error, unless --replace is given.
+
+      \(S3Target.discussion)
+
+      Examples:
+        mobula put model.safetensors
+        mobula put weights.bin --name whisper/weights
+        mobula put model/ tokenizer.json
+        mobula put weights.bin s3://models/whisper/
+        mobula put model/ s3://models/whisper/ --s3-endpoint http://10.0.0.9:8333
+        tar c folder | mobula put - --name folder.tar
+      """)
+
+  @Argument(
+    help: ArgumentHelp(
+      "Files and folders; - for standard input. The last may be s3://BUCKET/KEY, or s3://BUCKET/PREFIX/ for the names below it.",
+      valueName: "file")) var files: [String]
+  @Option(help: "The object's name; with a / at its end, what the names begin with. Default: the file's.") var name:
+    String?
+  @Flag(help: "Take the name from another object that has it.") var replace = false
+  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var json: JSONFlag
+  @OptionGroup var quiet: QuietFlag
+  @OptionGroup var directory: DirectoryOption
+
+  private var destination: String? { files.count > 1 && files.last!.lowercased().hasPrefix("s3://") ? files.last : nil }
+  private var sources: [String] { destination == nil ? files : files.dropLast() }
+
+  func validate() throws {
+    for file in sources where file.lowercased().hasPrefix("s3://") {
+      throw ValidationError("\"\(file)\" is in S3: `mobula fetch` brings it into the cluster.")
+    }
+    if sources.contains("-"), name == nil || name!.hasSuffix("/") {
+      guard let destination, destination.split(separator: "/").count > 2, !destination.hasSuffix("/") else {
+        throw ValidationError("Standard input has no name of its own: give one with --name.")
+      }
+    }
+    if name == "" { throw ValidationError("--name takes a name, which can't be empty.") }
+    if replace, destination != nil { throw ValidationError("--replace is for the store: S3 replaces in any case.") }
+    if quiet.quiet, json.json { throw ValidationError("Give --quiet or --json, not both.") }
+  }
+
+  private struct Put: Encodable {
+    var name: String
+    var object: String
+  }
+
+  func run() async throws {
+    Interruption.begin()
+    if let destination { return try await upload(to: destination) }
+    let items = try PutItem.all(sources, name: name, isBelowFolder: false)
+    try await withCluster(directory.options) { cluster in
+      var done: [Put] = []
+      for item in items {
+        let progress = quiet.progress(item.path == "-" ? item.name : item.path)
+        defer { progress?.finish(succeeded: false) }
+        let (reference, wasThere) = try await cluster.put(file: item.path, name: item.name, replaces: replace) {
+          progress?.update($0.bytes, of: $1?.bytes)
+        }
+        progress?.finish(saying: wasThere ? "\(item.name): is there already, with this content" : nil)
+        done.append(Put(name: item.name, object: "\(reference.id)"))
+        if quiet.quiet { print(reference.id) } else if !json.json { print("\(reference.id)  \(item.name.printable)") }
+      }
+      guard json.json else { return }
+      // One file's as an object, as it always was; of several, in an array.
+      if done.count == 1, items.count == 1 { try printJSON(done[0]) } else { try printJSON(done) }
+    }
+  }
+
+  private func upload(to destination: String) async throws {
+    let items = try PutItem.all(sources, name: name ?? (sources == ["-"] ? "-" : nil), isBelowFolder: true)
+    guard items.count == 1 || destination.hasSuffix("/") || destination.split(separator: "/").count == 2 else {
+      throw MobulaError(
+        .invalidArgument, "\(items.count) files can't all be \(destination): give a prefix, with a / at its end.")
+    }
+    for item in items {
+      guard let target = try S3Target(destination, name: item.name, endpoint: s3Endpoint) else { return }
+      try await target.upload(file: item.path, json: json.json)
+    }
+  }
+}

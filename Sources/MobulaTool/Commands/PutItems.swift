@@ -1,0 +1,92 @@
+import FoundationEssentials
+import Glibc
+import MobulaCore
+
+/// A file that is put, and the name that it gets.
+struct PutItem: Hashable {
+  let path: String
+  let name: String
+
+  /// What the paths of a command line mean: files, and folders with all files in them.
+  ///
+  /// A file's name is its last part, and a folder's files are called as they lie in it, below the folder's own name
+  /// unless `name` is there. `name` is the only file's name, or with a `/` at its end what every name begins with.
+  /// - Parameter isBelowFolder: whether the folder's own name is left out.
+  /// - Throws: `MobulaError`: `invalidArgument` for names that can't be given so, `inputOutput`.
+  static func all(_ paths: [String], name: String?, isBelowFolder: Bool) throws(MobulaError) -> [PutItem] {
+    var items: [PutItem] = []
+    let isPrefix = name?.utf8.last == UInt8(ascii: "/")
+    var hasFolder = false
+    for path in paths {
+      var status = stat()
+      guard path != "-", stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+        let own = lastPart(path)
+        guard let name, !isPrefix else {
+          items.append(PutItem(path: path, name: (name ?? "") + own))
+          continue
+        }
+        items.append(PutItem(path: path, name: name))
+        continue
+      }
+      hasFolder = true
+      let start: String
+      if let name { start = name } else { start = isBelowFolder ? "" : try ownName(of: path) + "/" }
+      let files = try files(in: path)
+      guard !files.isEmpty else { throw MobulaError(.notFound, "No files are in the folder \(path).") }
+      let folder = path.utf8.last == UInt8(ascii: "/") ? path : path + "/"
+      items += files.map { PutItem(path: folder + $0, name: start + $0) }
+    }
+    guard isPrefix || name == nil || items.count == 1 && !hasFolder else {
+      throw MobulaError(
+        .invalidArgument,
+        "--name \(name!) can be the name of one file only: with a / at its end all names begin with it.")
+    }
+    guard items.allSatisfy({ !$0.name.isEmpty }) else {
+      throw MobulaError(.invalidArgument, "The object needs a name: give one with --name.")
+    }
+    return items
+  }
+
+  private static func lastPart(_ path: String) -> String {
+    path == "-" ? "" : String(decoding: path.utf8.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
+  }
+
+  /// Of `.` and the like the name that it really has.
+  private static func ownName(of folder: String) throws(MobulaError) -> String {
+    let last = lastPart(folder)
+    if !last.isEmpty, last != ".", last != ".." { return last }
+    guard let real = realpath(folder, nil) else { throw MobulaError.system("\(folder) can't be read") }
+    defer { free(real) }
+    let name = lastPart(String(cString: real))
+    guard !name.isEmpty else {
+      throw MobulaError(.invalidArgument, "The folder \(folder) has no name: give one with --name NAME/.")
+    }
+    return name
+  }
+
+  /// The paths of a folder's files below it, in order. Links to files count, links to folders don't, which could lead in circles.
+  private static func files(in folder: String) throws(MobulaError) -> [String] {
+    var result: [String] = []
+    var open = [""]
+    while let below = open.popLast() {
+      let names: [String]
+      do { names = try FileManager.default.contentsOfDirectory(atPath: folder + "/" + below) } catch {
+        throw MobulaError(.inputOutput, "The folder \(folder)/\(below) can't be read: check that it may be.")
+      }
+      for name in names {
+        let path = below.isEmpty ? name : "\(below)/\(name)"
+        var own = stat()
+        var target = stat()
+        guard lstat("\(folder)/\(path)", &own) == 0, stat("\(folder)/\(path)", &target) == 0 else {
+          throw MobulaError.system("\(folder)/\(path) can't be read")
+        }
+        if own.st_mode & S_IFMT == S_IFDIR {
+          open.append(path)
+        } else if target.st_mode & S_IFMT != S_IFDIR {
+          result.append(path)
+        }
+      }
+    }
+    return result.sorted()
+  }
+}

@@ -1,0 +1,94 @@
+import FoundationEssentials
+import Glibc
+import MobulaCore
+import Testing
+
+@testable import MobulaTool
+
+/// The sequences of the README: names that are taken, folders, prefixes, what is said of them.
+@Suite struct PutGetTests {
+  private func write(_ text: String, _ path: String) throws { try Data(text.utf8).write(to: URL(filePath: path)) }
+
+  private func text(_ path: String) throws -> String {
+    String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
+  }
+
+  @Test func namesThatAreTaken() async throws {
+    try await withCluster { cluster in
+      let file = cluster.folder.path + "/model.bin"
+      try write("first", file)
+      let put = try await cluster.mobula("put", file, "-q")
+      #expect(put.status.isSuccess && ObjectID(put.output.filter { !$0.isNewline }) != nil, "\(put)")
+      #expect(put.errors.isEmpty, "ids alone: \(put)")
+      // The same content is no conflict, for put and broadcast alike, and is the same object.
+      let again = try await cluster.mobula("put", file, "-q")
+      #expect(again.output == put.output, "\(again)")
+      let pushed = try await cluster.mobula("broadcast", file)
+      #expect(pushed.status.isSuccess && pushed.output.hasPrefix(put.output.prefix(32)), "\(pushed)")
+
+      for other in ["other", "other and longer"] {
+        try write(other, file)
+        let refused = try await cluster.mobula("put", file)
+        #expect(refused.status == .status(1) && refused.errors.contains("--replace"), "\(refused)")
+        let replaced = try await cluster.mobula("put", file, "--replace")
+        #expect(replaced.status.isSuccess, "\(replaced)")
+        #expect(try await cluster.mobula("get", "model.bin", "-o", file + ".back").status.isSuccess)
+        #expect(try text(file + ".back") == other)
+      }
+    }
+  }
+
+  @Test func foldersAndPrefixes() async throws {
+    try await withCluster { cluster in
+      let folder = cluster.folder.path + "/model"
+      mkdir(folder, 0o700)
+      mkdir(folder + "/deep", 0o700)
+      try write("a", folder + "/a")
+      try write("b", folder + "/deep/b")
+      try write("c", cluster.folder.path + "/c")
+      symlink("..", folder + "/deep/circle")
+      let put = try await cluster.mobula("put", folder + "/", cluster.folder.path + "/c")
+      #expect(put.status.isSuccess && put.output.split(separator: "\n").count == 3, "\(put)")
+      let got = try await cluster.mobula("get", "model/", "-o", cluster.folder.path + "/out")
+      #expect(got.status.isSuccess, "\(got)")
+      #expect(try text(cluster.folder.path + "/out/a") == "a")
+      #expect(try text(cluster.folder.path + "/out/deep/b") == "b")
+      // Never out of the folder.
+      #expect(try await cluster.mobula("put", cluster.folder.path + "/c", "--name", "evil/../../up").status.isSuccess)
+      let out = try await cluster.mobula("get", "evil/", "-o", cluster.folder.path + "/out")
+      #expect(out.status == .status(1), "\(out)")
+      let none = try await cluster.mobula("get", "nothing/", "-o", cluster.folder.path + "/out")
+      #expect(none.status == .status(1) && none.errors.contains("nothing/"), "\(none)")
+      let both = try await cluster.mobula("put", folder, "--name", "one")
+      #expect(both.status == .status(1) && both.errors.contains("--name"), "\(both)")
+    }
+  }
+
+  @Test func itemsOfPaths() throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    mkdir(folder.path + "/m", 0o700)
+    try write("x", folder.path + "/m/x")
+    func names(_ paths: [String], _ name: String?, below: Bool = false) throws -> [String] {
+      try PutItem.all(paths, name: name, isBelowFolder: below).map(\.name)
+    }
+    #expect(try names([folder.path + "/m"], nil) == ["m/x"])
+    #expect(try names([folder.path + "/m/."], nil) == ["m/x"])
+    #expect(try names([folder.path + "/m/"], nil, below: true) == ["x"])
+    #expect(try names([folder.path + "/m/"], "w/") == ["w/x"])
+    #expect(try names(["a/b", "c"], "w/") == ["w/b", "w/c"])
+    #expect(try names(["a/b"], "n") == ["n"])
+    #expect(throws: MobulaError.self) { try names(["a", "b"], "n") }
+    #expect(throws: MobulaError.self) { try names(["/"], nil) }
+  }
+
+  @Test func distances() {
+    func distance(_ a: String, _ b: String) -> Int { CommandNames.distance(Array(a.utf8), Array(b.utf8)) }
+    #expect(distance("status", "status") == 0)
+    #expect(distance("status", "stauts") == 1)
+    #expect(distance("ls", "") == 2)
+    #expect(distance("fetch", "fech") == 1)
+    #expect(CommandNames.problem(of: "put") == nil)
+    #expect(CommandNames.problem(of: "--help") == nil)
+  }
+}
