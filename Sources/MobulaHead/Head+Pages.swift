@@ -17,10 +17,13 @@ extension Head {
       page += rest.filter { !$0.names.isEmpty && budget.take($0.wireSize) }
       if page.last?.furtherNames != nil { return page }
     }
+    var count = min(Self.slice, limit) * 8
     while true {
-      let (from, count) = (after, min(Self.slice, limit))
-      let objects = perform { $0.directory.objects(after: from, count: count * 8) }
+      let (from, next) = (after, count)
+      let objects = perform { $0.directory.objects(after: from, count: next) }
       if objects.isEmpty { return page }
+      // Most may be none to be listed, as those that are held before they are made: then few looks have to do.
+      count = min(count * 4, 1 << 20)
       for start in stride(from: 0, to: objects.count, by: Self.slice) {
         let slice = Array(objects[start..<min(objects.count, start + Self.slice)])
         for entry in perform({ $0.directory.listed(slice) }) {

@@ -68,11 +68,16 @@ import Testing
 
   @Test(arguments: [
     "", "<a", "<ListBucketResult><Contents><Key>k</Key></Contents></ListBucketResult>",
-    "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
     "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>", "<Error/>",
   ])
   func listingsThatAreNone(text: String) throws {
     #expect(try S3ListingPage(Array(text.utf8)) == nil)
+  }
+
+  @Test func aSizeThatIsNone() throws {
+    let text = "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>"
+    let page = try #require(try S3ListingPage(Array(text.utf8)))
+    #expect(page.objects == [] && page.impossible?.key == "k" && page.impossible?.size == "-1")
   }
 
   /// What XML can't have is asked for in another form; what is no text at all is refused.

@@ -152,7 +152,7 @@ import Testing
     // Each takes 16 of the object's bytes.
     let contains = (0..<min(3, size / 16)).map { ObjectID.number($0) }
     let checksums = (0..<geometry.count).map { UInt32($0) &* 77 }
-    let count = ObjectTrailer.footprint(geometry, contained: 3)
+    let count = ObjectTrailer.footprint(geometry, contained: contains.count)
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 64)
     defer { memory.deallocate() }
     ObjectTrailer.write(.number(1), geometry, checksums: checksums, contains: contains, to: memory)

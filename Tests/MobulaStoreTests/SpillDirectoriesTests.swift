@@ -231,8 +231,13 @@ struct SpillDirectoriesTests {
   @Test func anotherFolderIsTriedWhenOneIsGone() async throws {
     try await withSpillFolder { root in
       let directories = try SpillDirectories(paths: ["\(root)/a", "\(root)/b"], instance: instance)
-      func remove(_ folder: String) { _ = unlink("\(root)/\(folder)/\(instance).lock") + rmdir("\(root)/\(folder)") }
-      remove("a")
+      // With something in its place that is no folder, so that it can't be made again.
+      func replace(_ folder: String) {
+        #expect(unlink("\(root)/\(folder)/\(instance).lock") == 0 && rmdir("\(root)/\(folder)") == 0)
+        #expect(symlink("/dev/null", "\(root)/\(folder)") == 0)
+      }
+      defer { _ = unlink("\(root)/a") + unlink("\(root)/b") }
+      replace("a")
       for number in 1...3 as ClosedRange<UInt64> {
         let sample = try SpillSample(number, size: 5000)
         let spilled = try sample.write(to: directories)
@@ -240,7 +245,7 @@ struct SpillDirectoriesTests {
         #expect(try sample.isRead(from: directories, spilled))
         directories.remove(spilled)
       }
-      remove("b")
+      replace("b")
       let error = #expect(throws: MobulaError.self) { try SpillSample(size: 5000).write(to: directories) }
       #expect(error?.code == .inputOutput)
       #expect(error?.message.contains("\(root)/a: No such file") == true, "\(error?.message ?? "")")

@@ -122,7 +122,9 @@ struct FetchCommand: AsyncParsableCommand {
       progress?.finish(saying: copied == 0 ? "\(url): \(ByteCount(total)), on this host already" : nil)
       if json.json { return try printJSON(fetched) }
       if quiet.quiet { return print(fetched.map(\.object).joined(separator: "\n")) }
-      for entry in fetched { print((["\(entry.object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n")) }
+      for entry in fetched {
+        print((["\(entry.object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n"))
+      }
     }
   }
 }

@@ -189,7 +189,9 @@ struct ClusterReport: Encodable {
   var waiting: Int
 
   init(_ status: ClusterStatus) {
-    func amounts(_ resources: Resources) -> [String: Amount] { Dictionary(resources.amounts.map { ($0.key.text, Amount(amount: $0.value)) }) { a, _ in a } }
+    func amounts(_ resources: Resources) -> [String: Amount] {
+      Dictionary(resources.amounts.map { ($0.key.text, Amount(amount: $0.value)) }) { a, _ in a }
+    }
     cluster = status.cluster
     head = status.head
     hosts = status.hosts
