@@ -70,7 +70,7 @@ extension HeadState {
 
   private func describe(_ loss: LeaseLoss) -> String {
     switch loss {
-    case .podLost(let pod): "pod \(podName(pod)) was lost"
+    case .podLost(let pod): "Pod \(podName(pod)) was lost, with the worker of this lease."
     case .workerEnded(let reason): reason
     }
   }

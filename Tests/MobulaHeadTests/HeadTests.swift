@@ -175,7 +175,7 @@ import Testing
       let grant = try await driver.lease(1, ["CPU": 1])
       await pod.connection.close()
       let loss = await driver.nextLoss()
-      #expect(loss?.lease == grant.lease && loss?.reason == "pod pod 1 was lost")
+      #expect(loss?.lease == grant.lease && loss?.reason == "Pod pod 1 was lost, with the worker of this lease.")
     }
   }
 

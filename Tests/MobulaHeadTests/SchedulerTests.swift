@@ -150,7 +150,7 @@ import Testing
     #expect(scheduler.request(demand(1, ["c": 1]), at: .zero) == [.wakeAt(.seconds(100))])
     #expect(
       scheduler.podRegistered(q, host: host(2), total: ["b": 1, "c": 1], leases: [], at: .zero).actions == [
-        .revoke(lease(9), job, .workerEnded("the pod no longer has it in its books")), .ask(q, lease(1), 1),
+        .revoke(lease(9), job, .workerEnded("The pod no longer has the lease in its books.")), .ask(q, lease(1), 1),
       ])
     // Whether it took the lease is not known: it must give it up before another gets the room.
     #expect(

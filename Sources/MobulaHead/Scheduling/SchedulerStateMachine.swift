@@ -142,7 +142,7 @@ struct SchedulerStateMachine: Sendable {
       switch booking.state {
       // The answer to that question is still to come, from the former connection.
       case .asked: continue
-      case .held: actions += drop(lease, at: pod, .workerEnded("the pod no longer has it in its books"))
+      case .held: actions += drop(lease, at: pod, .workerEnded("The pod no longer has the lease in its books."))
       case .releasing, .ending: _ = drop(lease, at: pod, nil)
       }
     }

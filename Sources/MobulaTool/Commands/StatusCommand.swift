@@ -187,6 +187,7 @@ struct ClusterReport: Encodable {
   var jobs: [JobID]
   var objects: Int
   var waiting: Int
+  var absent: [ClusterStatus.AbsentHost]
 
   init(_ status: ClusterStatus) {
     func amounts(_ resources: Resources) -> [String: Amount] {
@@ -203,5 +204,6 @@ struct ClusterReport: Encodable {
     jobs = status.jobs
     objects = status.objects
     waiting = status.waiting
+    absent = status.absent ?? []
   }
 }
