@@ -45,6 +45,10 @@ final class HostRegistrar: Sendable {
   private func isMember(_ connection: RPCConnection) async throws -> Bool {
     let me = identity.values
     let all = store.inventory()
+    // What contains one of these, or holds it, may be made known only after the registration, and what held it before
+    // may have let go of it by then: all are held until that has been told, too.
+    reporter.hold(all.map(\.object), by: Self.holder)
+    defer { reporter.holderGone(Self.holder) }
     var registration = HostRegistration(
       host: configuration.host, name: configuration.name, incarnation: me.incarnation, bulk: bulk,
       capacity: configuration.capacity,
@@ -79,6 +83,9 @@ final class HostRegistrar: Sendable {
       await connection.close()
     }.value
   }
+
+  /// Who holds what a registration lists; no client of the store has this number.
+  private static let holder = UInt64.max
 
   /// Ends what the processes here have of the cluster first, then drops it: nothing goes that somebody goes on with.
   private func giveUp() async {
