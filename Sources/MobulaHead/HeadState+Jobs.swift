@@ -45,7 +45,8 @@ extension HeadState {
     let booked = Set(scheduler.leases(of: job))
     for lease in claims.subtracting(booked).sorted() {
       guard let connection = jobs.connection(of: job).flatMap({ connections[$0] }) else { continue }
-      act(.revoke(LeaseLost(lease: lease, reason: "The lease's pod was lost while the driver was away."), at: connection))
+      act(
+        .revoke(LeaseLost(lease: lease, reason: "The lease's pod was lost while the driver was away."), at: connection))
     }
     for lease in booked.subtracting(claims).sorted() where releasing {
       apply(scheduler.returned(lease, workerIsReusable: false, at: now))

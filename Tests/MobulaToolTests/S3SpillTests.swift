@@ -246,8 +246,9 @@ struct S3SpillTests {
       try await withCluster(s3.start + ["--spill", spill.path + "/a"], environment: s3.environment) { cluster in
         try await Self.put(0..<5, into: cluster)
         #expect(try await s3.keys() == [])
-        // A folder that can't be written any more.
+        // A folder that can't be written any more, nor made again.
         try FileManager.default.removeItem(atPath: spill.path + "/a")
+        #expect(symlink("/dev/null", spill.path + "/a") == 0)
         try await Self.put(5..<8, into: cluster)
         #expect(try await !s3.keys().isEmpty)
       }

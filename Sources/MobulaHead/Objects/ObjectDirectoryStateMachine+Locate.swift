@@ -97,8 +97,9 @@ extension ObjectDirectoryStateMachine {
       return request.waits ? nil : .refuse(request.id, request.object, .away(away))
     }
     if let last = record.lastHost { return .refuse(request.id, request.object, .lost(last)) }
-    // A name that was written down by a head before this one, of an object that nobody has brought.
-    guard record.isInherited, !request.waits else { return nil }
+    // A name that was written down by a head before this one, of an object that nobody has brought. What is held and
+    // has no name may not have been made yet.
+    guard record.isInherited, !record.names.isEmpty, !request.waits else { return nil }
     return .refuse(request.id, request.object, .nowhere(unheard: unheard.sorted()))
   }
 

@@ -32,6 +32,23 @@ extension ObjectDirectoryStateMachine {
     return settle([object] + (other.map { [$0] } ?? []))
   }
 
+  /// Every host is back that was there before this head: names of what none of them has, as after all were stopped, are
+  /// free again. Returns their objects.
+  mutating func forgetNamesOfNothing() -> [ObjectID] {
+    guard !isSettling, unheard.isEmpty else { return [] }
+    let nothing = records.filter { $0.value.isInherited && !$0.value.names.isEmpty && $0.value.isNowhere }
+    for (object, record) in nothing {
+      for name in record.names {
+        names[name] = nil
+        claims[name] = nil
+        nameChanged(name)
+      }
+      records[object]?.names = []
+      records[object]?.claimedName = nil
+    }
+    return nothing.keys.sorted()
+  }
+
   /// A version that no URL names any more has no name of its own.
   private mutating func forgetVersion(_ object: ObjectID) {
     guard let record = records[object], let version = record.claimedName,

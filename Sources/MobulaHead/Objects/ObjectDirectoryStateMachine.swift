@@ -81,7 +81,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     if isSettling || wasUnheard {
       for object in replicas.union(holds) { records[object]?.isInherited = true }
     }
-    if wasUnheard, unheard.isEmpty { actions += settle(records.keys.sorted()) }
+    if wasUnheard, unheard.isEmpty { actions += settle(forgetNamesOfNothing() + records.keys.sorted()) }
     return actions
   }
 
@@ -199,7 +199,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   mutating func settled(ending jobs: [JobID] = []) -> [DirectoryAction] {
     isSettling = false
     for (name, object) in names { tell(records[object]?.planner.complete ?? [], name) }
-    return jobs.flatMap { jobEnded($0) } + settle(records.keys.sorted())
+    return jobs.flatMap { jobEnded($0) } + settle(forgetNamesOfNothing() + records.keys.sorted())
   }
 
   // MARK: Jobs

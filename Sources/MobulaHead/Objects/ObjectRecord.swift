@@ -41,6 +41,9 @@ struct ObjectRecord: Sendable {
   /// Whether anybody ever had chunks of it.
   var hasExisted: Bool { !planner.isEmpty || lastHost != nil || !absent.isEmpty }
 
+  /// Whether no host has, or gets, any of it, be it there or away.
+  var isNowhere: Bool { planner.isEmpty && absent.isEmpty && fill == nil && lastHost == nil && holders.isEmpty }
+
   /// Whether there is nothing to remember.
   var isBlank: Bool {
     !hasExisted && holders.isEmpty && names.isEmpty && containers.isEmpty && waiting.isEmpty
