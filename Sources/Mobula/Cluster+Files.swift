@@ -38,7 +38,7 @@ extension Cluster {
       guard replaces else {
         throw MobulaError(
           .alreadyExists,
-          "The name \"\(name.printable)\" has other content (\(old.size), object \(old.object)): give another one, or remove that first with `mobula rm`."
+          "The name \"\(name.printable)\" has other content (\(old.size), object \(old.object)): give another name, or take it from that with --replace."
         )
       }
     }

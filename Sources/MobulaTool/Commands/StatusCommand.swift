@@ -28,6 +28,9 @@ struct StatusCommand: AsyncParsableCommand {
     } catch {
       // Its supervisor may say why.
       for trouble in processes.compactMap(\.trouble) { Log.write(2, "\(trouble)\n") }
+      for other in RunningSupervisor.all() where other.directory != directory.runDirectory.path {
+        Log.write(2, "A host runs in \(other.directory.printable): `mobula status --directory` shows it.\n")
+      }
       throw error
     }
     var report = StatusReport(host: host, processes: processes)
