@@ -9,7 +9,7 @@ public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertibl
   /// Reads a number followed by `bit`, `kbit`, `mbit` or `gbit` (units by 1000), or a `ByteCount` with its unit
   /// followed by `/s`; case does not matter. `nil` for anything else, and for less than 1 kbit or more than 1 Pbit.
   public init?(_ description: String) {
-    guard description.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
+    guard description.utf8.allSatisfy({ 0x21...0x7E ~= $0 }) else { return nil }
     let text = description.lowercased()
     let (amount, unit) = leadingNumber(text)
     guard let amount else { return nil }
