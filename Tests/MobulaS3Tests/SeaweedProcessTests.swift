@@ -9,7 +9,8 @@ import Testing
     await #expect {
       _ = try await SeaweedServer.start(pythonEnvironment: "/nowhere")
     } throws: { error in
-      (error as? MobulaError)?.message == "SeaweedFS is not installed in /nowhere: run `make environment`."
+      let message = (error as? MobulaError)?.message ?? ""
+      return message.hasPrefix("SeaweedFS is not installed in /nowhere: ") && message.contains("`make environment`")
     }
   }
 
