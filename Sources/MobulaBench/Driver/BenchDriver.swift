@@ -100,7 +100,7 @@ private actor DriverRun {
   private func freshModel(in place: LoaderPlace) async throws -> ObjectRef<Blob> {
     let maker = ResourceRequest.resources([Name(place.resource): 1], cpu: 0)
     if originals[place] == nil {
-      originals[place] = try await cluster.submit(DownloadModel(url: orders.url, s3Endpoint: orders.s3Endpoint), maker)
+      originals[place] = try await cluster.submit(MakeModel(model: orders.model), maker)
     }
     let model = try await cluster.submit(RemakeModel(model: originals[place]!), maker)
     let (ready, _) = try await cluster.wait([model], timeout: .seconds(120))

@@ -4,14 +4,11 @@ import Mobula
 import MobulaCore
 import MobulaS3
 
-/// Downloads the model from S3 and puts it into its host's store: the maker of the comparison.
-struct DownloadModel: RemoteTask {
-  var url: String
-  var s3Endpoint: String
+/// Makes the model in its host's store: the maker of the comparison.
+struct MakeModel: RemoteTask {
+  var model: SyntheticModel
 
-  func run(in context: TaskContext) async throws -> Blob {
-    try await S3Model(url: url, endpoint: s3Endpoint).download()
-  }
+  func run(in context: TaskContext) async throws -> Blob { Blob(model.bytes(in: 0..<model.size)) }
 }
 
 /// Makes the same model again as a new object, which no other host has yet.
