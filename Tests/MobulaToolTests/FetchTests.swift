@@ -54,10 +54,8 @@ struct FetchTests {
       #expect(got.status.isSuccess && got.output.contains("s3://models/b"), "\(got)")
       #expect(try await client.bytes(bucket: "models", key: "b", upTo: model.size) == bytes)
 
-      for (destination, word) in [("s3://", "s3://BUCKET/KEY"), ("/tmp", "s3://")] {
-        let failed = try await cluster.mobula("put", file, destination, environment: environment)
-        #expect(failed.status == .status(1) && failed.errors.contains(word), "\(failed)")
-      }
+      let nowhere = try await cluster.mobula("put", file, "s3://", environment: environment)
+      #expect(!nowhere.status.isSuccess && nowhere.errors.contains("s3://BUCKET/KEY"), "\(nowhere)")
       let wrong = environment.merging(["AWS_SECRET_ACCESS_KEY": "wrong"]) { $1 }
       let denied = try await cluster.mobula("put", file, "s3://models/x", environment: wrong)
       #expect(denied.status == .status(1) && denied.errors.contains("SignatureDoesNotMatch"), "\(denied)")
