@@ -35,7 +35,7 @@ extension ObjectDirectoryStateMachine {
   /// Every host is back that was there before this head: names of what none of them has, as after all were stopped, are
   /// free again. Returns their objects.
   mutating func forgetNamesOfNothing() -> [ObjectID] {
-    guard !isSettling, unheard.isEmpty else { return [] }
+    guard unheard.isEmpty else { return [] }
     let nothing = records.filter { $0.value.isInherited && !$0.value.names.isEmpty && $0.value.isNowhere }
     for (object, record) in nothing {
       for name in record.names {
