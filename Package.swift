@@ -100,7 +100,9 @@ let package = Package(
     tests("MobulaJournalTests", ["MobulaJournal", "MobulaCore", grdb]),
     tests("MobulaHeadTests", ["MobulaHead", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
-    tests("MobulaTests", ["Mobula", "MobulaHost", "MobulaPod", "MobulaS3", "MobulaWire", "MobulaCore"]),
+    tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore"]),
+    tests("MobulaPodTests", ["MobulaPod", "MobulaWire", "MobulaCore"]),
+    tests("MobulaTests", ["Mobula", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),

@@ -24,9 +24,9 @@ final class BenchStore: Sendable {
     }
     events.gone = { gone($0.count) }
     let configuration = StoreConfiguration(capacity: ByteCount(capacity), socket: folder + "/store.sock")
-    store = try Store(configuration, events: events)
+    store = try Store(configuration)
     (self.gate, self.newest, self.folder) = (gate, newest, folder)
-    try store.start()
+    try store.start(events)
     if let newest {
       let store = store
       detachThread(named: "delete") { newest.run(store) }

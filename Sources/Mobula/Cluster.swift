@@ -225,7 +225,7 @@ public final class Cluster: Sendable {
   /// This process's reference to an object; holds are reported with the next flush.
   func reference(to object: ObjectID) -> AnyReference {
     references.reference(to: object) { number in
-      store.holds.hold([object], by: number)
+      store.holds.hold(object, by: number)
       return AnyReference(object, cluster: self, number: number, isShared: true)
     }
   }

@@ -22,10 +22,20 @@ final class HeadSession: Sendable {
 
   private let membership: Membership
 
-  private init(_ link: PeerLink, _ membership: Membership) {
+  /// - Parameter first: the connection on which the process has said who it is.
+  private init(
+    _ link: PeerLink, _ membership: Membership, first: RPCConnection, router: RPCRouter, workers: WorkerConnections
+  ) {
     self.link = link
     self.membership = membership
-    running = Mutex(Task { try await link.run() })
+    let id = first.id
+    running = Mutex(
+      Task {
+        try await link.run(router: router) { connection in
+          guard connection.id != id else { return }
+          try await Self.register(membership, workers, on: connection)
+        }
+      })
   }
 
   /// - Parameter join: says who this process is, on the first connection.
@@ -48,15 +58,8 @@ final class HeadSession: Sendable {
       await first.close()
       throw error
     }
-    let firstID = first.id
-    let link = PeerLink(
-      "head", at: endpoint, first: first, token: token, tls: tls, hello: hello, router: router, log: log
-    ) { connection in
-      // On the first one `join` has said it.
-      guard connection.id != firstID else { return }
-      try await register(membership, workers, on: connection)
-    }
-    return (HeadSession(link, membership), membership)
+    let link = PeerLink("head", at: endpoint, first: first, token: token, tls: tls, hello: hello, log: log)
+    return (HeadSession(link, membership, first: first, router: router, workers: workers), membership)
   }
 
   private static func connect(

@@ -21,7 +21,7 @@ final class AnyReference: Sendable {
 
   deinit {
     if isShared.load(ordering: .relaxed) {
-      cluster.store.holds.release([object], by: number)
+      cluster.store.holds.release(object, by: number)
     } else {
       cluster.store.holds.releaseUnshared(object, by: number)
     }

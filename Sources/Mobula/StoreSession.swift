@@ -13,17 +13,23 @@ final class StoreSession: Sendable {
   let welcome: WelcomeReply
   let client: StoreClient
   let link: PeerLink
-  let holds: HoldReporter
+  let holds: ProcessHolds
   private let running: Mutex<Task<Void, any Error>?>
-  private let box: LinkBox
 
-  private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink, holds: HoldReporter, box: LinkBox) {
-    self.box = box
+  private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink) {
     self.welcome = welcome
     self.client = client
     self.link = link
+    let holds = ProcessHolds(link)
     self.holds = holds
-    running = Mutex(Task { try await link.run() })
+    let request = AttachRequest(client: client.id, secret: client.secret)
+    running = Mutex(
+      Task {
+        try await link.run { connection in
+          _ = try await connection.call(HostAPI.attach, request)
+          try await holds.register(on: connection)
+        }
+      })
   }
 
   /// Connects to the host whose sockets are in `directory`.
@@ -37,46 +43,9 @@ final class StoreSession: Sendable {
       let client = try await onThread(named: "attach") {
         try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
       }
-      let box = LinkBox()
-      let holds = HoldReporter { batch, isCurrent -> HoldReporter.Confirmation? in
-        guard let link = box.link else { return nil }
-        let host = try await link.connection()
-        // Ends of holds must not wait behind a hold of which the head has to know first.
-        var confirm: HoldReporter.Confirmation?
-        if !batch.holds.added.isEmpty || batch.needsConfirmation {
-          confirm = { _ = try await link.call(HostAPI.confirmHolds, Empty(), deadline: .seconds(60)) }
-        }
-        // A registration has told it all anew.
-        guard isCurrent(), !batch.holds.isEmpty || !batch.shared.isEmpty else { return confirm }
-        let changes = ProcessHoldChanges(
-          added: batch.holds.added, removed: batch.holds.removed, unshared: batch.neverShared,
-          shared: batch.shared, waits: false)
-        do {
-          _ = try await host.call(HostAPI.holdsChanged, changes, deadline: .seconds(60))
-        } catch let error as MobulaError where error.code == .connectionClosed {
-          // The registration that follows says it all; who waits for this waits for that.
-          try await link.waitForRegistration(isCurrent)
-        } catch {
-          // The host would go on believing what is no longer so.
-          await host.close()
-          throw error
-        }
-        return confirm
-      }
       let link = PeerLink(
-        "host", at: endpoint, first: connection, token: token, hello: hello, router: RPCRouter(),
-        log: Logger(label: "mobula")
-      ) { connection in
-        _ = try await connection.call(HostAPI.attach, AttachRequest(client: client.id, secret: client.secret))
-        var parts = pages(of: holds.takeRegistration()) { _ in 17 }
-        let last = parts.popLast() ?? []
-        for part in parts {
-          _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: part, more: true))
-        }
-        _ = try await connection.call(HostAPI.registerHolds, HoldRegistration(holds: last, waits: false))
-      }
-      box.link = link
-      return StoreSession(welcome: welcome, client: client, link: link, holds: holds, box: box)
+        "host", at: endpoint, first: connection, token: token, hello: hello, log: Logger(label: "mobula"))
+      return StoreSession(welcome: welcome, client: client, link: link)
     } catch {
       await connection.close()
       throw error
@@ -141,7 +110,6 @@ final class StoreSession: Sendable {
     let task = running.withLock { $0.take() }
     task?.cancel()
     _ = await task?.result
-    box.link = nil
   }
 
   /// Waits until the host refused this process for good, or the session is closed.
@@ -236,15 +204,5 @@ final class StoreSession: Sendable {
     var writer = draft.writer()
     try write(&writer)
     try draft.seal(checksums: writer.finish(), holds: holds)
-  }
-}
-
-/// What the reporter of holds reaches the host by: made after it, and given up with the session, since
-/// the two would keep each other, and the process's part of the store, for ever.
-private final class LinkBox: Sendable {
-  private let content = Mutex<PeerLink?>(nil)
-  var link: PeerLink? {
-    get { content.withLock { $0 } }
-    set { content.withLock { $0 = newValue } }
   }
 }

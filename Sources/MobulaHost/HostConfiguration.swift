@@ -52,4 +52,10 @@ public struct HostConfiguration: Sendable {
     self.address = address
     self.capacity = capacity
   }
+  /// What it says of itself when it connects.
+  var hello: Hello {
+    var hello = Hello(role: .host, name: name)
+    hello.host = host
+    return hello
+  }
 }

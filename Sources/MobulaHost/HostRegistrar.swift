@@ -9,21 +9,21 @@ final class HostRegistrar: Sendable {
   private let bulk: Endpoint
   private let store: Store
   private let notes: ObjectNotes
-  private let reporter: HoldReporter
-  private let clients: ClientTable
+  private let reports: HostReports
+  private let processes: HostProcesses
   private let identity = MemberIdentity()
   private let log: Logger
 
   init(
-    _ configuration: HostConfiguration, bulk: Endpoint, store: Store, notes: ObjectNotes, reporter: HoldReporter,
-    clients: ClientTable, log: Logger
+    _ configuration: HostConfiguration, bulk: Endpoint, store: Store, notes: ObjectNotes, reports: HostReports,
+    processes: HostProcesses, log: Logger
   ) {
     self.configuration = configuration
     self.bulk = bulk
     self.store = store
     self.notes = notes
-    self.reporter = reporter
-    self.clients = clients
+    self.reports = reports
+    self.processes = processes
     self.log = log
   }
 
@@ -47,8 +47,8 @@ final class HostRegistrar: Sendable {
     let all = store.inventory()
     // What contains one of these, or holds it, may be made known only after the registration, and what held it before
     // may have let go of it by then: all are held until that has been told, too.
-    reporter.hold(all.map(\.object), by: Self.holder)
-    defer { reporter.holderGone(Self.holder) }
+    reports.hold(all.map(\.object), by: Self.holder)
+    defer { reports.holderGone(Self.holder) }
     var registration = HostRegistration(
       host: configuration.host, name: configuration.name, incarnation: me.incarnation, bulk: bulk,
       capacity: configuration.capacity,
@@ -56,7 +56,7 @@ final class HostRegistrar: Sendable {
         ReplicaReport(
           object: $0.object, geometry: $0.geometry, digest: $0.digest, contains: notes.contents(of: $0.object),
           isPrimary: store.isPrimary($0.object))
-      }, holds: reporter.takeRegistration(), names: notes.names(of: all.map(\.object)), labels: configuration.labels)
+      }, holds: reports.takeRegistration(), names: notes.names(of: all.map(\.object)), labels: configuration.labels)
     registration.nonce = me.nonce
     registration.epoch = me.epoch
     registration.beganAnew = me.beganAnew
@@ -70,9 +70,10 @@ final class HostRegistrar: Sendable {
   }
 
   /// Tells the head that nothing is left here, if it can be reached at once.
-  func leave(_ hello: Hello) async {
+  func leave() async {
     let notice = HostLeave(host: configuration.host, nonce: identity.values.nonce)
     let (head, token, tls) = (configuration.head, configuration.token, configuration.tls)
+    let hello = configuration.hello
     // The task that ends the host is cancelled.
     await Task {
       guard
@@ -89,8 +90,7 @@ final class HostRegistrar: Sendable {
 
   /// Ends what the processes here have of the cluster first, then drops it: nothing goes that somebody goes on with.
   private func giveUp() async {
-    for connection in clients.end(store.clients) { await connection.close() }
-    for holder in Set(store.clients.map(\.number) + [ClientTable.absent]) { reporter.holderGone(holder) }
+    await processes.endAll()
     let objects = store.objects
     notes.dropped(objects)
     for object in objects { store.delete(object) }

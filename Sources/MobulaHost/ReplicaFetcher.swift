@@ -14,28 +14,21 @@ final class ReplicaFetcher: Sendable {
     var bytesCopied: Int
   }
 
-  private struct Fetch {
-    /// Which of the fetches of its object it is.
-    var number: UInt64
-    var task: Task<Fetched, any Error>
-    /// A fetch that nobody waits for any more is given up; one from S3 is not, it has a name.
-    var waiters: Int
-    /// Whether somebody has been told of the bytes that it copied.
-    var isAccounted = false
-    /// The exchange with other hosts, once it has begun.
-    var exchange: ObjectExchange?
-    /// The highest of those who wait.
-    var priority: TransferPriority
+  private struct State {
+    var book = FetchBookStateMachine()
+    var tasks: [FetchBookStateMachine.Number: Task<Fetched, any Error>] = [:]
+    /// The exchanges with other hosts that have begun.
+    var exchanges: [FetchBookStateMachine.Number: ObjectExchange] = [:]
+
+    func exchange(of object: ObjectID) -> ObjectExchange? { book.current(object).flatMap { exchanges[$0] } }
   }
 
   private let configuration: HostConfiguration
-  private let hello: Hello
   private let store: Store
   private let head: PeerLink
-  private let reporter: HoldReporter
+  private let reports: HostReports
   private let log: Logger
-  private let fetches = Mutex<[ObjectID: Fetch]>([:])
-  private let numbers = Atomic<UInt64>(0)
+  private let state = Mutex(State())
   private let own: TransferPeer
   /// Where what is here came from.
   let ledger = FetchLedger()
@@ -45,16 +38,15 @@ final class ReplicaFetcher: Sendable {
   ///   - bulk: where this host serves its chunks.
   ///   - traffic: what this host receives.
   init(
-    configuration: HostConfiguration, bulk: Endpoint, hello: Hello, store: Store, head: PeerLink,
-    reporter: HoldReporter, traffic: TrafficControl, log: Logger
+    configuration: HostConfiguration, bulk: Endpoint, store: Store, head: PeerLink, reports: HostReports,
+    traffic: TrafficControl, log: Logger
   ) {
     self.traffic = traffic
     own = TransferPeer(host: configuration.host, bulk: bulk)
     self.configuration = configuration
-    self.hello = hello
     self.store = store
     self.head = head
-    self.reporter = reporter
+    self.reports = reports
     self.log = log
   }
 
@@ -79,12 +71,14 @@ final class ReplicaFetcher: Sendable {
         log.warning("an object can't be restored", metadata: ["object": "\(object)", "reason": "\(error)"])
         lost = error
       }
-      let (task, isFirst) = join(object, priority) { try await self.fetch(object, policy: policy) }
+      let (number, task, isFirst) = join(object, priority) { number in
+        try await self.fetch(object, number, policy: policy)
+      }
       do {
         let fetched = try await withTaskCancellationHandler {
           try await task.value
         } onCancel: {
-          leave(object, task)
+          leave(object, number)
         }
         return Fetched(digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : 0)
       } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
@@ -93,22 +87,23 @@ final class ReplicaFetcher: Sendable {
       } catch let error as MobulaError where error.code == .notFound && lost != nil {
         // There is none, and this is why.
         throw MobulaError(.notFound, lost!.message)
-      } catch let error as MobulaError where error.code == .alreadyExists && isUnderWay(object, besides: task) {
+      } catch let error as MobulaError where error.code == .alreadyExists && isUnderWay(object, besides: number) {
         // Somebody began to read it from S3 meanwhile: wait for that.
         continue
       }
     }
   }
 
-  private func isUnderWay(_ object: ObjectID, besides task: Task<Fetched, any Error>) -> Bool {
-    fetches.withLock { fetches in fetches[object].map { $0.task != task } ?? false } || store.info(of: object) != nil
+  private func isUnderWay(_ object: ObjectID, besides number: FetchBookStateMachine.Number) -> Bool {
+    state.withLock { state in state.book.current(object).map { $0 != number } ?? false }
+      || store.info(of: object) != nil
   }
 
   /// Whether the object is complete here.
   func isHere(_ object: ObjectID) -> Bool { store.info(of: object) != nil }
 
   /// Whether the object is being received, and not from other hosts alone.
-  func isFilling(_ object: ObjectID) -> Bool { fetches.withLock { $0[object]?.exchange }?.isFilled ?? false }
+  func isFilling(_ object: ObjectID) -> Bool { state.withLock { $0.exchange(of: object) }?.isFilled ?? false }
 
   /// The object as it is here, brought back from where it was spilled if need be; `nil` when it isn't here.
   ///
@@ -128,45 +123,38 @@ final class ReplicaFetcher: Sendable {
 
   /// The fetch of an object, begun by `body` if there is none; and whether its bytes are the caller's to report.
   private func join(
-    _ object: ObjectID, _ priority: TransferPriority, _ body: @escaping @Sendable () async throws -> Fetched
-  ) -> (task: Task<Fetched, any Error>, isFirst: Bool) {
-    let (task, isFirst, exchange) = fetches.withLock { fetches in
-      if var fetch = fetches[object] {
-        let isFirst = !fetch.isAccounted
-        fetch.waiters += 1
-        fetch.isAccounted = true
-        fetch.priority = max(fetch.priority, priority)
-        fetches[object] = fetch
-        return (fetch.task, isFirst, fetch.exchange)
+    _ object: ObjectID, _ priority: TransferPriority,
+    _ body: @escaping @Sendable (FetchBookStateMachine.Number) async throws -> Fetched
+  ) -> (number: FetchBookStateMachine.Number, task: Task<Fetched, any Error>, isFirst: Bool) {
+    let (number, task, isFirst, exchange) = state.withLock { state in
+      switch state.book.join(object, priority) {
+      case .begins(let number):
+        // It clears its entry under the same lock, so not before the entry is there.
+        let task = Task {
+          defer { self.ended(object, number) }
+          return try await body(number)
+        }
+        state.tasks[number] = task
+        return (number, task, true, ObjectExchange?.none)
+      case .waits(let number, let isAccountable):
+        return (number, state.tasks[number]!, isAccountable, state.exchanges[number])
       }
-      // It clears its entry under the same lock, so not before the entry is there.
-      let number = nextNumber()
-      let task = Task {
-        defer { self.ended(object, number) }
-        return try await body()
-      }
-      fetches[object] = Fetch(number: number, task: task, waiters: 1, isAccounted: true, priority: priority)
-      return (task, true, ObjectExchange?.none)
     }
     exchange?.raise(to: priority)
-    return (task, isFirst)
+    return (number, task, isFirst)
   }
 
-  private func nextNumber() -> UInt64 { numbers.wrappingAdd(1, ordering: .relaxed).newValue }
-
-  /// A fetch is over; another of the same object may have taken its place.
-  private func ended(_ object: ObjectID, _ number: UInt64) {
-    fetches.withLock { if $0[object]?.number == number { $0[object] = nil } }
+  private func ended(_ object: ObjectID, _ number: FetchBookStateMachine.Number) {
+    state.withLock { state in
+      state.book.ended(object, number)
+      state.tasks[number] = nil
+      state.exchanges[number] = nil
+    }
   }
 
   /// Somebody does not wait any longer.
-  private func leave(_ object: ObjectID, _ task: Task<Fetched, any Error>) {
-    fetches.withLock { fetches in
-      guard var fetch = fetches[object], fetch.task == task else { return }
-      fetch.waiters -= 1
-      fetches[object] = fetch
-      if fetch.waiters == 0 { task.cancel() }
-    }
+  private func leave(_ object: ObjectID, _ number: FetchBookStateMachine.Number) {
+    state.withLock { state in state.book.leave(object, number) ? state.tasks[number] : nil }?.cancel()
   }
 
   /// Fills a replica from elsewhere than other hosts, and from these: `ensureLocal` waits for it as for any other.
@@ -186,13 +174,14 @@ final class ReplicaFetcher: Sendable {
     // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = check.watching(try await reserve(object, geometry, isOrigin: true))
     let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
-    fetches.withLock { fetches in
-      let number = nextNumber()
-      let task = Task {
+    state.withLock { state in
+      let number = state.book.fill(object)
+      state.exchanges[number] = exchange
+      state.tasks[number] = Task {
         defer { self.ended(object, number) }
         do {
           // Whoever is told of this host finds what it serves there.
-          await self.reporter.announce(.partial(object: object, geometry: geometry))
+          await self.reports.announce(.partial(object: object, geometry: geometry))
           let report = try await self.run(exchange, beside: fill)
           let outcome = try await self.verify(object, check)
           let digest = try await self.complete(writer, object: object, expected: nil)
@@ -206,8 +195,6 @@ final class ReplicaFetcher: Sendable {
           throw error
         }
       }
-      // One waiter that never leaves: it has a name, and is not given up when nobody waits.
-      fetches[object] = Fetch(number: number, task: task, waiters: 1, exchange: exchange, priority: .get)
     }
   }
 
@@ -245,7 +232,8 @@ final class ReplicaFetcher: Sendable {
     into sink: any ReplicaWriter, policy: SourcePolicy, priority: TransferPriority, isFilled: Bool = false
   ) -> ObjectExchange {
     ObjectExchange(
-      into: sink, own: own, token: configuration.token, tls: configuration.tls, hello: hello, traffic: traffic,
+      into: sink, own: own, token: configuration.token, tls: configuration.tls, hello: configuration.hello,
+      traffic: traffic,
       priority: priority, isFilled: isFilled
     ) { [weak self] known, failed in
       guard let self else { throw CancellationError() }
@@ -269,12 +257,12 @@ final class ReplicaFetcher: Sendable {
     writer.abandonReplica(
       error as? MobulaError
         ?? MobulaError(.unavailable, "Host \(configuration.name) gave up receiving object \(object)."))
-    await cleanUp { await self.reporter.announce(.gone(object: object)) }
+    await cleanUp { await self.reports.announce(.gone(object: object)) }
   }
 
   /// Another host asks this one for an object: where this one lacks chunks of it, it may get some there.
   func asked(_ object: ObjectID, by peer: TransferPeer) {
-    fetches.withLock { $0[object]?.exchange }?.offer(peer)
+    state.withLock { $0.exchange(of: object) }?.offer(peer)
   }
 
   private func locate(
@@ -287,7 +275,9 @@ final class ReplicaFetcher: Sendable {
       deadline: .seconds(3600))
   }
 
-  private func fetch(_ object: ObjectID, policy: SourcePolicy) async throws -> Fetched {
+  private func fetch(
+    _ object: ObjectID, _ number: FetchBookStateMachine.Number, policy: SourcePolicy
+  ) async throws -> Fetched {
     let located = try await locate(object, policy: policy)
     if located.isLocal {
       // Sealed here while the head was asked.
@@ -303,11 +293,11 @@ final class ReplicaFetcher: Sendable {
       let reserved = try await reserve(object, located.geometry)
       let sink = check?.watching(reserved) ?? reserved
       writer = sink
-      await reporter.announce(.partial(object: object, geometry: located.geometry))
+      await reports.announce(.partial(object: object, geometry: located.geometry))
       let exchange = exchange(into: sink, policy: policy, priority: .background)
-      let priority = fetches.withLock { fetches in
-        fetches[object]?.exchange = exchange
-        return fetches[object]?.priority ?? .get
+      let priority = state.withLock { state in
+        state.exchanges[number] = exchange
+        return state.book.priority(of: object)
       }
       // Before it has connected to anybody.
       exchange.raise(to: priority)
@@ -360,7 +350,7 @@ final class ReplicaFetcher: Sendable {
       store.delete(object)
       throw MobulaError(.corrupted, "Object \(object) arrived with digest \(digest), not \(expected): fetch it again.")
     }
-    await reporter.announce(
+    await reports.announce(
       .sealed(ReplicaReport(object: object, geometry: sink.geometry, digest: digest, isPrimary: false), held: false))
     return digest
   }

@@ -94,24 +94,8 @@ public final class Pod: Sendable {
     let server = try await RPCServer.bind(
       to: .unix(path: configuration.socket), token: configuration.token, hello: hello, router: workers)
 
-    let box = Mutex<PeerLink?>(nil)
-    var control = RPCRouter()
-    control.on(PodControlAPI.grantLease) { request, _ in
-      guard let head = box.withLock({ $0 }) else { throw MobulaError(.unavailable, "The pod is starting.") }
-      return try await self.grant(request, head: head)
-    }
-    control.on(PodControlAPI.releaseLease) { request, _ in
-      self.release(request)
-      return Empty()
-    }
-    control.on(MemberControlAPI.alive) { _, _ in Empty() }
     let head = PeerLink(
-      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, router: control,
-      log: log
-    ) { connection in
-      try await self.register(on: connection)
-    }
-    box.withLock { $0 = head }
+      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, log: log)
     defer { stopAll() }
     do {
       try await keep(head)
@@ -159,8 +143,17 @@ public final class Pod: Sendable {
 
   /// Keeps the connection to the head until cancelled.
   private func keep(_ head: PeerLink) async throws {
+    var control = RPCRouter()
+    control.on(PodControlAPI.grantLease) { request, _ in try await self.grant(request, head: head) }
+    control.on(PodControlAPI.releaseLease) { request, _ in
+      self.release(request)
+      return Empty()
+    }
+    control.on(MemberControlAPI.alive) { _, _ in Empty() }
     do {
-      try await head.run(patience: configuration.isFirstStart ? .seconds(15) : nil)
+      try await head.run(router: control, patience: configuration.isFirstStart ? .seconds(15) : nil) { connection in
+        try await self.register(on: connection)
+      }
     } catch let error as MobulaError where !configuration.isFirstStart || head.hadConnection {
       // Started again, it would take the place of the pod that the head knows instead.
       log.error("the head refuses this pod, whose workers end", metadata: ["error": "\(error)"])

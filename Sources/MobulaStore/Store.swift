@@ -46,8 +46,6 @@ public struct StoreEvents: Sendable {
   public var gone: @Sendable ([ObjectID]) -> Void = { _ in }
   /// A client's process has ended.
   public var clientGone: @Sendable (StoreClientID) -> Void = { _ in }
-  /// Something went wrong of which nobody is told by a call.
-  public var trouble: @Sendable (MobulaError) -> Void = { _ in }
 
   public init() {}
 }
@@ -103,7 +101,9 @@ public final class Store: Sendable {
   }
 
   public let configuration: StoreConfiguration
-  let events: StoreEvents
+  /// Told what goes wrong of which nobody is told by a call.
+  let trouble: @Sendable (MobulaError) -> Void
+  private let listener = Mutex(StoreEvents())
   let state: Mutex<State>
   let draining = Mutex(())
   let spill: SpillSpace?
@@ -116,11 +116,15 @@ public final class Store: Sendable {
 
   /// A store: what its keeper has of one that died, else an empty one. `start` makes it reachable.
   ///
+  /// - Parameter trouble: told what goes wrong of which nobody is told by a call.
+  ///
   /// Blocks while it looks for what such a one has spilled to a place: on a thread of its own.
   /// - Throws: `MobulaError`: `invalidArgument`, `inputOutput`, `mismatch` when what was kept is another version's.
-  public init(_ configuration: StoreConfiguration, events: StoreEvents = StoreEvents()) throws(MobulaError) {
+  public init(
+    _ configuration: StoreConfiguration, trouble: @escaping @Sendable (MobulaError) -> Void = { _ in }
+  ) throws(MobulaError) {
     self.configuration = configuration
-    self.events = events
+    self.trouble = trouble
     server = try StoreServer(path: configuration.socket)
     let kept = try Recovery.kept(by: configuration.keeper)
     let machine = try StoreStateMachine(
@@ -130,13 +134,13 @@ public final class Store: Sendable {
     if let kept {
       doorbell = kept.doorbell
       let index = try IndexWriter.takeOver(kept.index)
-      spill = Self.spillSpace(configuration, index, events)
+      spill = Self.spillSpace(configuration, index, trouble)
       state = State(machine: machine, shared: SharedSide(index))
       recovered = try Recovery.rebuild(&state, kept, spill: spill, keeper: configuration.keeper)
     } else {
       var random = SystemRandomNumberGenerator()
       let index = try IndexWriter.make(instance: (random.next(), random.next()))
-      spill = Self.spillSpace(configuration, index, events)
+      spill = Self.spillSpace(configuration, index, trouble)
       doorbell = SharedDescriptor(
         OwnedDescriptor(owning: try systemCall("An event descriptor can't be made") { mobula_bell() }))
       try configuration.keeper?.keep(Recovery.indexKey, [index.descriptor.rawValue, doorbell.rawValue])
@@ -158,17 +162,22 @@ public final class Store: Sendable {
   }
 
   private static func spillSpace(
-    _ configuration: StoreConfiguration, _ index: IndexWriter, _ events: StoreEvents
+    _ configuration: StoreConfiguration, _ index: IndexWriter, _ trouble: @escaping @Sendable (MobulaError) -> Void
   ) -> SpillSpace? {
     let instance = SpillInstance(high: index.instance.high, low: index.instance.low)
-    let remote = configuration.spillPlace.map { RemoteSpill($0, instance: instance, trouble: events.trouble) }
+    let remote = configuration.spillPlace.map { RemoteSpill($0, instance: instance, trouble: trouble) }
     return SpillSpace(paths: configuration.spillDirectories, remote: remote, instance: instance)
   }
 
+  /// Whom the store tells of what happens.
+  var events: StoreEvents { listener.withLock { $0 } }
+
   /// Serves clients from now until `close`, on threads of its own.
   ///
+  /// - Parameter events: told of what happens from now on; nothing has happened before.
   /// - Throws: `MobulaError`: `alreadyExists` when another store serves the socket, else `inputOutput`.
-  public func start() throws(MobulaError) {
+  public func start(_ events: StoreEvents = StoreEvents()) throws(MobulaError) {
+    listener.withLock { $0 = events }
     try pump.start(self)
     do throws(MobulaError) {
       try server.start(self)
@@ -176,7 +185,7 @@ public final class Store: Sendable {
       pump.close()
       throw error
     }
-    for problem in spill?.problems ?? [] { events.trouble(problem) }
+    for problem in spill?.problems ?? [] { trouble(problem) }
     // Now that no other store serves the socket, none has anything there.
     spill?.clean()
   }
@@ -190,6 +199,8 @@ public final class Store: Sendable {
     server.close(until: start + .seconds(2))
     pump.close()
     spill?.removeAll(until: start + .seconds(4))
+    // Who listens has the store, mostly.
+    listener.withLock { $0 = StoreEvents() }
     let (segments, clients) = state.withLock { state in
       (Array(state.segments.keys), state.records.values.map(\.key))
     }

@@ -6,7 +6,7 @@ internal import Synchronization
 
 /// Serves the replicas of a host, complete and partial, to other hosts.
 ///
-/// Listens from `init` until `close`; each connection serves one object.
+/// Listens from `init` until `close`, and serves from `start` on; each connection serves one object.
 public final class TransferServer: Sendable {
   /// Where it listens, with the real port when it was bound to port 0.
   public let endpoint: Endpoint
@@ -17,8 +17,6 @@ public final class TransferServer: Sendable {
   private let maximumConnections: Int
   private let timeouts: TransferTimeouts
   private let traffic: TrafficControl
-  private let source: @Sendable (ObjectID) -> (any ChunkSource)?
-  private let asked: @Sendable (ObjectID, TransferPeer) -> Void
   private let offers = OfferBook()
   private let gate = SendGate()
   private let listener: TransferSocket
@@ -26,7 +24,14 @@ public final class TransferServer: Sendable {
   private let sent = Atomic<Int>(0)
   private let state = Mutex(State())
 
+  /// What the server serves from.
+  private struct Replicas: Sendable {
+    let source: @Sendable (ObjectID) -> (any ChunkSource)?
+    let asked: @Sendable (ObjectID, TransferPeer) -> Void
+  }
+
   private struct State {
+    var isStarted = false
     var isClosed = false
     var connections: [UInt64: TransferSocket] = [:]
     /// Of those whose peers have not proved themselves: a thread each.
@@ -40,21 +45,17 @@ public final class TransferServer: Sendable {
     var waiting: [CheckedContinuation<Void, Never>] = []
   }
 
-  /// Binds and starts to serve.
+  /// Binds; who connects waits until `start`.
   ///
   /// - Parameters:
   ///   - endpoint: TCP; port 0 for any free one.
   ///   - maximumConnections: receivers at once, the spare connections of one counted too, which get half of them at
   ///     most; others are told to come again. Who has not proved to have the token is not counted.
   ///   - traffic: what this host sends, by whatever server.
-  ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
-  ///   - asked: told of each host that asks for an object of which it serves its own chunks.
   /// - Throws: `MobulaError`: `unavailable` when the address can't be had, `invalidArgument` for a Unix socket.
   public init(
     endpoint: Endpoint, token: ClusterToken, tls: ClusterTLS? = nil, hello: Hello, maximumConnections: Int = 256,
-    timeouts: TransferTimeouts = .init(), traffic: TrafficControl = .init(),
-    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
-    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
+    timeouts: TransferTimeouts = .init(), traffic: TrafficControl = .init()
   ) throws(MobulaError) {
     guard case .tcp(let host, _) = endpoint, let address = try SocketAddress.resolve(endpoint, passive: true).first
     else { throw MobulaError(.invalidArgument, "\(endpoint) is no HOST:PORT: objects move between hosts over TCP.") }
@@ -68,11 +69,27 @@ public final class TransferServer: Sendable {
     self.maximumConnections = maximumConnections
     self.timeouts = timeouts
     self.traffic = traffic
-    self.source = source
-    self.asked = asked
-    state.withLock { $0.threads = 1 }
+  }
+
+  /// Serves from now on, once.
+  ///
+  /// - Parameters:
+  ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
+  ///   - asked: told of each host that asks for an object of which it serves its own chunks.
+  public func start(
+    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
+    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
+  ) {
+    let starts = state.withLock { state in
+      guard !state.isStarted, !state.isClosed else { return false }
+      state.isStarted = true
+      state.threads = 1
+      return true
+    }
+    guard starts else { return }
+    let replicas = Replicas(source: source, asked: asked)
     detachThread(named: "accept chunks") { [self] in
-      accept()
+      accept(replicas)
       threadEnded()
     }
   }
@@ -85,10 +102,11 @@ public final class TransferServer: Sendable {
 
   /// Stops listening and cuts every connection. Returns at once; `waitUntilClosed` waits for the threads.
   public func close() {
-    let connections = state.withLock { state in
+    let (connections, wasStarted) = state.withLock { state in
       state.isClosed = true
-      return Array(state.connections.values)
+      return (Array(state.connections.values), state.isStarted)
     }
+    guard wasStarted else { return listener.close() }
     // A shut-down listener's `accept` fails, which ends its thread, which closes it.
     listener.shutDown()
     for connection in connections { connection.shutDown() }
@@ -115,7 +133,7 @@ public final class TransferServer: Sendable {
     for continuation in waiting { continuation.resume() }
   }
 
-  private func accept() {
+  private func accept(_ replicas: Replicas) {
     while true {
       let raw = mobula_accept(listenerDescriptor)
       guard raw >= 0 else {
@@ -131,7 +149,7 @@ public final class TransferServer: Sendable {
         continue
       }
       detachThread(named: "serve chunks") { [self] in
-        try? serve(socket, number)
+        try? serve(socket, number, replicas)
         socket.close()
         state.withLock { state in
           state.quota.left(number)
@@ -196,7 +214,7 @@ public final class TransferServer: Sendable {
     }
   }
 
-  private func serve(_ socket: TransferSocket, _ number: UInt64) throws(MobulaError) {
+  private func serve(_ socket: TransferSocket, _ number: UInt64, _ replicas: Replicas) throws(MobulaError) {
     socket.setSendTimeout(timeouts.idle)
     socket.limitUnsent()
     let patience = Patience(stall: timeouts.connect, deadline: .now + timeouts.connect)
@@ -204,7 +222,7 @@ public final class TransferServer: Sendable {
     let receiver = try socket.authenticateAsServer(token: token, hello: hello, patience)
     guard prove(number) else { return }
     guard case .open(let object, let bulk, let priority) = try socket.receiveMessage(patience) else { return }
-    guard let source = source(object) else {
+    guard let source = replicas.source(object) else {
       return try socket.send(
         .refused(.notFound, "Host \(hello.name) has no replica of object \(object): fetch it from another source."))
     }
@@ -215,7 +233,7 @@ public final class TransferServer: Sendable {
     }
     defer { leave(place) }
     if let host = receiver.host, let endpoint = Endpoint(bulk) {
-      asked(object, TransferPeer(host: host, bulk: endpoint))
+      replicas.asked(object, TransferPeer(host: host, bulk: endpoint))
     }
     ChunkSender(
       socket, source: source, offers: offers, number: number, gate: gate, timeouts: timeouts,

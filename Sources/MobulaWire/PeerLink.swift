@@ -59,21 +59,17 @@ public final class PeerLink: Sendable {
   private let token: ClusterToken
   private let tls: ClusterTLS?
   private let hello: Hello
-  private let router: RPCRouter
-  private let register: @Sendable (RPCConnection) async throws -> Void
   private let log: Logger
   private let state = Mutex(State())
   /// A connection that was made before, for the first round.
   private let first: Mutex<RPCConnection?>
 
-  /// - Parameters:
-  ///   - first: a connection to begin with.
-  ///   - router: what the peer may call on this connection.
-  ///   - register: runs on every new connection before anybody else uses it.
+  /// A link that `run` connects.
+  ///
+  /// - Parameter first: a connection to begin with.
   public init(
     _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken,
-    tls: ClusterTLS? = nil, hello: Hello, router: RPCRouter, log: Logger,
-    register: @escaping @Sendable (RPCConnection) async throws -> Void
+    tls: ClusterTLS? = nil, hello: Hello, log: Logger
   ) {
     self.role = role
     self.endpoint = endpoint
@@ -81,19 +77,23 @@ public final class PeerLink: Sendable {
     self.token = token
     self.tls = tls
     self.hello = hello
-    self.router = router
     self.log = log
-    self.register = register
   }
 
   // MARK: Connecting
 
   /// Connects, and connects again, until cancelled. May be called again after it threw.
   ///
-  /// - Parameter patience: for a first start alone: for how long something without a proof may answer before there
-  ///   was ever a connection; without, for ever.
+  /// - Parameters:
+  ///   - router: what the peer may call on the connection; one that was given to begin with has its own.
+  ///   - patience: for a first start alone: for how long something without a proof may answer before there
+  ///     was ever a connection; without, for ever.
+  ///   - register: runs on every new connection before anybody else uses it.
   /// - Throws: `MobulaError` when the peer refused this process for good, or patience was over.
-  public func run(patience: Duration? = nil) async throws {
+  public func run(
+    router: RPCRouter = RPCRouter(), patience: Duration? = nil,
+    register: @Sendable (RPCConnection) async throws -> Void
+  ) async throws {
     var pause = RetryPause()
     var throttle = MessageThrottle()
     var firstAnswer: ContinuousClock.Instant?
@@ -102,7 +102,7 @@ public final class PeerLink: Sendable {
     while !Task.isCancelled {
       let wait: Duration
       do {
-        let connection = try await registered()
+        let connection = try await registered(router, register)
         patience = nil
         throttle.reset()
         wait = pause.lost(after: await use(connection))
@@ -140,7 +140,9 @@ public final class PeerLink: Sendable {
   }
 
   /// A connection over which both sides have proved themselves, and this one has said who it is.
-  private func registered() async throws -> RPCConnection {
+  private func registered(
+    _ router: RPCRouter, _ register: @Sendable (RPCConnection) async throws -> Void
+  ) async throws -> RPCConnection {
     let given = first.withLock { $0.take() }
     let connection =
       if let given { given } else {

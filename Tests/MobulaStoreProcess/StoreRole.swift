@@ -23,25 +23,16 @@ final class StoreRole: Sendable {
     configuration.keeper = KeeperConnection.fromEnvironment()
     configuration.spillDirectories = arguments["spill"].split(separator: ",").map(String.init)
     configuration.roomDeadline = .milliseconds(Int64(arguments.number("roomMilliseconds", 10_000)))
-    let box = Box()
-    var events = StoreEvents()
-    events.sealed = { objects in box.add(objects) }
-    store = try Store(configuration, events: events)
+    store = try Store(configuration)
     sealed = Mutex([])
-    box.owner.withLock { $0 = Weak(role: self) }
-  }
-
-  private struct Weak { weak var role: StoreRole? }
-  private final class Box: Sendable {
-    let owner = Mutex(Weak())
-    func add(_ objects: [SealedObject]) {
-      let role = owner.withLock { $0.role }
-      role?.sealed.withLock { $0 += objects.map { ($0.object, $0.geometry.objectSize) } }
-    }
   }
 
   func run() throws {
-    try store.start()
+    var events = StoreEvents()
+    events.sealed = { [weak self] objects in
+      self?.sealed.withLock { $0 += objects.map { ($0.object, $0.geometry.objectSize) } }
+    }
+    try store.start(events)
     say("ready \(store.epoch) \(store.recovered.map { "\($0.objects) \($0.clients)" } ?? "anew")")
     if arguments.all.number("churn") > 0 { detachThread(named: "churn") { self.churn() } }
     readCommands { answer($0) }

@@ -35,21 +35,12 @@ final class RunningStore: Sendable {
     configuration.keeper = keeper
     configuration.spillPlace = place
     configuration.spillDeadline = .seconds(1)
-    let box = Box()
+    store = try Store(configuration)
     var events = StoreEvents()
-    events.sealed = { objects in box.owner?.told.withLock { $0.sealed += objects } }
-    events.gone = { objects in box.owner?.told.withLock { $0.gone += objects } }
-    events.clientGone = { client in box.owner?.told.withLock { $0.ended.append(client) } }
-    store = try Store(configuration, events: events)
-    try store.start()
-    box.fill(self)
-  }
-
-  private final class Box: Sendable {
-    private struct Weak { weak var owner: RunningStore? }
-    private let content = Mutex(Weak())
-    var owner: RunningStore? { content.withLock { $0.owner } }
-    func fill(_ owner: RunningStore) { content.withLock { $0.owner = owner } }
+    events.sealed = { [weak self] objects in self?.told.withLock { $0.sealed += objects } }
+    events.gone = { [weak self] objects in self?.told.withLock { $0.gone += objects } }
+    events.clientGone = { [weak self] client in self?.told.withLock { $0.ended.append(client) } }
+    try store.start(events)
   }
 
   deinit { store.close() }

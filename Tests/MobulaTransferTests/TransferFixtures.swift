@@ -136,3 +136,18 @@ func errorCode(_ body: () async throws -> some Any) async -> MobulaError.Code? {
     return (error as? MobulaError)?.code
   }
 }
+
+extension TransferServer {
+  /// One that serves from the beginning.
+  convenience init(
+    endpoint: Endpoint, token: ClusterToken, tls: ClusterTLS? = nil, hello: Hello, maximumConnections: Int = 256,
+    timeouts: TransferTimeouts = .init(), traffic: TrafficControl = .init(),
+    source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
+    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
+  ) throws(MobulaError) {
+    try self.init(
+      endpoint: endpoint, token: token, tls: tls, hello: hello, maximumConnections: maximumConnections,
+      timeouts: timeouts, traffic: traffic)
+    start(source: source, asked: asked)
+  }
+}

@@ -8,9 +8,10 @@ import Testing
 
 /// Runs a link for the length of `body`.
 private func running<Value>(
-  _ link: PeerLink, patience: Duration? = nil, _ body: () async throws -> Value
+  _ link: PeerLink, patience: Duration? = nil,
+  register: @escaping @Sendable (RPCConnection) async throws -> Void = { _ in }, _ body: () async throws -> Value
 ) async throws -> Value {
-  let task = Task { try await link.run(patience: patience) }
+  let task = Task { try await link.run(patience: patience, register: register) }
   do {
     let value = try await body()
     task.cancel()
@@ -35,13 +36,10 @@ private func eventually(_ condition: () -> Bool) async throws {
 @Suite struct PeerLinkTests {
   private let fixture = Fixture()
 
-  private func link(
-    to endpoint: Endpoint, tls: ClusterTLS? = nil,
-    register: @escaping @Sendable (RPCConnection) async throws -> Void = { _ in }
-  ) -> PeerLink {
+  private func link(to endpoint: Endpoint, tls: ClusterTLS? = nil) -> PeerLink {
     PeerLink(
-      "head", at: endpoint, token: fixture.token, tls: tls, hello: Fixture.client, router: RPCRouter(),
-      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }, register: register)
+      "head", at: endpoint, token: fixture.token, tls: tls, hello: Fixture.client,
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
   }
 
   private func server(at endpoint: Endpoint, tls: ClusterTLS? = nil) async throws -> RPCServer {
@@ -116,11 +114,11 @@ private func eventually(_ condition: () -> Bool) async throws {
 
   @Test func aFirstStartSaysWhyAndEnds() async throws {
     let rogue = try await RoguePort.bind(Array("HTTP/1.1 400 Bad Request\r\n\r\n".utf8))
-    let failure = await error(of: { try await self.link(to: rogue.endpoint).run(patience: .zero) })
+    let failure = await error(of: { try await self.link(to: rogue.endpoint).run(patience: .zero) { _ in } })
     #expect(failure.code == .unauthenticated)
     await rogue.close()
     let other = try await RoguePort.bind(Self.refusal(.mismatch))
-    let told = await error(of: { try await self.link(to: other.endpoint).run(patience: .zero) })
+    let told = await error(of: { try await self.link(to: other.endpoint).run(patience: .zero) { _ in } })
     #expect(told == MobulaError(.mismatch, "go away", file: told.file, line: told.line))
     await other.close()
   }
@@ -128,8 +126,8 @@ private func eventually(_ condition: () -> Bool) async throws {
   /// After the proof a refusal is the cluster's own.
   @Test func whatAProvenPeerRefusesIsFinal() async throws {
     try await fixture.serve { server in
-      let link = self.link(to: server.endpoint) { _ in throw MobulaError(.mismatch, "outdated") }
-      let failure = await error(of: { try await link.run() })
+      let link = self.link(to: server.endpoint)
+      let failure = await error(of: { try await link.run { _ in throw MobulaError(.mismatch, "outdated") } })
       #expect(failure.code == .mismatch)
       #expect(link.status.state == .refused)
       let told = await error(of: { _ = try await link.connection() })
@@ -140,14 +138,15 @@ private func eventually(_ condition: () -> Bool) async throws {
   @Test func otherErrorsOfARegistrationAreTriedAgain() async throws {
     try await fixture.serve { server in
       let attempts = Mutex(0)
-      let link = self.link(to: server.endpoint) { _ in
+      let link = self.link(to: server.endpoint)
+      let register: @Sendable (RPCConnection) async throws -> Void = { _ in
         let number = attempts.withLock { attempts in
           attempts += 1
           return attempts
         }
         if number == 1 { throw MobulaError(.full, "not now") }
       }
-      try await running(link) {
+      try await running(link, register: register) {
         let connection = try await link.connection(until: .now + .seconds(60))
         #expect(connection.isOpen && attempts.withLock { $0 } == 2)
       }
