@@ -57,14 +57,16 @@ let package = Package(
     library("MobulaTransfer", ["MobulaCore", "MobulaWire", "CMobula"]),
     library("MobulaS3", ["MobulaCore", nioCore, nioHTTP, nioPosix, nioSSL, http, crypto]),
     library("MobulaJournal", ["MobulaCore", grdb, log]),
-    library("MobulaHead", ["MobulaCore", "MobulaWire", "MobulaJournal", log]),
+    // What the head decides, as a value.
+    library("MobulaControl", ["MobulaCore"]),
+    library("MobulaHead", ["MobulaCore", "MobulaControl", "MobulaWire", "MobulaJournal", log]),
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", log]),
     // Tables and progress on a terminal.
     library("MobulaTerminal", ["MobulaCore"]),
     // The runtime's own decisions over a simulated network.
-    library("MobulaSimulation", ["MobulaCore", "MobulaHead", "MobulaTransfer"]),
+    library("MobulaSimulation", ["MobulaCore", "MobulaControl", "MobulaTransfer"]),
     library(
       "MobulaBench",
       ["CMobula", "Mobula", "MobulaCore", "MobulaS3", "MobulaSimulation", "MobulaTerminal", "MobulaWire"]),
@@ -98,7 +100,8 @@ let package = Package(
       "MobulaS3Tests",
       ["MobulaS3", "MobulaBench", "MobulaCore", "MobulaTestKit", "MobulaWire", crypto, nioCore, nioHTTP, http]),
     tests("MobulaJournalTests", ["MobulaJournal", "MobulaCore", grdb]),
-    tests("MobulaHeadTests", ["MobulaHead", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
+    tests(
+      "MobulaHeadTests", ["MobulaHead", "MobulaControl", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
     tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore"]),
     tests("MobulaPodTests", ["MobulaPod", "MobulaWire", "MobulaCore"]),

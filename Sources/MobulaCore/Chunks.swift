@@ -163,8 +163,8 @@ public struct ChunkMap: Hashable, Sendable {
 /// What an object's bytes are: SHA-256 over its size, its chunk size and the
 /// CRC32Cs of its chunks, little-endian. Against accidents, not against forgery.
 public struct ObjectDigest: Hashable, Sendable, Codable, CustomStringConvertible {
-  /// 64 lower-case hexadecimal digits.
-  public let description: String
+  // Words, since the head keeps one for each object, and a text of as many digits takes four times the memory.
+  private let first, second, third, fourth: UInt64
 
   public init(geometry: ChunkGeometry, checksums: [UInt32]) {
     precondition(checksums.count == geometry.count, "one checksum a chunk")
@@ -175,11 +175,52 @@ public struct ObjectDigest: Hashable, Sendable, Codable, CustomStringConvertible
     for checksum in checksums {
       withUnsafeBytes(of: checksum.littleEndian) { hash.update(bufferPointer: $0) }
     }
-    description = hexadecimal(hash.finalize())
+    self.init(bytes: hash.finalize())
+  }
+
+  /// - Parameter bytes: 32 of them.
+  private init(bytes: some Sequence<UInt8>) {
+    var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    withUnsafeMutableBytes(of: &words) { $0.copyBytes(from: Array(bytes)) }
+    (first, second, third, fourth) = words
+  }
+
+  /// Reads 64 hexadecimal digits; `nil` for anything else.
+  private init?(_ text: String) {
+    guard text.utf8.count == 64 else { return nil }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(32)
+    var high: UInt8?
+    for character in text.utf8 {
+      let digit: UInt8
+      switch character {
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = character - UInt8(ascii: "0")
+      case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = character - UInt8(ascii: "a") + 10
+      default: return nil
+      }
+      if let before = high {
+        bytes.append(before << 4 | digit)
+        high = nil
+      } else {
+        high = digit
+      }
+    }
+    self.init(bytes: bytes)
+  }
+
+  /// 64 lower-case hexadecimal digits.
+  public var description: String {
+    hexadecimal(withUnsafeBytes(of: (first, second, third, fourth)) { Array($0) })
   }
 
   public init(from decoder: any Decoder) throws {
-    description = try decoder.singleValueContainer().decode(String.self)
+    let container = try decoder.singleValueContainer()
+    let text = try container.decode(String.self)
+    guard let digest = Self(text) else {
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "a digest has 64 hexadecimal digits, not \"\(text.prefix(80))\"")
+    }
+    self = digest
   }
 
   public func encode(to encoder: any Encoder) throws {

@@ -27,6 +27,13 @@ public struct ObjectListing: Codable, Sendable {
   }
 }
 
+extension ObjectListing {
+  /// About as many bytes as it takes on the wire.
+  package var wireSize: Int {
+    192 + names.reduce(0) { $0 + $1.utf8.count + 9 } + 17 * (hosts.count + receiving.count)
+  }
+}
+
 /// What `mobula status` shows.
 public struct ClusterStatus: Codable, Sendable {
   public struct Host: Codable, Sendable {

@@ -1,3 +1,4 @@
+internal import MobulaControl
 internal import MobulaCore
 internal import MobulaWire
 
@@ -15,24 +16,24 @@ extension Head {
 
   private func answerMembers(_ router: inout RPCRouter) {
     router.on(HeadAPI.registerHost) { request, connection in
-      try await self.refuse(besides: self.perform { $0.rival(of: request) }, "host \(request.name)")
-      return try await self.decide { state, answer throws(MobulaError) in
-        try state.arrived(request, on: connection, answer)
+      try await self.refuse(besides: self.connection { $0.rival(of: request) }, "host \(request.name)")
+      return try await self.knowing(connection) { id in
+        try await self.ask { $0.register($1, request, on: id) }.registration
       }
     }
     router.on(HeadAPI.registerMore) { request, connection in
-      try await self.decide { state, answer throws(MobulaError) in
-        try state.arrived(request, on: connection, answer)
+      try await self.knowing(connection) { id in
+        try await self.ask { $0.registerMore($1, request, on: id) }.registration
       }
     }
     router.on(HeadAPI.registerPod) { request, connection in
-      try await self.refuse(besides: self.perform { $0.rival(of: request) }, "pod \(request.name)")
-      return try self.attempt { state throws(MobulaError) in
-        try state.register(request, on: connection, at: self.now)
+      try await self.refuse(besides: self.connection { $0.rival(of: request) }, "pod \(request.name)")
+      return try await self.knowing(connection) { id in
+        try self.attempt { state throws(MobulaError) in try state.register(request, on: id) }
       }
     }
     router.on(HeadAPI.confirmPod) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.confirmed(request, on: connection, at: self.now) }
+      try self.attempt { state throws(MobulaError) in try state.confirmed(request, on: connection.number) }
       return Empty()
     }
     router.on(HeadAPI.leave) { request, _ in
@@ -44,16 +45,22 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.startJob) { request, connection in
-      try await self.decide { state, answer throws(MobulaError) in
-        try state.startJob(request, on: connection, answer)
+      try await self.knowing(connection) { id in
+        try await self.ask {
+          $0.startJob($1, request, secret: .random(), host: connection.peer.host, on: id)
+        }.job
       }
     }
     router.on(HeadAPI.resumeJob) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.resumeJob(request, on: connection, at: self.now) }
+      try await self.knowing(connection) { id in
+        try self.attempt { state throws(MobulaError) in
+          try state.resumeJob(request, host: connection.peer.host, on: id)
+        }
+      }
       return Empty()
     }
     router.on(HeadAPI.claimLeases) { request, _ in
-      self.perform { $0.jobs.claimed(Set(request.leases), of: request.job) }
+      self.perform { $0.claimed(request) }
       return Empty()
     }
     router.on(HeadAPI.endJob) { request, _ in
@@ -61,7 +68,7 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.driverEnded) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.driverEnded(request, on: connection) }
+      try self.attempt { state throws(MobulaError) in try state.driverEnded(request, on: connection.number) }
       return Empty()
     }
   }
@@ -86,83 +93,68 @@ extension Head {
 
   private func answerObjects(_ router: inout RPCRouter) {
     router.on(HeadAPI.replicasChanged) { request, connection in
-      try self.attempt { state throws(MobulaError) in
-        try state.changed(request.host, request.changes.map { HostChange($0) }, on: connection)
-      }
+      try self.attempt { state throws(MobulaError) in try state.changed(request, on: connection.number) }
       return Empty()
     }
     router.on(HeadAPI.holdsChanged) { request, connection in
-      try self.attempt { state throws(MobulaError) in
-        try state.changed(
-          request.host, request.added.map { .held($0) } + request.removed.map { .released($0) }, on: connection)
-      }
+      try self.attempt { state throws(MobulaError) in try state.changed(request, on: connection.number) }
       return Empty()
     }
     router.on(HeadAPI.locate) { request, connection in
-      let reply: LocateReply = try await self.answer(as: { .locate(request, $0) }) { state, id throws(MobulaError) in
-        try state.check(request.host, on: connection)
-        state.apply(state.directory.locate(LocateQuestion(id, request)))
-      }
+      let reply = try await self.ask { $0.locate($1, request, on: connection.number) }.locate
       if Task.isCancelled {
-        self.endTransfer(TransferEnded(receiver: request.host, object: request.object))
+        self.perform { $0.transferEnded(TransferEnded(receiver: request.host, object: request.object)) }
       }
       return reply
     }
     router.on(HeadAPI.transferEnded) { request, _ in
-      self.endTransfer(request)
+      self.perform { $0.transferEnded(request) }
       return Empty()
     }
     router.on(HeadAPI.claim) { request, connection in
-      try await self.decide { state, answer throws(MobulaError) in try state.claim(request, on: connection, answer) }
+      try await self.ask { $0.claim($1, request, fresh: .random(job: .commandLine), on: connection.number) }.claim
     }
     router.on(HeadAPI.takePart) { request, connection in
-      try await self.answer(as: { .part($0) }) { state, id throws(MobulaError) in
-        try state.takePart(id, request, on: connection, at: self.now)
-      }
+      try await self.ask { $0.takePart($1, request, on: connection.number) }.part
     }
     router.on(HeadAPI.partsFailed) { request, connection in
-      try self.attempt { state throws(MobulaError) in
-        try state.check(request.receiver, on: connection)
-        state.apply(state.directory.partsFailed(request.receiver, request.object))
-      }
+      try self.attempt { state throws(MobulaError) in try state.partsFailed(request, on: connection.number) }
       return Empty()
     }
     router.on(HeadAPI.damaged) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.damaged(request, on: connection) }
+      try self.attempt { state throws(MobulaError) in try state.damaged(request, on: connection.number) }
       return Empty()
     }
     router.on(HeadAPI.setName) { request, _ in
-      try request.name.checkForObject()
-      return try await self.decide { state, answer throws(MobulaError) in try state.setName(request, answer) }
+      try await self.ask { $0.setName($1, request) }.name
     }
     router.on(HeadAPI.removeName) { request, _ in
-      try await self.decide { state, answer throws(MobulaError) in try state.removeName(request.nameOrID, answer) }
+      _ = try await self.ask { $0.removeName($1, request.nameOrID) }
+      return Empty()
     }
     router.on(HeadAPI.resolve) { request, _ in
-      try self.attempt { state throws(MobulaError) in ObjectListing(try state.directory.resolve(request.nameOrID)) }
+      try self.attempt { state throws(MobulaError) in try state.resolve(request.nameOrID) }
     }
     router.on(HeadAPI.list) { request, _ in self.list(request) }
     router.on(HeadAPI.remove) { request, _ in
-      try await self.decide { state, answer throws(MobulaError) in try state.remove(request.nameOrID, answer) }
+      try await self.ask { $0.remove($1, request.nameOrID) }.listing
     }
     router.on(HeadAPI.waitForObjects) { request, _ in
       // From outside: no number of seconds is too odd to be taken as one.
       let seconds = request.timeout.isFinite ? min(max(request.timeout, 0), 1e7) : 1e7
-      let ready: [ObjectID] = try await self.answer(as: { .objects($0) }) { state, id in
-        state.wait(id, request, until: self.now + .seconds(seconds))
-      }
-      return WaitReply(ready: ready)
+      let deadline = self.now + .seconds(seconds)
+      return WaitReply(ready: try await self.ask { $0.wait($1, request, until: deadline) }.objects)
     }
   }
 
   private func answerBroadcasts(_ router: inout RPCRouter) {
     router.on(HeadAPI.bring) { order, _ in
-      let connection = try self.attempt { state throws(MobulaError) in try state.control(of: order.host) }
+      let connection = try self.control(of: order.host)
       // As long as the caller waits: its deadline, and its end, cancel this call, too.
       return try await connection.call(HostControlAPI.bring, order, deadline: .seconds(86_400))
     }
     router.on(HeadAPI.progress) { question, _ in
-      let asked = self.perform { state in question.hosts.compactMap { try? state.control(of: $0) } }
+      let asked = question.hosts.compactMap { try? self.control(of: $0) }
       let deadline = self.configuration.callTimeout
       return await withTaskGroup(of: ReplicaProgress?.self) { group in
         for connection in asked {
@@ -175,34 +167,18 @@ extension Head {
 
   private func answerLeases(_ router: inout RPCRouter) {
     router.on(HeadAPI.requestLease) { request, _ in
-      let grant: LeaseGrant = try await self.answer(as: { .lease($0) }) { state, id throws(MobulaError) in
-        try state.requestLease(id, request, at: self.now)
-      }
+      let grant = try await self.ask { $0.requestLease($1, request) }.lease
       // Nobody is left to take it.
-      if Task.isCancelled { self.endLease(LeaseReturn(lease: request.lease, workerIsReusable: true)) }
+      if Task.isCancelled { self.perform { $0.returned(LeaseReturn(lease: request.lease, workerIsReusable: true)) } }
       return grant
     }
     router.on(HeadAPI.returnLease) { request, _ in
-      self.endLease(request)
+      self.perform { $0.returned(request) }
       return Empty()
     }
     router.on(HeadAPI.leaseLost) { request, connection in
-      try self.attempt { state throws(MobulaError) in try state.leaseLost(request, on: connection, at: self.now) }
+      try self.attempt { state throws(MobulaError) in try state.leaseLost(request, on: connection.number) }
       return Empty()
-    }
-  }
-
-  private func endTransfer(_ request: TransferEnded) {
-    perform { state in
-      state.apply(
-        state.directory.transferEnded(receiver: request.receiver, object: request.object))
-    }
-  }
-
-  private func endLease(_ request: LeaseReturn) {
-    perform { state in
-      state.apply(
-        state.scheduler.returned(request.lease, workerIsReusable: request.workerIsReusable, at: self.now))
     }
   }
 }

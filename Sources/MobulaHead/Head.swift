@@ -1,4 +1,5 @@
 public import Logging
+internal import MobulaControl
 public import MobulaCore
 package import MobulaJournal
 public import MobulaWire
@@ -7,19 +8,19 @@ internal import Synchronization
 /// The control plane of a cluster: which hosts and pods there are, where objects are and who
 /// holds them, and who works where.
 ///
-/// It decides in state machines, under one lock, and acts after it. Names, jobs, members and counters
-/// are written down before anybody sees them; what else it knows is rebuilt from the registrations of hosts and pods
-/// when it is restarted.
+/// This is the shell around `ClusterState`, which decides, under one lock; connections, callers and the journal are
+/// here. Names, jobs, members and counters are written down before anybody sees them; what else it knows is rebuilt from
+/// the registrations of hosts and pods when it is restarted.
 public final class Head: Sendable {
   let configuration: HeadConfiguration
   private let logger: Logger
-  private let state: Mutex<HeadState>
+  private let contents: Mutex<HeadContents>
   private let server = Mutex<RPCServer?>(nil)
   private let effects: AsyncStream<HeadEffect>
   private let outbox: AsyncStream<HeadEffect>.Continuation
   private let start = ContinuousClock.now
   private let journal: (any Journal)?
-  private let commits = Mutex((waiting: [Commit](), isDraining: false))
+  private let commits = Mutex((waiting: [(id: CommitID, records: [JournalRecord])](), isDraining: false))
 
   private init(
     _ configuration: HeadConfiguration, journal: (any Journal)?, knowing before: JournalState, logger: Logger
@@ -27,9 +28,9 @@ public final class Head: Sendable {
     self.configuration = configuration
     self.logger = logger
     self.journal = journal
-    var initial = HeadState(configuration)
-    if journal != nil { initial.load(before) }
-    state = Mutex(initial)
+    var state = ClusterState(configuration.settings)
+    if journal != nil { state.load(before) }
+    contents = Mutex(HeadContents(state: state))
     (effects, outbox) = AsyncStream.makeStream(of: HeadEffect.self)
   }
 
@@ -75,14 +76,14 @@ public final class Head: Sendable {
   /// Does what the head decides, until the calling task is cancelled; then closes every connection.
   public func run() async {
     // What was written down has its deadlines, too.
-    perform { $0.tick(now) }
+    perform { $0.tick() }
     await withDiscardingTaskGroup { group in
       var timer = HeadTimer()
       for await effect in effects {
         if case .wakeAt(let instant) = effect {
           timer.arm(instant, now: now) { [start] in
             try? await Task.sleep(until: start + instant, clock: .continuous)
-            if !Task.isCancelled { self.perform { state in state.tick(self.now) } }
+            if !Task.isCancelled { self.perform { $0.tick() } }
           }
         } else {
           group.addTask { await self.act(effect) }
@@ -110,22 +111,21 @@ public final class Head: Sendable {
 
   /// Lets the state decide, then sees to what it decided.
   @discardableResult
-  func perform<Answer: Sendable>(_ body: (inout HeadState) -> Answer) -> Answer {
-    let (answer, effects) = state.withLock { state in
-      state.now = now
-      let answer = body(&state)
-      let effects = state.takeEffects()
+  func perform<Answer: Sendable>(_ body: (inout ClusterState) -> Answer) -> Answer {
+    decide { contents in body(&contents.state) }
+  }
+
+  private func decide<Answer: Sendable>(_ body: (inout HeadContents) -> Answer) -> Answer {
+    let (answer, decisions) = contents.withLock { contents in
+      contents.state.now = now
+      let answer = body(&contents)
+      let decisions = contents.takeDecisions()
       // In the order of the decisions.
-      for case .commit(let commit) in effects { commits.withLock { $0.waiting.append(commit) } }
-      return (answer, effects)
+      if !decisions.commits.isEmpty { commits.withLock { $0.waiting += decisions.commits } }
+      return (answer, decisions)
     }
-    for effect in effects {
-      switch effect {
-      case .resume(let resume): resume()
-      case .commit: break
-      default: outbox.yield(effect)
-      }
-    }
+    for (caller, result) in decisions.answers { caller.resume(with: result) }
+    for effect in decisions.effects { outbox.yield(effect) }
     drain()
     return answer
   }
@@ -134,69 +134,75 @@ public final class Head: Sendable {
   private func drain() {
     guard let journal else { return }
     while true {
-      let next = commits.withLock { commits -> Commit? in
+      let next = commits.withLock { commits -> (id: CommitID, records: [JournalRecord])? in
         guard !commits.isDraining, !commits.waiting.isEmpty else { return nil }
         commits.isDraining = true
         return commits.waiting.removeFirst()
       }
       guard let next else { return }
       journal.append(next.records) { result in
-        self.perform { state in
-          switch result {
-          case .success: next.then(&state, nil)
-          case .failure(let error): next.then(&state, error)
-          }
+        switch result {
+        case .success: self.perform { $0.committed(next.id, nil) }
+        case .failure(let error): self.perform { $0.committed(next.id, error) }
         }
       }
       commits.withLock { $0.isDraining = false }
     }
   }
 
-  /// Waits for the answer to what may have to be written down first.
-  func decide<Value: Sendable>(
-    _ body: (inout HeadState, @escaping Answer<Value>) throws(MobulaError) -> Void
-  ) async throws -> Value {
-    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-      do {
-        try attempt { state throws(MobulaError) in
-          try body(&state) { state, result in state.act(.resume { continuation.resume(with: result) }) }
-        }
-      } catch {
-        continuation.resume(throwing: error)
-      }
-    }
-  }
-
   /// As `perform`, for what may be refused.
   @discardableResult
   func attempt<Answer: Sendable>(
-    _ body: (inout HeadState) throws(MobulaError) -> Answer
+    _ body: (inout ClusterState) throws(MobulaError) -> Answer
   ) throws(MobulaError) -> Answer {
     try perform { state in Result { () throws(MobulaError) in try body(&state) } }.get()
   }
 
-  /// Waits for an answer that an action brings. The task's cancellation ends it.
-  func answer<Answer: Sendable>(
-    as waiter: (CheckedContinuation<Answer, any Error>) -> Waiter,
-    to question: (inout HeadState, RequestID) throws(MobulaError) -> Void
-  ) async throws -> Answer {
-    let id = state.withLock { $0.newRequest() }
+  /// Waits for the answer to a question, which an action brings. The task's cancellation ends it, unless it is about to
+  /// be written down.
+  func ask(_ question: (inout ClusterState, RequestID) -> Void) async throws -> ClusterReply {
+    let id = contents.withLock { $0.sessions.newRequest() }
     return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
-        do {
-          try attempt { state throws(MobulaError) in
-            state.waiters[id] = waiter(continuation)
-            try question(&state, id)
-          }
-        } catch {
-          perform { $0.waiters.removeValue(forKey: id) }?.fail(error)
+        decide { contents in
+          contents.sessions.wait(for: id, continuation)
+          question(&contents.state, id)
         }
-        // A cancellation from before the waiter was kept found nothing to cancel.
-        if Task.isCancelled { perform { $0.cancel(id, at: now) } }
+        // A cancellation from before the caller was kept found nothing to cancel.
+        if Task.isCancelled { perform { $0.cancel(id) } }
       }
     } onCancel: {
-      perform { $0.cancel(id, at: now) }
+      perform { $0.cancel(id) }
     }
+  }
+
+  /// Knows a connection by its number as long as `body` takes, and as long as the state does from then on.
+  func knowing<Answer>(
+    _ connection: RPCConnection, _ body: (ConnectionID) async throws -> Answer
+  ) async rethrows -> Answer {
+    contents.withLock { $0.sessions.begin(connection) }
+    defer { contents.withLock { $0.sessions.end(connection.number) } }
+    return try await body(connection.number)
+  }
+
+  /// The connection that a host is called on.
+  ///
+  /// - Throws: `MobulaError` (`connectionClosed`) while there is none.
+  func control(of host: HostID) throws(MobulaError) -> RPCConnection {
+    try contents.withLock { contents in
+      Result { () throws(MobulaError) in
+        let id = try contents.state.control(of: host)
+        guard let connection = contents.sessions[id] else {
+          throw MobulaError(.connectionClosed, "The host's connection has just gone: try again.")
+        }
+        return connection
+      }
+    }.get()
+  }
+
+  /// The connection by this number, while it is there.
+  func connection(_ choose: (ClusterState) -> ConnectionID?) -> RPCConnection? {
+    contents.withLock { contents in choose(contents.state).flatMap { contents.sessions[$0] } }
   }
 
   // MARK: Acting
@@ -205,20 +211,23 @@ public final class Head: Sendable {
     switch effect {
     case .watch(let connection):
       await connection.waitUntilClosed()
-      perform { $0.disconnected(ConnectionID(connection.id), at: now) }
+      decide { contents in
+        contents.sessions.closed(connection.number)
+        contents.state.disconnected(connection.number)
+      }
     case .close(let connection): await connection.close()
     case .drop(let request, let connection): await call(HostControlAPI.drop, request, at: connection)
     case .keep(let request, let connection): await call(HostControlAPI.keep, request, at: connection)
     case .names(let news, let connection): await call(HostControlAPI.names, news, at: connection)
     case .ask(let pod, let request, let connection):
       let answer = await grant(request, at: connection)
-      perform { $0.podAnswered(pod, request.lease, answer, at: now) }
+      perform { $0.podAnswered(pod, request.lease, answer) }
     case .release(let pod, let lease, let connection):
       guard let connection, await call(PodControlAPI.releaseLease, lease, at: connection) else { return }
-      perform { state in state.apply(state.scheduler.released(pod, lease.lease, at: now)) }
+      perform { $0.podReleased(pod, lease.lease) }
     case .revoke(let loss, let connection): await call(DriverControlAPI.leaseRevoked, loss, at: connection)
-    case .log(let level, let message): logger.log(level: level, message)
-    case .resume, .wakeAt, .commit: break
+    case .log(let level, let message): logger.log(level: Logger.Level(level), "\(message)")
+    case .wakeAt: break
     }
   }
 
@@ -262,4 +271,15 @@ private struct HeadTimer: ~Copyable {
   }
 
   mutating func disarm() { armed?.task.cancel() }
+}
+
+extension Logger.Level {
+  fileprivate init(_ level: ClusterAction.LogLevel) {
+    switch level {
+    case .info: self = .info
+    case .notice: self = .notice
+    case .warning: self = .warning
+    case .error: self = .error
+    }
+  }
 }

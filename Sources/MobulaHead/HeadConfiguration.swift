@@ -1,3 +1,4 @@
+internal import MobulaControl
 public import MobulaCore
 
 /// What a head is told when it starts.
@@ -37,5 +38,16 @@ public struct HeadConfiguration: Sendable {
     self.cluster = cluster
     self.endpoint = endpoint
     self.epoch = epoch
+  }
+
+  /// What the state decides by.
+  var settings: ClusterSettings {
+    var settings = ClusterSettings(cluster: cluster, epoch: epoch)
+    settings.hostTimeout = hostTimeout
+    settings.retirement = retirement
+    settings.jobTimeout = jobTimeout
+    settings.infeasibleTimeout = infeasibleTimeout
+    settings.leaseTimeout = leaseTimeout
+    return settings
   }
 }

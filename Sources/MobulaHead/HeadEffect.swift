@@ -1,16 +1,12 @@
-internal import Logging
+internal import MobulaControl
 internal import MobulaCore
 internal import MobulaWire
 
-/// What is to be done outside the lock, once the state machines have decided.
+/// What is to be done outside the lock, with the connections that the state's actions are about.
 enum HeadEffect: Sendable {
-  /// An answer for a caller that waits.
-  case resume(@Sendable () -> Void)
   /// Say `disconnected` when the connection is gone.
   case watch(RPCConnection)
   case close(RPCConnection)
-  /// Write records down, then go on.
-  case commit(Commit)
   case drop(DropRequest, at: RPCConnection)
   case keep(KeepRequest, at: RPCConnection)
   case names(NameNews, at: RPCConnection)
@@ -19,22 +15,50 @@ enum HeadEffect: Sendable {
   case revoke(LeaseLost, at: RPCConnection)
   /// Call `tick` at this instant since the start.
   case wakeAt(Duration)
-  case log(Logger.Level, Logger.Message)
+  case log(ClusterAction.LogLevel, String)
 }
 
-/// A caller whose call has not been answered.
-enum Waiter: Sendable {
-  case locate(LocateRequest, CheckedContinuation<LocateReply, any Error>)
-  case lease(CheckedContinuation<LeaseGrant, any Error>)
-  case objects(CheckedContinuation<[ObjectID], any Error>)
-  case part(CheckedContinuation<PartReply, any Error>)
+/// What the lock of a head is around: the state, and who is behind its numbers.
+struct HeadContents: Sendable {
+  var state: ClusterState
+  var sessions = Sessions()
 
-  func fail(_ error: any Error) {
-    switch self {
-    case .locate(_, let continuation): continuation.resume(throwing: error)
-    case .lease(let continuation): continuation.resume(throwing: error)
-    case .objects(let continuation): continuation.resume(throwing: error)
-    case .part(let continuation): continuation.resume(throwing: error)
+  /// Takes what the state has decided: answers for callers, records for the journal, and the rest.
+  mutating func takeDecisions() -> Decisions {
+    var decisions = Decisions()
+    for action in state.takeActions() {
+      switch action {
+      case .commit(let id, let records): decisions.commits.append((id, records))
+      case .answer(let id, let reply): decisions.resume(sessions.take(id), .success(reply))
+      case .refuse(let id, let error): decisions.resume(sessions.take(id), .failure(error))
+      case .cancelled(let id): decisions.resume(sessions.take(id), .failure(CancellationError()))
+      case .ask(let pod, let request, let id):
+        decisions.effects.append(.ask(pod, request, at: id.flatMap { sessions[$0] }))
+      case .release(let pod, let lease, let id):
+        decisions.effects.append(.release(pod, lease, at: id.flatMap { sessions[$0] }))
+      case .wakeAt(let instant): decisions.effects.append(.wakeAt(instant))
+      case .log(let level, let message): decisions.effects.append(.log(level, message))
+      case .watch(let id): if let peer = sessions.watch(id) { decisions.effects.append(.watch(peer)) }
+      case .close(let id): if let peer = sessions[id] { decisions.effects.append(.close(peer)) }
+      case .drop(let request, let id): if let peer = sessions[id] { decisions.effects.append(.drop(request, at: peer)) }
+      case .keep(let request, let id): if let peer = sessions[id] { decisions.effects.append(.keep(request, at: peer)) }
+      case .names(let news, let id): if let peer = sessions[id] { decisions.effects.append(.names(news, at: peer)) }
+      case .revoke(let loss, let id): if let peer = sessions[id] { decisions.effects.append(.revoke(loss, at: peer)) }
+      }
     }
+    return decisions
+  }
+}
+
+/// What follows from what the state has decided.
+struct Decisions: Sendable {
+  var answers: [(caller: CheckedContinuation<ClusterReply, any Error>, result: Result<ClusterReply, any Error>)] = []
+  var commits: [(id: CommitID, records: [JournalRecord])] = []
+  var effects: [HeadEffect] = []
+
+  mutating func resume(
+    _ caller: CheckedContinuation<ClusterReply, any Error>?, _ result: Result<ClusterReply, any Error>
+  ) {
+    if let caller { answers.append((caller, result)) }
   }
 }

@@ -1,5 +1,5 @@
+internal import MobulaControl
 package import MobulaCore
-internal import MobulaHead
 internal import MobulaTransfer
 
 /// One object's way from its maker to all others over a simulated network, decided by the state machines that the

@@ -3,6 +3,7 @@ import MobulaTestKit
 import MobulaWire
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// What is absent is not gone.

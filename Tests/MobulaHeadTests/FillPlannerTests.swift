@@ -1,6 +1,7 @@
 import MobulaCore
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// Which part of an object each host reads from outside.

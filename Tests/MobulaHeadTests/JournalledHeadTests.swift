@@ -3,6 +3,7 @@ import MobulaJournal
 import MobulaWire
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// What a head has written down, the next one knows; and nothing is seen that was not.

@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaWire
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 @Suite struct ListPagesTests {

@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaWire
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// Hosts and pods at a head: who they are, and what they find when they come back.

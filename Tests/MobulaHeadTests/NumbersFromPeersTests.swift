@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaWire
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// Numbers that others send may be anything; none of them ends the head, or uses up what it counts.

@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaTestKit
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// The holds of a directory, as simply as they can be said: after every event, what no

@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaTestKit
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 @Suite struct SchedulerSimulationTests {

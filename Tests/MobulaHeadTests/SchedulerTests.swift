@@ -1,6 +1,7 @@
 import MobulaCore
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 @Suite struct SchedulerTests {

@@ -1,6 +1,7 @@
 import MobulaCore
 import Testing
 
+@testable import MobulaControl
 @testable import MobulaHead
 
 /// Which of the possible sources a receiver is given, when hosts say where they are.

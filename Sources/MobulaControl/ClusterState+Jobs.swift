@@ -1,0 +1,76 @@
+package import MobulaCore
+
+extension ClusterState {
+  /// A driver begins.
+  ///
+  /// - Parameters:
+  ///   - secret: drawn for this job; only its driver is told.
+  ///   - host: where the driver runs, if it says so.
+  package mutating func startJob(
+    _ id: RequestID, _ start: JobStart, secret: JobSecret, host: HostID?, on connection: ConnectionID
+  ) {
+    decide(id) { state throws(MobulaError) in
+      let job = try state.jobs.number()
+      let records = state.reserve(.jobs, UInt64(job.number)) + [.job(JobRecord(job: job, secret: secret))]
+      state.propose(
+        records,
+        .jobStart(
+          id, JobReply(job: job, secret: secret), secret, resumes: start.resumes ?? false, host: host, on: connection))
+    }
+  }
+
+  /// A driver goes on with its job, on another connection, perhaps at another head.
+  package mutating func resumeJob(
+    _ request: JobResumption, host: HostID?, on connection: ConnectionID
+  ) throws(MobulaError) {
+    try jobs.resumed(
+      request.job, secret: request.secret, host: host, claims: Set(request.leases), on: connection)
+    watch(connection)
+    act(.log(.info, "the driver of job \(request.job) is back"))
+    // Pods that have not registered yet may have what it claims.
+    if settlesAt == nil { settleClaims(of: request.job, releasing: false) }
+  }
+
+  /// Workers of a job have these leases, too.
+  package mutating func claimed(_ claims: LeaseClaims) { jobs.claimed(Set(claims.leases), of: claims.job) }
+
+  /// What the driver has and no pod is lost; what a pod has and nobody of the job is nobody's.
+  ///
+  /// - Parameter releasing: whether the latter is given back: workers claim theirs at a restarted head alone, so that
+  ///   one that goes on can't tell.
+  mutating func settleClaims(of job: JobID, releasing: Bool = true) {
+    guard let claims = jobs.takeClaims(of: job) else { return }
+    let booked = Set(scheduler.leases(of: job))
+    for lease in claims.subtracting(booked).sorted() {
+      guard let connection = connection(of: job) else { continue }
+      act(
+        .revoke(LeaseLost(lease: lease, reason: "The lease's pod was lost while the driver was away."), at: connection))
+    }
+    for lease in booked.subtracting(claims).sorted() where releasing {
+      apply(scheduler.returned(lease, workerIsReusable: false, at: now))
+    }
+  }
+
+  package mutating func endJob(_ request: JobEnd) throws(MobulaError) {
+    if try jobs.ended(request.job, secret: request.secret) { end([request.job], "as its driver says") }
+  }
+
+  /// A host has seen that the process which drives a job has ended.
+  package mutating func driverEnded(_ notice: DriverEnded, on connection: ConnectionID) throws(MobulaError) {
+    try check(notice.host, on: connection)
+    if jobs.driverEnded(notice.job, on: notice.host) { end([notice.job], "with its driver's process") }
+  }
+
+  /// Jobs are over: written down first, then their work ends and their objects go.
+  mutating func end(_ ended: [JobID], _ reason: String) {
+    guard !ended.isEmpty else { return }
+    for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
+    let records = ended.map { JournalRecord.jobForgotten($0) }
+    propose(records, .jobEnd(ended, records))
+  }
+
+  /// Where a job's driver is called; `nil` while it is away.
+  func connection(of job: JobID) -> ConnectionID? {
+    jobs.connection(of: job).flatMap { connections.contains($0) ? $0 : nil }
+  }
+}

@@ -1,0 +1,83 @@
+package import MobulaCore
+
+extension ClusterState {
+  /// A driver asks for a lease: answered when a pod has granted it.
+  package mutating func requestLease(_ id: RequestID, _ request: LeaseRequest) {
+    decide(id) { state throws(MobulaError) in
+      guard state.jobs[request.job] != nil else {
+        throw MobulaError(
+          .notFound, "Job \(request.job) is not running at this head: start a job on this connection and ask again.")
+      }
+      state.questions[id] = .lease(request)
+      state.apply(
+        state.scheduler.request(
+          LeaseDemand(
+            id: id, lease: request.lease, job: request.job, resources: request.demand,
+            rule: PlacementRule(request.strategy), deadline: state.now + state.settings.leaseTimeout), at: state.now))
+    }
+  }
+
+  /// A driver gives a lease back.
+  package mutating func returned(_ lease: LeaseReturn) {
+    apply(scheduler.returned(lease.lease, workerIsReusable: lease.workerIsReusable, at: now))
+  }
+
+  /// The pod's answer to a question.
+  package mutating func podAnswered(_ pod: PodID, _ lease: LeaseID, _ answer: PodAnswer) {
+    switch answer {
+    case .granted(let grant):
+      grants[lease] = grant
+      apply(scheduler.podGranted(pod, lease, at: now))
+      grants[lease] = nil
+    case .refused(let error): apply(scheduler.podRefused(pod, lease, error, at: now))
+    case .unreachable: apply(scheduler.podUnreachable(pod, lease, at: now))
+    }
+  }
+
+  /// The pod has given a lease up, as it was told.
+  package mutating func podReleased(_ pod: PodID, _ lease: LeaseID) {
+    apply(scheduler.released(pod, lease, at: now))
+  }
+
+  /// A pod says, on its own connection, that the worker of a lease has ended.
+  package mutating func leaseLost(_ loss: LeaseLost, on connection: ConnectionID) throws(MobulaError) {
+    guard let pod = membership.pods.members.first(where: { $0.value.connection == connection })?.key else {
+      throw MobulaError(.mismatch, "No pod is registered on this connection: register it again before other calls.")
+    }
+    apply(scheduler.workerEnded(pod, loss.lease, loss.reason, at: now))
+  }
+
+  mutating func apply(_ actions: [SchedulerAction]) {
+    for action in actions {
+      switch action {
+      case .ask(let pod, _, let id):
+        guard case .lease(let request)? = questions[id] else { continue }
+        act(.ask(pod, request, at: connection(of: pod)))
+      case .grant(let id, let lease, _):
+        guard case .lease(let request)? = questions[id], let grant = grants[lease] else { continue }
+        jobs.granted(lease, to: request.job)
+        answer(id, .lease(grant))
+      case .refuse(let id, let refusal):
+        if questions[id] != nil { refuse(id, refusal.error(name: hostName)) }
+      case .release(let pod, let lease, let workerIsReusable):
+        act(.release(pod, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable), at: connection(of: pod)))
+      case .revoke(let lease, let job, let loss):
+        // A driver that is away finds out when it comes back.
+        guard let connection = connection(of: job) else { continue }
+        act(.revoke(LeaseLost(lease: lease, reason: describe(loss)), at: connection))
+      case .wakeAt(let instant): act(.wakeAt(instant))
+      }
+    }
+  }
+
+  private func connection(of pod: PodID) -> ConnectionID? {
+    membership.pods[pod]?.connection.flatMap { connections.contains($0) ? $0 : nil }
+  }
+
+  private func describe(_ loss: LeaseLoss) -> String {
+    switch loss {
+    case .podLost(let pod): "Pod \(podName(pod)) was lost, with the worker of this lease."
+    case .workerEnded(let reason): reason
+    }
+  }
+}

@@ -1,0 +1,214 @@
+package import MobulaCore
+
+extension ClusterState {
+  /// All of a host's registration is there.
+  mutating func registered(
+    _ id: RequestID, _ registration: HostRegistration, on connection: ConnectionID
+  ) throws(MobulaError) {
+    let host = registration.host
+    if membership.isRetired(host), registration.nonce != nil, registration.beganAnew != true,
+      !HostInventory(registration).isEmpty
+    {
+      // It can't go on with what the cluster has given up: names and holds of it are gone.
+      act(.log(.notice, "host \(registration.name) is back after it was given up: it begins anew"))
+      var retired = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
+      retired.isRetired = true
+      return answer(id, .registration(retired))
+    }
+    // What is decided is written down first, if there is anything new in it.
+    let records =
+      try membership.news(of: host, registration.name, registration.process).map { [JournalRecord.host($0)] } ?? []
+    guard records.isEmpty || registering.insert(host).inserted else {
+      throw MobulaError(.unavailable, "Host \(registration.name) is being registered: try again.")
+    }
+    propose(records, .registration(id, registration, on: connection))
+  }
+
+  /// What the process is, is written down: it becomes the host.
+  mutating func join(
+    _ id: RequestID, _ registration: HostRegistration, on connection: ConnectionID
+  ) throws(MobulaError) {
+    let host = registration.host
+    let inventory = HostInventory(registration)
+    let description = HostDescription(
+      name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels)
+    // One that was here before knew no other head.
+    let isKnown = membership.hosts[host]?.isHeard == true
+    let actions = try membership.hostRegistered(host, description, registration.process, on: connection)
+    hostNames.joined(host, registration.name)
+    directory.zones[host] = registration.labels[HostLabel.zoneKey]
+    watch(connection)
+    apply(actions)
+    if !inventory.isEmpty, !isKnown { beginSettling() }
+    apply(directory.registered(host, inventory, learns: mayLearn))
+    heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)))
+    endSettlingEarly()
+    var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
+    reply.incarnation = membership.hosts[host]?.process.incarnation
+    answer(id, .registration(reply))
+  }
+
+  /// A pod registers, with the leases in its books.
+  package mutating func register(
+    _ registration: PodRegistration, on connection: ConnectionID
+  ) throws(MobulaError) -> RegistrationReply {
+    guard registration.resources.arePlausible else {
+      throw MobulaError(
+        .invalidArgument,
+        "Pod \(registration.name) can't have \(registration.resources): amounts are positive, and at most 25 TB of memory."
+      )
+    }
+    let pod = registration.pod
+    let description = PodDescription(
+      name: registration.name, host: registration.host, resources: registration.resources)
+    let known = membership.pods[pod]
+    let recorded = membership.record(of: pod)
+    let actions = try membership.podRegistered(
+      pod, description, registration.process,
+      session: registration.session, on: connection)
+    podNames.joined(pod, registration.name)
+    watch(connection)
+    apply(actions)
+    if !registration.leases.isEmpty, known?.isHeard != true { beginSettling() }
+    if let record = membership.record(of: pod), record != recorded { save([.pod(record)]) }
+    let session = membership.pods[pod]?.session ?? 1
+    // Leases of a session that is over were revoked, and so were those that this head knows nothing of.
+    let areCurrent =
+      registration.session.map { $0 == session }
+      ?? (known == nil || known?.isPresent == true && known?.session == session)
+    let confirms = registration.nonce != nil
+    let (changes, end) = scheduler.podRegistered(
+      pod, host: registration.host, total: registration.resources,
+      leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) },
+      areCurrent: areCurrent, confirms: confirms, at: now)
+    apply(changes)
+    heard(of: Set(registration.leases.map(\.job)))
+    endSettlingEarly()
+    var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
+    reply.incarnation = membership.pods[pod]?.process.incarnation
+    reply.session = session
+    if confirms { reply.end = end }
+    return reply
+  }
+
+  /// A pod has ended what it was told to end.
+  package mutating func confirmed(
+    _ confirmation: PodConfirmation, on connection: ConnectionID
+  ) throws(MobulaError) {
+    guard membership.isCurrent(confirmation.pod, on: connection),
+      membership.pods[confirmation.pod]?.session == confirmation.session
+    else {
+      throw MobulaError(
+        .unavailable, "Pod \(podName(confirmation.pod)) was declared lost meanwhile: register it again.")
+    }
+    apply(scheduler.podConfirmed(confirmation.pod, at: now))
+  }
+
+  /// The connection of a process that is registered as who another one wants to register as.
+  package func rival(of registration: HostRegistration) -> ConnectionID? {
+    membership.rival(of: registration.process, as: registration.host)
+  }
+
+  package func rival(of registration: PodRegistration) -> ConnectionID? {
+    membership.rival(of: registration.process, as: registration.pod)
+  }
+
+  /// Somebody says that a host, by its name or identifier, is not coming back.
+  package mutating func forget(_ nameOrID: Name) throws(MobulaError) {
+    let named = membership.hosts.members.filter {
+      $0.value.presence != .retired
+        && (Name($0.value.description.name) == nameOrID || $0.key.description == nameOrID.text)
+    }.keys.sorted()
+    guard named.count < 2 else {
+      throw MobulaError(
+        .invalidArgument,
+        "Several hosts are called \(nameOrID): say which by its identifier, one of \(named.map(\.description).joined(separator: ", "))."
+      )
+    }
+    guard let host = named.first else {
+      throw MobulaError(.notFound, "No host is called \(nameOrID): `mobula status` lists those that there are.")
+    }
+    decided(try membership.forgotten(host))
+  }
+
+  /// Refuses what a host says on a connection that it did not register on, or no longer uses.
+  func check(_ host: HostID, on connection: ConnectionID) throws(MobulaError) {
+    guard membership.isCurrent(host, on: connection) else {
+      throw MobulaError(
+        .mismatch, "Host \(hostName(host)) is not registered on this connection: register it again before other calls.")
+    }
+  }
+
+  /// The connection that a host is called on.
+  ///
+  /// - Throws: `MobulaError` (`connectionClosed`) while there is none.
+  package func control(of host: HostID) throws(MobulaError) -> ConnectionID {
+    guard let connection = membership.hosts[host]?.connection, connections.contains(connection) else {
+      throw MobulaError(
+        .connectionClosed, "Host \(hostName(host)) is not connected to the head: see `mobula status`, and try again.")
+    }
+    return connection
+  }
+
+  /// A host was stopped: nothing of it is waited for.
+  package mutating func leave(_ leave: HostLeave) { decided(membership.left(leave.host, leave.nonce)) }
+
+  /// Who is absent or retired from now on is written down, before anything follows from it.
+  mutating func tickMembers() { decided(membership.tick(now)) }
+
+  private mutating func decided(_ actions: [MembershipAction]) {
+    let records = actions.compactMap { action -> JournalRecord? in
+      switch action {
+      case .hostAbsent(let host), .hostRetired(let host): membership.record(of: host).map { .host($0) }
+      case .podLost(let pod): membership.record(of: pod).map { .pod($0) }
+      default: nil
+      }
+    }
+    propose(records, .members(actions, records))
+  }
+
+  mutating func apply(_ actions: [MembershipAction]) {
+    // Together, so that none of them is made the source of another's object.
+    var absent: Set<HostID> = []
+    var retired: Set<HostID> = []
+    for action in actions {
+      switch action {
+      case .hostJoined(let host): act(.log(.info, "host \(hostName(host)) has joined"))
+      case .hostReturned(let host): act(.log(.info, "host \(hostName(host)) is back"))
+      case .hostSuspected(let host): act(.log(.notice, "host \(hostName(host)) is away"))
+      case .hostReplaced(let host):
+        // Its memory may have outlived the process: what it says that it has and holds replaces what was known, and
+        // nothing is lost before.
+        act(.log(.notice, "host \(hostName(host)) was started again"))
+        apply(directory.hostRestarted(host))
+      case .hostAbsent(let host):
+        act(.log(.warning, "host \(hostName(host)) is absent: what it has and holds is kept until it is back"))
+        absent.insert(host)
+      case .hostRetired(let host):
+        act(.log(.warning, "host \(hostName(host)) is given up, with what it had and held"))
+        retired.insert(host)
+        hostNames.left(host)
+        directory.zones[host] = nil
+      case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))
+      case .podReturned(let pod): act(.log(.info, "pod \(podName(pod)) is back"))
+      case .podSuspected(let pod): act(.log(.notice, "pod \(podName(pod)) is away"))
+      case .podLost(let pod):
+        act(.log(.warning, "pod \(podName(pod)) is lost"))
+        if membership.pods[pod]?.isPresent != true { podNames.left(pod) }
+        apply(scheduler.podLost(pod, at: now))
+      case .close(let connection): if connections.contains(connection) { act(.close(connection)) }
+      case .wakeAt(let instant): act(.wakeAt(instant))
+      }
+    }
+    if !absent.isEmpty { apply(directory.hostsAbsent(absent)) }
+    if !retired.isEmpty { apply(directory.hostsLost(retired)) }
+  }
+}
+
+extension HostRegistration {
+  var process: ProcessIdentity { ProcessIdentity(nonce: nonce, incarnation: incarnation) }
+}
+
+extension PodRegistration {
+  var process: ProcessIdentity { ProcessIdentity(nonce: nonce, incarnation: incarnation) }
+}

@@ -1,0 +1,38 @@
+import MobulaCore
+
+extension ClusterState {
+  /// A member that brings something to a young head knew the one before: others may still come
+  /// with what belongs to it.
+  mutating func beginSettling() {
+    guard now < settings.hostTimeout, settlesAt == nil, mayLearn else { return }
+    directory.beginSettling()
+    settlesAt = settings.hostTimeout
+    act(.wakeAt(settings.hostTimeout))
+  }
+
+  /// A member has objects or leases of these jobs.
+  mutating func heard(of registered: Set<JobID>) {
+    // Who comes after the others have settled is not waited for; and what was written down is all that there was.
+    let mayResume = settlesAt != nil && mayLearn
+    let ended = jobs.heard(registered, mayResume: mayResume, at: now).filter { !directory.endedJobs.contains($0) }
+    end(ended, "with a head before this one")
+    if let next = jobs.nextDeadline { act(.wakeAt(next)) }
+  }
+
+  mutating func endSettling() {
+    settlesAt = nil
+    if isRecovering { save(later: [.recovering(false)]) }
+    isRecovering = false
+    apply(directory.settled())
+    for job in jobs.running { settleClaims(of: job) }
+  }
+
+  /// All members are back that were written down: there is nobody else to wait for.
+  mutating func endSettlingEarly() {
+    if settlesAt != nil, !mayLearn, directory.unheard.isEmpty, podsAreBack { endSettling() }
+  }
+
+  private var podsAreBack: Bool {
+    membership.pods.members.values.allSatisfy { $0.isHeard || !$0.isPresent }
+  }
+}

@@ -1,0 +1,92 @@
+import MobulaCore
+
+/// Objects that hosts read from outside, each a part.
+extension ObjectDirectoryStateMachine {
+  /// A host wants to know what to read next: answered at once, or when there is something, or nothing any more.
+  ///
+  /// A head that was restarted knows nothing of who has read what: it gives every part again, and who has one says so.
+  ///
+  /// - Parameters:
+  ///   - finished: chunks that the host was given, and has now.
+  ///   - wantsMore: whether to give it others; it reads on, in any case.
+  ///   - geometry: of the object.
+  mutating func takePart(
+    _ question: PartQuestion, finished: Range<Int>?, wantsMore: Bool = true, geometry: ChunkGeometry, now: Duration
+  ) -> [DirectoryAction] {
+    clock = max(clock, now)
+    let object = question.object
+    guard !tombstones.contains(object), var record = records[object], !record.planner.hasComplete,
+      record.geometry == geometry
+    else { return [.part(question.id, nil)] }
+    var fill = record.fill ?? FillPlanner(geometry)
+    if let finished { fill.finished(question.host, finished, now: now) }
+    guard wantsMore else {
+      records[object]?.fill = fill
+      return [.part(question.id, nil)]
+    }
+    let answer = fill.take(question.host, now: now)
+    record.fill = fill
+    record.planner.setFills(question.host, answer != .none)
+    if answer == .wait { record.readers.append(question.id) }
+    records[object] = record
+    switch answer {
+    case .part(let chunks): return [.part(question.id, chunks)] + settle([object])
+    case .none: return [.part(question.id, nil)]
+    case .wait:
+      parts[question.id] = question
+      return settle([object])
+    }
+  }
+
+  /// A host can't read an object from outside any more; what it has read it has.
+  mutating func partsFailed(_ host: HostID, _ object: ObjectID) -> [DirectoryAction] {
+    records[object]?.fill?.failed(host)
+    records[object]?.planner.setFills(host, false)
+    return forgetParts { $0.host == host && $0.object == object } + settle([object])
+  }
+
+  /// Time has passed: what takes one host long may be for another.
+  mutating func retryParts(now: Duration) -> [DirectoryAction] {
+    Set(parts.values.map(\.object)).sorted().flatMap { serveReaders($0, now: now) }
+  }
+
+  /// Whether `retryParts` may bring anything, later.
+  var hasReaders: Bool { !parts.isEmpty }
+
+  mutating func cancelPart(_ id: RequestID) {
+    guard let question = parts.removeValue(forKey: id) else { return }
+    records[question.object]?.readers.removeAll { $0 == id }
+    if records[question.object]?.isBlank == true { records[question.object] = nil }
+  }
+
+  /// Answers those that wait for something to read, and can be answered now.
+  ///
+  /// - Parameter now: `nil` where no time has passed since the last call.
+  mutating func serveReaders(_ object: ObjectID, now: Duration? = nil) -> [DirectoryAction] {
+    guard records[object]?.readers.isEmpty == false, var record = records[object] else { return [] }
+    if let now { clock = max(clock, now) }
+    var actions: [DirectoryAction] = []
+    var waiting: [RequestID] = []
+    for id in record.readers {
+      guard let question = parts[id] else { continue }
+      let answer = !record.planner.hasComplete ? record.fill?.take(question.host, now: clock) ?? .none : .none
+      switch answer {
+      case .wait: waiting.append(id)
+      case .none: actions.append(.part(id, nil))
+      case .part(let chunks): actions.append(.part(id, chunks))
+      }
+      if answer != .wait { parts[id] = nil }
+    }
+    record.readers = waiting
+    records[object] = record
+    return actions
+  }
+
+  /// Ends questions that nobody waits for any more.
+  mutating func forgetParts(where isGone: (PartQuestion) -> Bool) -> [DirectoryAction] {
+    parts.values.filter(isGone).sorted { $0.id < $1.id }.map { question in
+      cancelPart(question.id)
+      return .part(question.id, nil)
+    }
+  }
+}

@@ -1,0 +1,111 @@
+package import MobulaCore
+
+/// Numbers what is written down together, in the order of the decisions.
+package struct CommitID: Hashable, Comparable, Sendable, CustomStringConvertible {
+  package let number: UInt64
+
+  package init(_ number: UInt64) { self.number = number }
+  package var next: CommitID { CommitID(number + 1) }
+  package var description: String { "\(number)" }
+  package static func < (a: Self, b: Self) -> Bool { a.number < b.number }
+}
+
+/// What follows once the records of a decision are kept, or could not be.
+enum Proposal: Sendable {
+  /// A process becomes the host that it says it is.
+  case registration(RequestID, HostRegistration, on: ConnectionID)
+  /// Members came into another state.
+  case members([MembershipAction], [JournalRecord])
+  case jobStart(RequestID, JobReply, JobSecret, resumes: Bool, host: HostID?, on: ConnectionID)
+  /// Jobs are over: their work ends and their objects go.
+  case jobEnd([JobID], [JournalRecord])
+  case claim(RequestID, ClaimReply)
+  /// - The last is what the name becomes; `nil` where it is no news.
+  case name(RequestID, NameRequest, KnownName?)
+  case nameRemoval(RequestID, Name)
+  case removal(RequestID, ObjectID, ObjectListing)
+  /// What needs nobody's answer.
+  case news([JournalRecord])
+}
+
+extension ClusterState {
+  /// Has records written down, and goes on when they are: what follows from them is not to be seen before.
+  mutating func propose(_ records: [JournalRecord], _ proposal: Proposal) {
+    guard isJournalled, !records.isEmpty else { return finish(proposal, nil) }
+    lastCommit = lastCommit.next
+    proposals[lastCommit] = proposal
+    act(.commit(lastCommit, records))
+  }
+
+  /// The journal has kept the records of a commit, or has not, because of `failure`. Said once for each commit, in
+  /// their order.
+  package mutating func committed(_ commit: CommitID, _ failure: MobulaError?) {
+    guard let proposal = proposals.removeValue(forKey: commit) else { return }
+    finish(proposal, failure)
+  }
+
+  private mutating func finish(_ proposal: Proposal, _ failure: MobulaError?) {
+    switch proposal {
+    case .registration(let id, let registration, let connection):
+      registering.remove(registration.host)
+      if let failure { return refuse(id, failure) }
+      decide(id) { state throws(MobulaError) in try state.join(id, registration, on: connection) }
+    case .members(let actions, let records):
+      if failure != nil { save(later: records) }
+      apply(actions)
+    case .jobStart(let id, let reply, let secret, let resumes, let host, let connection):
+      if let failure {
+        unreserve(.jobs)
+        return refuse(id, failure)
+      }
+      jobs.started(reply.job, secret: secret, resumes: resumes, host: host, on: connection)
+      watch(connection)
+      answer(id, .job(reply))
+    case .jobEnd(let ended, let records):
+      if failure != nil { save(later: records) }
+      for job in ended {
+        apply(directory.jobEnded(job))
+        apply(scheduler.jobEnded(job, at: now))
+      }
+    case .claim(let id, let reply):
+      if let failure {
+        unreserve(.claims)
+        return refuse(id, failure)
+      }
+      answer(id, .claim(reply))
+    case .name(let id, let request, let news): finishName(id, request, news, failure)
+    case .nameRemoval(let id, let name):
+      if let failure { return refuse(id, failure) }
+      // It may have gone meanwhile.
+      if let actions = try? directory.unnamed(name) {
+        saveNames(besides: .nameRemoved(name.text))
+        apply(actions)
+      }
+      answer(id, .done)
+    case .removal(let id, let object, let listing):
+      if let failure { return refuse(id, failure) }
+      apply(directory.removed(object))
+      answer(id, .listing(listing))
+    case .news(let records):
+      if failure != nil { save(later: records) }
+    }
+  }
+
+  private mutating func finishName(
+    _ id: RequestID, _ request: NameRequest, _ news: KnownName?, _ failure: MobulaError?
+  ) {
+    let (name, object) = (request.name, request.object)
+    if news != nil { pendingNames[name] = nil }
+    if let failure { return refuse(id, failure) }
+    do throws(MobulaError) {
+      let actions = try directory.named(name, object, claim: request.claim)
+      saveNames(besides: news.map { .name(NameRecord(name.text, $0)) })
+      apply(actions)
+      answer(id, .name(NameReply(isNamed: directory.names[name] == object)))
+    } catch {
+      // What was written down is not so after all.
+      save(later: [record(of: name)])
+      refuse(id, error)
+    }
+  }
+}
