@@ -13,6 +13,16 @@ public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringCon
     self.low = low
   }
 
+  /// What dictionaries and sets ask for. Nearly every decision about an object begins with a look into one of them: one
+  /// multiplication instead of SipHash makes it several times as fast. Whoever chooses identifiers can't make them
+  /// meet, since he doesn't know the keys, which each process draws.
+  @inlinable
+  public func _rawHashValue(seed: Int) -> Int {
+    let product = (low ^ HashKeys.shared.low).multipliedFullWidth(
+      by: high ^ HashKeys.shared.high ^ UInt64(truncatingIfNeeded: seed))
+    return Int(truncatingIfNeeded: product.high ^ product.low)
+  }
+
   /// A new identifier from the system's random numbers.
   public static func random() -> Self {
     var generator = SystemRandomNumberGenerator()
@@ -172,5 +182,20 @@ final class ProcessRandom: Sendable {
     a = rotated(a, 49) ^ b ^ b << 21
     state = (a, rotated(b, 28))
     return result
+  }
+}
+
+/// What hashes of identifiers are mixed with in this process.
+@usableFromInline
+struct HashKeys: Sendable {
+  @usableFromInline let high: UInt64
+  @usableFromInline let low: UInt64
+
+  @usableFromInline static let shared = HashKeys(high: .random(in: 1 ... .max) | 1, low: .random(in: 1 ... .max))
+
+  @usableFromInline
+  init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
   }
 }

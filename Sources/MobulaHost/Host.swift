@@ -184,7 +184,7 @@ public final class Host: Sendable {
     router.on(HostAPI.state) { _, _ in
       HostState(
         host: configuration.host, name: configuration.name, cluster: cluster, head: self.head.status,
-        objects: self.store.statistics.objects, queued: self.reports.queuedChanges)
+        objects: self.store.objectCount, queued: self.reports.queuedChanges)
     }
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
     processes.add(to: &router)

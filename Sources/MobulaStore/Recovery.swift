@@ -63,20 +63,13 @@ enum Recovery {
       let size = Int(status.st_size) / pageSize * pageSize
       guard size > 0 else { continue }
       state.segments[id] = try SegmentMemory(id, descriptor, size: size, isOwn: isOwn)
-      state.machine.segments[id] = .init(
-        size: size, maker: nil, user: status.st_uid, space: VirtualSpace(size: size, granularity: pageSize))
-      if isOwn { state.machine.ownSegment = id }
+      state.machine.restoreSegment(id, size: size, user: status.st_uid, isOwn: isOwn)
     }
     for client in kept.clients { try restoreClient(client, &state) }
     restoreEntries(&state)
-    state.machine.endRestoring()
-    // Whatever nobody uses is given back: what was warm is not known any more.
-    var used = 0
-    for (id, segment) in state.machine.segments {
-      for range in segment.space.free.ranges { state.segments[id]!.giveBack(range) }
-      used += segment.space.usedBytes
+    for (id, ranges) in state.machine.endRestoring() {
+      for range in ranges { state.segments[id]!.giveBack(range) }
     }
-    state.machine.used = used
     try state.index.rebuild()
     try restoreSpilled(&state, spill)
     // The empty segments of clients that are long gone.
@@ -84,7 +77,7 @@ enum Recovery {
     for id in state.machine.segments.keys { state.machine.closeIfUnneeded(id, &freed) }
     _ = state.settle(freed)
     for id in freed.segments { keeper?.drop(segmentKey(id)) }
-    return (state.machine.index.count, state.records.count)
+    return (state.machine.entries.count, state.records.count)
   }
 
   private static func restoreClient(
@@ -99,22 +92,10 @@ enum Recovery {
     let grants = GrantTable(try MemoryMapping(descriptors[1].rawValue, count: GrantTable.size, access: .readWrite))
     let page = ClientPage(try MemoryMapping(descriptors[0].rawValue, count: ClientPage.size, access: .readWrite))
     func word(_ word: ClientPage.HeaderWord) -> UInt64 { page.header(word).pointee.load(ordering: .relaxed) }
-    guard let old = state.machine.segments[segment], segment != state.machine.ownSegment else { return }
-    state.machine.segments[segment] = .init(size: old.size, maker: id, user: user, space: old.space)
-    state.machine.clients[id] = .init(
-      name: "client \(id)", process: Int32(truncatingIfNeeded: word(.process)), user: user, segment: segment)
-    for slot in 0..<GrantTable.count {
-      guard let grant = grants[slot], grant.range.upperBound <= old.size,
-        grant.range.lowerBound % pageSize == 0, grant.range.count % pageSize == 0,
-        state.machine.segments[segment]!.space.take(grant.range)
-      else { continue }
-      state.machine.clients[id]!.nextSlot = slot
-      state.machine.use(slot, of: id, grant)
-    }
-    let taken = state.machine.clients[id]!.grants
-    let next = (taken.keys.max() ?? -1) + 1
-    state.machine.clients[id]!.nextSlot = next
-    state.machine.clients[id]!.freeSlots = (0..<next).filter { taken[$0] == nil }
+    let isRestored = state.machine.restoreClient(
+      id, segment: segment, user: user, process: Int32(truncatingIfNeeded: word(.process)),
+      grants: (0..<GrantTable.count).lazy.compactMap { slot in grants[slot].map { (slot, $0) } })
+    guard isRestored else { return }
     state.records[id] = .init(
       page: page, grants: grants, process: descriptors.dropFirst(2).first,
       key: clientKey(id, segment, user: user))
@@ -125,14 +106,20 @@ enum Recovery {
     for number in 0..<state.index.entryLimit {
       let found = state.index.contents(of: number)
       guard found.state != IndexLayout.State.empty else { continue }
-      guard let entry = entry(found, state), take(entry, &state) else {
+      guard let entry = entry(found, state) else {
+        state.index.clear(number)
+        continue
+      }
+      switch state.machine.restoreRegion(of: entry) {
+      case .taken: break
+      case .settled(let slot, let maker): state.records[maker]?.grants[slot] = nil
+      case .refused:
         state.index.clear(number)
         continue
       }
       // One that was about to be evicted is as good as any.
       if entry.phase == .sealed { state.index.restore(number) }
       state.machine.restoreEntry(number, entry)
-      if entry.phase == .doomed { state.machine.restoreDoomed(number) }
     }
   }
 
@@ -154,77 +141,22 @@ enum Recovery {
       // Until the processes have said otherwise.
       isHeld: true, maker: segment.maker)
     guard entry.offset + entry.footprint <= memory.size, Store.trailer(of: entry, in: memory) != nil,
-      entry.phase == .doomed || state.machine.index[entry.object] == nil
+      entry.phase == .doomed || state.machine.entries.number(of: entry.object) == nil
     else { return nil }
     return entry
   }
 
-  /// Marks an entry's region as used.
-  private static func take(_ entry: StoreStateMachine.Entry, _ state: inout Store.State) -> Bool {
-    let id = entry.segment
-    if entry.isDirect {
-      let range = entry.offset..<entry.offset + StoreStateMachine.pages(entry.footprint)
-      return state.machine.segments[id]!.space.take(range) || settleGrant(of: range, id, &state)
-    }
-    if let maker = state.machine.segments[id]!.maker,
-      let isFree = state.machine.withExtent(
-        of: entry.offset, maker, { $0.take(entry.offset..<entry.offset + entry.footprint) })
-    {
-      return isFree
-    }
-    // An extent without a maker is looked after page by page.
-    let pages = state.machine.pages(of: entry)
-    for page in pages where state.machine.segments[id]!.pages[page] == nil {
-      guard state.machine.segments[id]!.space.take(page..<page + pageSize) else { return false }
-      state.machine.segments[id]!.pages[page] = 0
-    }
-    for page in pages { state.machine.segments[id]!.pages[page]! += 1 }
-    return true
-  }
-
-  /// The store died between sealing a big object and ending its maker's grant: does the latter.
-  private static func settleGrant(of range: Range<Int>, _ id: SegmentID, _ state: inout Store.State) -> Bool {
-    guard let maker = state.machine.segments[id]!.maker,
-      let (slot, grant) = state.machine.clients[maker]!.grants.first(where: {
-        !$0.value.isExtent && $0.value.range.lowerBound == range.lowerBound && $0.value.range.count >= range.count
-      })
-    else { return false }
-    state.machine.clients[maker]!.grants[slot] = nil
-    state.machine.clients[maker]!.freeSlots.append(slot)
-    state.records[maker]!.grants[slot] = nil
-    if range.upperBound < grant.range.upperBound {
-      let rest = range.upperBound..<grant.range.upperBound
-      state.machine.segments[id]!.space.freeUnreserved(rest, reserved: [])
-    }
-    return true
-  }
-
   private static func restoreSpilled(_ state: inout Store.State, _ spill: SpillSpace?) throws(MobulaError) {
     for file in try spill?.recover() ?? [] {
-      guard state.machine.index[file.object] == nil, let own = state.machine.ownSegment,
-        let header = try? spill!.describe(file)
+      guard let header = try? spill!.describe(file),
+        let number = state.machine.restoreSpilled(
+          file.object, geometry: file.geometry, contained: header.contains.count, isCache: file.flags & 1 != 0)
       else {
         // In memory as well: the store died between the two.
         spill!.remove(file)
         continue
       }
-      let number = state.machine.newEntry(
-        .init(
-          object: file.object, segment: own, offset: 0, size: file.geometry.objectSize,
-          trailerSize: ObjectTrailer.size(chunks: file.geometry.count, contained: header.contains.count),
-          chunkShift: UInt8(file.geometry.chunkShift), phase: .spilled, isDirect: true, isCache: file.flags & 1 != 0,
-          isHeld: true, maker: nil))
-      state.machine.segments[own]!.entries -= 1
       state.spilled[number] = file
     }
-  }
-}
-
-extension StoreStateMachine {
-  /// A deleted object that readers still had when the store before this one died.
-  mutating func restoreDoomed(_ number: EntryNumber) {
-    if index[entries[number]!.object] == number { index[entries[number]!.object] = nil }
-    unlist(number)
-    doomed.insert(number)
   }
 }

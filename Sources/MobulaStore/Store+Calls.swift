@@ -223,7 +223,7 @@ extension Store {
     drain(limit: ClientPage.ringCount)
     let (number, entry) = try state.withLock { state throws(MobulaError) in
       let number = try state.machine.pin(object, client: client)
-      return (number, state.machine.entries[number]!)
+      return (number, state.machine.entries[number])
     }
     return .init(words: [UInt64(number), entry.segment.number, UInt64(entry.offset), UInt64(entry.size)])
   }

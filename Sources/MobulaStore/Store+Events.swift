@@ -48,7 +48,7 @@ extension Store.State {
 
   /// Puts a sealed entry into the index.
   func publish(_ number: Int) {
-    let entry = machine.entries[number]!
+    let entry = machine.entries[number]
     index.publish(
       number, entry.object, segment: entry.segment.number, offset: entry.offset, size: entry.size,
       shape: EntryShape(entry).word)
@@ -178,7 +178,7 @@ extension Store {
         case .done(let result): return .done(result)
         case .missing(let bytes): missing = bytes
         }
-        for record in state.records.values { record.page.takeUses { state.machine.touch($0) } }
+        for record in state.records.values { record.page.takeUses { state.machine.entries.touch($0) } }
         let pins = state.shared.pins()
         switch state.machine.makeRoom(
           missing, spills: spill != nil, isPinned: { number in pins.values.contains { $0.contains(number) } },
@@ -188,7 +188,7 @@ extension Store {
           let ownsMore = client.map { client in freed.regions.contains { $0.client == client } } ?? false
           return .retry(state.settle(freed), evicted: evicted, lacking: missing, ownsMore: ownsMore)
         case .spill(let number):
-          let entry = state.machine.entries[number]!
+          let entry = state.machine.entries[number]
           return .spill(number, entry, state.segments[entry.segment]!)
         case .wait: return .wait(missing)
         }
@@ -225,7 +225,7 @@ extension Store {
         (
           client,
           numbers.reduce(0) {
-            $0 + (state.machine.entries.indices.contains($1) ? state.machine.entries[$1]?.footprint ?? 0 : 0)
+            $0 + (state.machine.entries.find($1)?.footprint ?? 0)
           }
         )
       }
@@ -325,7 +325,7 @@ extension Store {
     let deadline = min(roomDeadline, .now + (patience ?? configuration.roomDeadline))
     while true {
       let found = state.withLock { state -> (Int, StoreStateMachine.Phase, SpilledCopy?)? in
-        state.machine.index[object].map { ($0, state.machine.entries[$0]!.phase, state.spilled[$0]) }
+        state.machine.entries.find(object).map { ($0.number, $0.entry.phase, state.spilled[$0.number]) }
       }
       guard let (number, phase, spilled) = found else { return }
       switch phase {
@@ -344,7 +344,7 @@ extension Store {
       let memory: SegmentMemory
       do throws(MobulaError) {
         (filling, memory) = try place(until: deadline) { machine throws(MobulaError) in
-          guard machine.index[object] == number, machine.entries[number]!.phase == .spilled else {
+          guard machine.entries.number(of: object) == number, machine.entries[number].phase == .spilled else {
             isOthers = true
             throw StoreStateMachine.notFound(object)
           }
@@ -355,7 +355,7 @@ extension Store {
         if isOthers { continue }
         throw error
       }
-      let entry = state.withLock { $0.machine.entries[filling.entry]! }
+      let entry = state.withLock { $0.machine.entries[filling.entry] }
       do throws(MobulaError) {
         for range in filling.grant?.toReserve ?? [] { try memory.reserve(range) }
         let target = memory.writableBytes(of: filling.offset..<filling.offset + entry.footprint)
@@ -389,7 +389,7 @@ extension Store {
   /// Whether the object's bytes are on disk, or elsewhere, and not in memory.
   public func isSpilled(_ object: ObjectID) -> Bool {
     state.withLock { state in
-      guard let number = state.machine.index[object], let phase = state.machine.entries[number]?.phase else {
+      guard let phase = state.machine.entries.find(object)?.entry.phase else {
         return false
       }
       return phase == .spilled || phase == .restoring

@@ -7,21 +7,20 @@ extension Store {
       let pins = state.shared.pins()
       let entries = state.machine.entries
       func bytes(_ numbers: some Sequence<Int>) -> Int {
-        numbers.reduce(0) { $0 + (entries.indices.contains($1) ? entries[$1]?.footprint ?? 0 : 0) }
+        numbers.reduce(0) { $0 + (entries.find($1)?.footprint ?? 0) }
       }
-      let pinned = pins.values.reduce(into: Set(entries.indices.filter { entries[$0]?.pins ?? 0 > 0 })) {
+      let pinned = pins.values.reduce(into: Set(entries.all.filter { $0.entry.pins > 0 }.map(\.number))) {
         $0.formUnion($1)
       }
       var result = StoreStatistics(
         capacity: state.machine.capacity, used: state.machine.used, warm: state.machine.warmBytes, inMemory: 0,
-        objects: state.machine.index.count, spilled: 0, spilledBytes: 0, spilledElsewhere: 0,
+        objects: state.machine.entries.count, spilled: 0, spilledBytes: 0, spilledElsewhere: 0,
         spilledElsewhereBytes: 0, pinned: pinned.count, pinnedBytes: bytes(pinned), held: 0, heldBytes: 0,
         doomed: state.machine.doomed.count, segments: [],
         clients: [], jobs: [], overhead: state.index.reservedBytes + state.records.count * ClientPage.size)
       var inSegment: [SegmentID: Int] = [:]
       var jobs: [JobID: JobStatistics] = [:]
-      for (number, entry) in entries.enumerated() {
-        guard let entry else { continue }
+      for (number, entry) in entries.all {
         if entry.phase == .spilled {
           result.spilled += 1
           result.spilledBytes += entry.size

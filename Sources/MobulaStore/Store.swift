@@ -257,7 +257,7 @@ public final class Store: Sendable {
 
   /// Whether the object is here, and not evicted while something holds it.
   public func isPrimary(_ object: ObjectID) -> Bool {
-    state.withLock { state in state.machine.index[object].map { !state.machine.entries[$0]!.isCache } ?? false }
+    state.withLock { $0.machine.entries.find(object).map { !$0.entry.isCache } ?? false }
   }
 
   /// Nobody holds these objects, and nobody else was told of them, so that nobody can ask for them any more. They stay
@@ -319,7 +319,7 @@ public final class Store: Sendable {
     }
     let pinned = state.withLock { state in
       state.machine.setWanted(object)
-      return state.machine.pinSource(object).map { ($0, state.machine.entries[$0]!, state.replicas[$0]) }
+      return state.machine.pinSource(object).map { ($0, state.machine.entries[$0], state.replicas[$0]) }
     }
     guard let (number, entry, arriving) = pinned else { return nil }
     if let arriving { return StoreSource(arriving, pinned: number, store: self) }
@@ -350,7 +350,7 @@ public final class Store: Sendable {
   /// What is kept with a sealed object, in memory or on disk.
   private func trailer(of object: ObjectID) -> ObjectTrailer? {
     let found = state.withLock { state -> (Int, StoreStateMachine.Entry, SegmentMemory?, SpilledCopy?)? in
-      guard let number = state.machine.index[object], let entry = state.machine.entries[number] else { return nil }
+      guard let (number, entry) = state.machine.entries.find(object) else { return nil }
       if entry.phase == .sealed { _ = state.machine.pinSource(object, isUse: false) }
       return (number, entry, state.segments[entry.segment], state.spilled[number])
     }
@@ -370,20 +370,21 @@ public final class Store: Sendable {
   /// Bytes of the object in verified chunks, and in all; `nil` when nothing of it is here.
   public func progress(of object: ObjectID) -> (verified: Int, total: Int)? {
     let found = state.withLock { state in
-      state.machine.index[object].map { (state.machine.entries[$0]!, state.replicas[$0]) }
+      state.machine.entries.find(object).map { ($0.entry, state.replicas[$0.number]) }
     }
     guard let (entry, replica) = found, entry.phase != .writing else { return nil }
     guard entry.phase == .receiving, let replica else { return (entry.size, entry.size) }
     return (min(entry.size, replica.chunkMap.verifiedCount * replica.geometry.chunkSize), entry.size)
   }
 
+  /// How many objects are here, in whatever state.
+  public var objectCount: Int { state.withLock { $0.machine.entries.count } }
+
   /// All sealed objects, by identifier.
   public var objects: [ObjectID] {
     state.withLock { state in
-      state.machine.index.filter {
-        let phase = state.machine.entries[$0.value]!.phase
-        return phase == .sealed || phase == .spilled
-      }.keys.sorted()
+      state.machine.entries.all.filter { $0.entry.phase == .sealed || $0.entry.phase == .spilled }.map(\.entry.object)
+        .sorted()
     }
   }
 
@@ -392,6 +393,6 @@ public final class Store: Sendable {
 
   /// The objects of a job that are here.
   public func objects(of job: JobID) -> [ObjectID] {
-    state.withLock { $0.machine.index.keys.filter { $0.job == job } }.sorted()
+    state.withLock { $0.machine.entries.objects.filter { $0.job == job } }.sorted()
   }
 }

@@ -199,7 +199,7 @@ extension Store {
       guard let segment = state.machine.clients[client]?.segment, state.machine.segments[segment]?.entries != 0 else {
         return []
       }
-      return state.machine.entries.indices.filter { state.machine.entries[$0]?.maker == client }
+      return state.machine.entries.all.filter { $0.entry.maker == client }.map(\.number)
     }
     var broken: [ObjectID] = []
     // By the batch, so that nobody waits long for the lock, under which alone the memory stays what it is.
@@ -216,7 +216,7 @@ extension Store {
 extension Store.State {
   /// The object of an entry that this client made, if its trailer is not what it was.
   fileprivate func brokenObject(_ number: Int, of client: StoreClientID) -> ObjectID? {
-    guard let entry = machine.entries[number], entry.maker == client, entry.phase == .sealed,
+    guard let entry = machine.entries.find(number), entry.maker == client, entry.phase == .sealed,
       let memory = segments[entry.segment]
     else { return nil }
     let start = entry.offset + ObjectTrailer.offset(objectSize: entry.size)
@@ -238,7 +238,7 @@ extension Store.State {
       freed += machine.unpin(announcement.offset, client: id, retire: shared.retire)
     case .put:
       do throws(MobulaError) {
-        try index.ensureRoom(for: machine.nextEntry)
+        try index.ensureRoom(for: machine.entries.next)
       } catch {
         return refuse(announcement.object, error, id)
       }
@@ -256,7 +256,7 @@ extension Store.State {
       case .sealed(let number, let given):
         freed += given
         publish(number)
-        let entry = machine.entries[number]!
+        let entry = machine.entries[number]
         guard let geometry = try? ChunkGeometry(objectSize: entry.size, chunkSize: 1 << Int(entry.chunkShift)) else {
           return
         }

@@ -125,7 +125,7 @@ import Testing
     for number in 0..<20 { try client.put(.number(number), size: number % 4 == 0 ? 3_000_000 : 1000) }
     try client.confirm(.number(19))
     let places = running.store.state.withLock { state in
-      state.machine.index.map { ($0.key, state.machine.entries[$0.value]!) }
+      state.machine.entries.all.filter { $0.entry.phase != .doomed }.map { ($0.entry.object, $0.entry) }
     }
     for (object, entry) in places where object.low % 2 == 0 {
       client.ownMapping.bytes[entry.offset + ObjectTrailer.offset(objectSize: entry.size) + 8] ^= 1

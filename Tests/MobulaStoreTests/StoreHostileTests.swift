@@ -166,7 +166,7 @@ import Testing
       running.store.delete(.number(number))
     }
     for number in 200..<400 { running.store.delete(.number(number)) }
-    for object in running.store.state.withLock({ Array($0.machine.index.keys) }) { running.store.delete(object) }
+    for object in running.store.state.withLock({ Array($0.machine.entries.objects) }) { running.store.delete(object) }
     let left = running.store.statistics
     #expect(left.objects == 0 && left.doomed == 0 && left.inMemory == 0 && left.clients.count == 1, "seed \(seed)")
   }
@@ -227,7 +227,7 @@ import Testing
     try liar.put(.number(1), size: 20_000_000)
     try liar.confirm(.number(1))
     // Its trailer, which only its maker can write.
-    let offset = try #require(running.store.state.withLock { $0.machine.entries[0]?.offset })
+    let offset = try #require(running.store.state.withLock { $0.machine.entries.find(0)?.offset })
     liar.ownMapping.bytes[offset + 20_000_000 + 8] ^= 0xFF
     for number in 2...5 {
       try other.put(.number(number), size: 20_000_000, seed: UInt8(number))

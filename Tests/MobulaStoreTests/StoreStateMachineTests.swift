@@ -138,7 +138,7 @@ private struct Books {
       // All that a restart finds of it is the grant.
       books.machine.clients[one]!.creating = [:]
       books.machine.segments[SegmentID(2)]!.entries = 0
-      books.machine.dropEntry(creation.entry)
+      books.machine.entries.drop(creation.entry)
       let offset = creation.grant.range.lowerBound
       if isAnnounced {
         guard case .sealed(_, let freed) = books.put(1, 1, offset: offset, size: 2 * megabyte) else {
@@ -203,7 +203,7 @@ private struct Books {
     let (left, spilled) = books.machine.spilled(2, retire: books.retire)
     #expect(left)
     books.settle(spilled)
-    #expect(books.machine.entries[2]?.phase == .spilled)
+    #expect(books.machine.entries.find(2)?.phase == .spilled)
     guard case .filling(let back) = books.machine.beginRestore(2) else {
       Issue.record("no room to restore")
       return
@@ -324,8 +324,7 @@ private struct Books {
     }
     books.machine.restoreEntry(0, entry(0, .sealed))
     books.machine.restoreEntry(1, entry(4 * megabyte, .doomed))
-    books.machine.restoreDoomed(1)
-    #expect(books.machine.index[.number(1)] == 0)
+    #expect(books.machine.entries.number(of: .number(1)) == 0)
   }
 
   @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8])
@@ -398,7 +397,7 @@ private struct Simulation {
   mutating func step() throws {
     let event = below(17)
     let client = clients.sorted().randomElement(using: &random)
-    let object = books.machine.index.keys.sorted().randomElement(using: &random)
+    let object = books.machine.entries.objects.sorted().randomElement(using: &random)
     last = "event \(event)"
     switch event {
     case 0:
@@ -524,7 +523,7 @@ private struct Simulation {
         return
       }
       guard
-        let number = books.machine.entries.indices.filter({ books.machine.entries[$0]?.phase == .spilled })
+        let number = books.machine.entries.all.filter({ $0.entry.phase == .spilled }).map(\.number)
           .randomElement(using: &random)
       else { return }
       switch books.machine.beginRestore(number) {
@@ -539,9 +538,11 @@ private struct Simulation {
     case 15:
       if let object { books.machine.setHeld(object, Bool.random(using: &random)) }
       if let object { books.machine.setCache(object, Bool.random(using: &random)) }
-      books.machine.touch(below(1000))
+      books.machine.entries.touch(below(1000))
       // Readers pin what is sealed, and let go.
-      if let object, let number = books.machine.index[object], books.machine.entries[number]!.phase == .sealed {
+      if let object, let number = books.machine.entries.number(of: object),
+        books.machine.entries[number].phase == .sealed
+      {
         books.pinned.insert(number)
       }
       if below(2) == 0, let one = books.pinned.sorted().randomElement(using: &random) { books.pinned.remove(one) }
@@ -570,14 +571,15 @@ private struct Simulation {
     var counts: [SegmentID: Int] = [:]
     var listed = Set<Int>()
     for tier in StoreStateMachine.Tier.allCases {
-      for number in machine.oldest(tier, limit: .max) {
-        guard listed.insert(number).inserted, machine.entries[number]?.tier == tier else { return "list of \(tier)" }
+      for number in machine.entries.oldest(tier, limit: .max) {
+        guard listed.insert(number).inserted, machine.entries.find(number)?.tier == tier else {
+          return "list of \(tier)"
+        }
       }
     }
     var ranges: [SegmentID: [Range<Int>]] = [:]
     var inExtents: [StoreClientID: [Int: Int]] = [:]
-    for (number, entry) in machine.entries.enumerated() {
-      guard let entry else { continue }
+    for (number, entry) in machine.entries.all {
       if entry.isListed != listed.contains(number) { return "entry \(number) is listed: \(entry.isListed)" }
       if entry.phase == .sealed, !entry.isListed, !spilling.contains(number) { return "entry \(number) is in no list" }
       if machine.doomed.contains(number) != (entry.phase == .doomed) { return "entry \(number) is doomed" }
@@ -622,7 +624,7 @@ private struct Simulation {
     for number in sources { settle(books.machine.unpin(number, retire: books.retire)) }
     books.pinned = []
     for client in clients.sorted() { settle(books.machine.detach(StoreClientID(client), retire: books.retire).freed) }
-    for object in books.machine.index.keys.sorted() {
+    for object in books.machine.entries.objects.sorted() {
       if let (_, freed) = books.machine.delete(object, retire: books.retire) { settle(freed) }
     }
     settle(books.machine.reap(retire: books.retire))
@@ -632,7 +634,7 @@ private struct Simulation {
   /// Nothing but warm memory, and the extent that the store keeps for itself.
   var isEmpty: Bool {
     let machine = books.machine
-    return machine.entries.allSatisfy { $0 == nil } && machine.doomed.isEmpty && machine.leaving == 0
+    return machine.entries.isEmpty && machine.doomed.isEmpty && machine.leaving == 0
       && machine.segments.allSatisfy { id, segment in
         segment.entries == 0
           && (id == machine.ownSegment

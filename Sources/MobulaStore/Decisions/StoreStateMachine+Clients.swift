@@ -32,7 +32,7 @@ extension StoreStateMachine {
     guard let client = clients.removeValue(forKey: id) else { return Detachment() }
     var result = Detachment()
     // Big regions of which a store that died knew what they were for.
-    let claimed = Set(client.creating.values.map { entries[$0]!.offset })
+    let claimed = Set(client.creating.values.map { entries[$0].offset })
     for grant in client.grants.values where !grant.isExtent && !claimed.contains(grant.range.lowerBound) {
       release(grant.range, of: client.segment, &result.freed)
     }
@@ -41,7 +41,7 @@ extension StoreStateMachine {
       free(number, &result.freed)
     }
     result.aborted.sort()
-    for (number, count) in client.pins { entries[number]?.pins -= count }
+    for (number, count) in client.pins where entries.find(number) != nil { entries[number].pins -= count }
     segments[client.segment]!.maker = nil
     // Big regions that are being written went with their entries.
     dissolve(client.extents.map(\.range), of: client.segment, &result.freed)
@@ -126,7 +126,7 @@ extension StoreStateMachine {
   /// A client that has no pin word left, or can't find an object in the index, pins it by call.
   mutating func pin(_ object: ObjectID, client id: StoreClientID) throws(MobulaError) -> EntryNumber {
     _ = try client(id)
-    guard let number = index[object], let entry = entries[number] else { throw Self.notFound(object) }
+    guard let (number, entry) = entries.find(object) else { throw Self.notFound(object) }
     switch entry.phase {
     case .sealed: break
     case .writing:
@@ -138,8 +138,8 @@ extension StoreStateMachine {
     case .doomed: preconditionFailure("a doomed entry is never in the index")
     }
     clients[id]!.pins[number, default: 0] += 1
-    entries[number]!.pins += 1
-    touch(number)
+    entries[number].pins += 1
+    entries.touch(number)
     return number
   }
 
@@ -154,17 +154,17 @@ extension StoreStateMachine {
   ///
   /// - Parameter isUse: whether that counts as a use, for the choice of what to evict.
   mutating func pinSource(_ object: ObjectID, isUse: Bool = true) -> EntryNumber? {
-    guard let number = index[object], let phase = entries[number]?.phase, phase == .sealed || phase == .receiving
+    guard let (number, entry) = entries.find(object), entry.phase == .sealed || entry.phase == .receiving
     else { return nil }
-    entries[number]!.pins += 1
-    if isUse { touch(number) }
+    entries[number].pins += 1
+    if isUse { entries.touch(number) }
     return number
   }
 
   /// A source, or the writer of an arriving object, is gone.
   mutating func unpin(_ number: EntryNumber, retire: Retire) -> Freed {
-    precondition(entries[number]?.pins ?? 0 > 0, "an entry is unpinned as often as it was pinned")
-    entries[number]!.pins -= 1
-    return entries[number]!.phase == .doomed ? reap(retire: retire) : Freed()
+    precondition(entries.find(number)?.pins ?? 0 > 0, "an entry is unpinned as often as it was pinned")
+    entries[number].pins -= 1
+    return entries[number].phase == .doomed ? reap(retire: retire) : Freed()
   }
 }

@@ -33,7 +33,8 @@ extension StoreStateMachine {
   /// The system had no memory for what `create` promised.
   mutating func notCreated(_ creation: Creation, client id: StoreClientID, reserved: [Range<Int>]) -> Freed {
     var freed = Freed()
-    guard let entry = entries[creation.entry], entry.phase == .writing, entry.offset == creation.grant.range.lowerBound
+    guard let entry = entries.find(creation.entry), entry.phase == .writing,
+      entry.offset == creation.grant.range.lowerBound
     else { return freed }
     segments[entry.segment]!.entries -= 1
     notReserved(creation.grant, reserved: reserved)
@@ -41,7 +42,7 @@ extension StoreStateMachine {
       clients[id]!.creating[entry.object] = nil
       leave(creation.slot, of: id, &freed)
     }
-    dropEntry(creation.entry)
+    entries.drop(creation.entry)
     freed.entries.append(creation.entry)
     return freed
   }
@@ -51,7 +52,7 @@ extension StoreStateMachine {
   /// - Parameter offset: where it is, for one whose creation a store saw that died since.
   mutating func abort(_ object: ObjectID, client id: StoreClientID, offset: Int) -> Freed {
     var freed = Freed()
-    guard let client = clients[id], let number = client.creating[object], let entry = entries[number] else {
+    guard let client = clients[id], let number = client.creating[object], let entry = entries.find(number) else {
       freeUnclaimed(offset, of: id, &freed)
       return freed
     }
@@ -72,7 +73,7 @@ extension StoreStateMachine {
   /// The grant of a big object at `offset` that no entry is for.
   private func unclaimed(_ offset: Int, _ client: Client) -> (slot: Int, grant: GrantTable.Grant)? {
     guard let found = client.grants.first(where: { !$0.value.isExtent && $0.value.range.lowerBound == offset }),
-      !client.creating.values.contains(where: { entries[$0]!.offset == offset })
+      !client.creating.values.contains(where: { entries[$0].offset == offset })
     else { return nil }
     return (found.key, found.value)
   }
@@ -110,20 +111,20 @@ extension StoreStateMachine {
     }
     let footprint = ObjectTrailer.offset(objectSize: announcement.size) + announcement.trailerSize
     let created = clients[id]?.creating[object]
-    if let known = index[object], known != created {
+    if let known = entries.number(of: object), known != created {
       // One of the store's that died may have been the one that took it.
-      if let entry = entries[known], entry.segment == segment, entry.offset == region, entry.phase == .sealed {
+      if let entry = entries.find(known), entry.segment == segment, entry.offset == region, entry.phase == .sealed {
         return .known
       }
       return refuse(announcement, id, Self.exists(object))
     }
-    if created != nil, index[object] == nil {
+    if created != nil, entries.number(of: object) == nil {
       return refuse(
         announcement, id,
         MobulaError(.cancelled, "Object \(object) was deleted while it was made: put it again if it is wanted."))
     }
     if let created {
-      guard entries[created]!.offset == region, Self.pages(footprint) <= Self.pages(entries[created]!.size) else {
+      guard entries[created].offset == region, Self.pages(footprint) <= Self.pages(entries[created].size) else {
         return refuse(announcement, id, Self.isElsewhere(object))
       }
       guard isWhole(segment, announcement) else { return refuse(announcement, id, Self.isBroken(object)) }
@@ -142,7 +143,7 @@ extension StoreStateMachine {
         object: object, segment: segment, offset: region, size: announcement.size,
         trailerSize: announcement.trailerSize, chunkShift: UInt8(announcement.chunkShift), phase: .sealed,
         isDirect: false, isCache: false, isHeld: announcement.holds, maker: id))
-    list(number)
+    entries.list(number)
     return .sealed(number, Freed())
   }
 
@@ -173,8 +174,8 @@ extension StoreStateMachine {
   private mutating func sealCreated(
     _ created: EntryNumber, _ announcement: ClientPage.Announcement, footprint: Int, client id: StoreClientID
   ) -> Announced {
-    let (region, segment) = (announcement.offset, entries[created]!.segment)
-    let range = region..<region + Self.pages(entries[created]!.size)
+    let (region, segment) = (announcement.offset, entries[created].segment)
+    let range = region..<region + Self.pages(entries[created].size)
     var freed = Freed()
     if let slot = clients[id].flatMap({ slot(of: range, isExtent: false, client: $0) }) { leave(slot, of: id, &freed) }
     // What was asked for, and is not needed.
@@ -208,17 +209,17 @@ extension StoreStateMachine {
         object: announcement.object, segment: client.segment, offset: announcement.offset, size: announcement.size,
         trailerSize: announcement.trailerSize, chunkShift: UInt8(announcement.chunkShift), phase: .sealed,
         isDirect: true, isCache: false, isHeld: announcement.holds, maker: id))
-    list(number)
+    entries.list(number)
     return .sealed(number, freed)
   }
 
   private mutating func seal(_ number: EntryNumber, _ announcement: ClientPage.Announcement) {
-    entries[number]!.size = announcement.size
-    entries[number]!.trailerSize = announcement.trailerSize
-    entries[number]!.chunkShift = UInt8(announcement.chunkShift)
-    entries[number]!.isHeld = announcement.holds
-    entries[number]!.phase = .sealed
-    list(number)
+    entries[number].size = announcement.size
+    entries[number].trailerSize = announcement.trailerSize
+    entries[number].chunkShift = UInt8(announcement.chunkShift)
+    entries[number].isHeld = announcement.holds
+    entries[number].phase = .sealed
+    entries.list(number)
   }
 
   /// The index of the client's extent in which `offset` lies.
@@ -237,7 +238,7 @@ extension StoreStateMachine {
       throw MobulaError(
         .invalidArgument, "An object of \(size) bytes can't be stored: a value has at least its header.")
     }
-    if index[object] != nil { throw Self.exists(object) }
+    if entries.number(of: object) != nil { throw Self.exists(object) }
     guard Self.pages(size) <= capacity else { throw tooLarge(size) }
   }
 
@@ -279,7 +280,7 @@ extension StoreStateMachine {
         trailerSize: ObjectTrailer.size(chunks: geometry.count, contained: contained),
         chunkShift: UInt8(geometry.chunkShift), phase: .receiving, isDirect: spot.isDirect, isCache: isCache,
         isHeld: false, maker: nil))
-    entries[number]!.pins = 1
+    entries[number].pins = 1
     return .filling(Filling(entry: number, offset: spot.offset, grant: spot.grant))
   }
 
@@ -315,22 +316,22 @@ extension StoreStateMachine {
 
   /// Every chunk of an arriving object is in. False when it was deleted meanwhile.
   mutating func completeReceive(_ number: EntryNumber) -> Bool {
-    guard entries[number]?.phase == .receiving else { return false }
-    entries[number]!.phase = .sealed
-    list(number)
+    guard entries.find(number)?.phase == .receiving else { return false }
+    entries[number].phase = .sealed
+    entries.list(number)
     return true
   }
 
   /// An arriving object won't be completed; its memory goes with the writer's pin.
   mutating func abandonReceive(_ number: EntryNumber) {
-    guard entries[number]?.phase == .receiving else { return }
+    guard entries.find(number)?.phase == .receiving else { return }
     doom(number)
   }
 
   private mutating func doom(_ number: EntryNumber) {
-    unlist(number)
-    index[entries[number]!.object] = nil
-    entries[number]!.phase = .doomed
+    entries.unlist(number)
+    entries.hide(number)
+    entries[number].phase = .doomed
     doomed.insert(number)
   }
 
@@ -339,35 +340,35 @@ extension StoreStateMachine {
   /// A spilled object is to come back; pinned until `completeRestore` or `abandonRestore`.
   mutating func beginRestore(_ number: EntryNumber) -> Place {
     let spot: Spot
-    switch findSpot(entries[number]!.footprint) {
+    switch findSpot(entries[number].footprint) {
     case .spot(let found): spot = found
     case .place(let place): return place
     }
     segments[ownSegment!]!.entries += 1
-    entries[number]!.segment = ownSegment!
-    entries[number]!.offset = spot.offset
-    entries[number]!.isDirect = spot.isDirect
-    entries[number]!.maker = nil
-    entries[number]!.phase = .restoring
-    entries[number]!.pins += 1
+    entries[number].segment = ownSegment!
+    entries[number].offset = spot.offset
+    entries[number].isDirect = spot.isDirect
+    entries[number].maker = nil
+    entries[number].phase = .restoring
+    entries[number].pins += 1
     return .filling(Filling(entry: number, offset: spot.offset, grant: spot.grant))
   }
 
   /// True when it is to be put into the index; false when it was deleted meanwhile.
   mutating func completeRestore(_ number: EntryNumber) -> Bool {
-    entries[number]!.pins -= 1
-    guard entries[number]!.phase == .restoring else { return false }
-    entries[number]!.phase = .sealed
-    list(number)
+    entries[number].pins -= 1
+    guard entries[number].phase == .restoring else { return false }
+    entries[number].phase = .sealed
+    entries.list(number)
     return true
   }
 
   mutating func abandonRestore(_ number: EntryNumber, retire: Retire) -> Freed {
     var freed = Freed()
-    entries[number]!.pins -= 1
-    guard entries[number]!.phase == .restoring else { return reap(retire: retire) }
+    entries[number].pins -= 1
+    guard entries[number].phase == .restoring else { return reap(retire: retire) }
     freeRegion(number, &freed)
-    entries[number]!.phase = .spilled
+    entries[number].phase = .spilled
     return freed
   }
 
@@ -375,12 +376,12 @@ extension StoreStateMachine {
 
   /// An object is not wanted any more; its memory goes with the last pin. `nil` when it isn't here.
   mutating func delete(_ object: ObjectID, retire: Retire) -> (entry: EntryNumber, freed: Freed)? {
-    guard let number = index[object], let entry = entries[number] else { return nil }
+    guard let (number, entry) = entries.find(object) else { return nil }
     var freed = Freed()
     switch entry.phase {
     case .writing:
       // Its maker goes on writing into what is its own until it announces or aborts it.
-      index[object] = nil
+      entries.hide(number)
       return (number, freed)
     case .spilled:
       free(number, &freed)

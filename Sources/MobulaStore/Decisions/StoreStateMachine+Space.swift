@@ -118,18 +118,18 @@ extension StoreStateMachine {
     }
     for tier in [Tier.cache, .heldCache] where missing(self) > 0 {
       // By the batch, each with one look at all pins: a look costs more than an eviction.
-      var next = leastRecentlyUsed(tier)
+      var next = entries.leastRecentlyUsed(tier)
       while missing(self) > 0, next != nil {
         var batch: [EntryNumber] = []
         var size = 0
         while let number = next, batch.count < 64, batch.isEmpty || size < missing(self) {
-          next = successor(of: number)
-          guard entries[number]!.pins == 0 else { continue }
+          next = entries.successor(of: number)
+          guard entries[number].pins == 0 else { continue }
           batch.append(number)
-          size += entries[number]!.footprint
+          size += entries[number].footprint
         }
         for (number, isPinned) in zip(batch, retire(batch, false)) where !isPinned {
-          evicted.append(entries[number]!.object)
+          evicted.append(entries[number].object)
           free(number, &freed)
         }
         for id in segments.keys where missing(self) > 0 && segments[id]!.space.warmBytes > 0 {
@@ -143,15 +143,15 @@ extension StoreStateMachine {
     if spills {
       // Of those that were not used for long the biggest: a file for each small one helps nobody.
       var candidates: [EntryNumber] = []
-      var next = leastRecentlyUsed(.primary)
+      var next = entries.leastRecentlyUsed(.primary)
       while let number = next, candidates.count < 64 {
-        next = successor(of: number)
-        if entries[number]!.pins == 0, !entries[number]!.isDamaged, !isRefused(number) { candidates.append(number) }
+        next = entries.successor(of: number)
+        if entries[number].pins == 0, !entries[number].isDamaged, !isRefused(number) { candidates.append(number) }
       }
-      if let number = candidates.max(by: { entries[$0]!.footprint < entries[$1]!.footprint }) {
+      if let number = candidates.max(by: { entries[$0].footprint < entries[$1].footprint }) {
         // Readers may go on while it is written; whether it can leave is asked afterwards.
-        entries[number]!.pins += 1
-        unlist(number)
+        entries[number].pins += 1
+        entries.unlist(number)
         return .spill(number)
       }
     }
@@ -163,17 +163,17 @@ extension StoreStateMachine {
   /// - Returns: whether it left; otherwise remove the file.
   mutating func spilled(_ number: EntryNumber, retire: Retire) -> (left: Bool, freed: Freed) {
     var freed = Freed()
-    entries[number]!.pins -= 1
-    guard entries[number]!.phase == .sealed else {
-      if entries[number]!.phase == .doomed { freed += reap(retire: retire) }
+    entries[number].pins -= 1
+    guard entries[number].phase == .sealed else {
+      if entries[number].phase == .doomed { freed += reap(retire: retire) }
       return (false, freed)
     }
-    guard entries[number]!.pins == 0, !retire([number], false)[0] else {
-      list(number)
+    guard entries[number].pins == 0, !retire([number], false)[0] else {
+      entries.list(number)
       return (false, freed)
     }
     freeRegion(number, &freed)
-    entries[number]!.phase = .spilled
+    entries[number].phase = .spilled
     return (true, freed)
   }
 
@@ -181,17 +181,17 @@ extension StoreStateMachine {
   ///
   /// - Parameter isDamaged: whether it never can.
   mutating func notSpilled(_ number: EntryNumber, isDamaged: Bool = false, retire: Retire) -> Freed {
-    entries[number]!.pins -= 1
-    entries[number]!.isDamaged = isDamaged
-    if entries[number]!.phase == .doomed { return reap(retire: retire) }
-    list(number)
+    entries[number].pins -= 1
+    entries[number].isDamaged = isDamaged
+    if entries[number].phase == .doomed { return reap(retire: retire) }
+    entries.list(number)
     return Freed()
   }
 
   /// Frees what was deleted while it was pinned, and is pinned no more.
   mutating func reap(retire: Retire) -> Freed {
     var freed = Freed()
-    let candidates = doomed.filter { entries[$0]!.pins == 0 }.sorted()
+    let candidates = doomed.filter { entries[$0].pins == 0 }.sorted()
     guard !candidates.isEmpty else { return freed }
     for (number, isPinned) in zip(candidates, retire(candidates, true)) where !isPinned {
       doomed.remove(number)
@@ -202,15 +202,14 @@ extension StoreStateMachine {
 
   /// An entry is no more: its region is free.
   mutating func free(_ number: EntryNumber, _ freed: inout Freed) {
-    unlist(number)
-    if entries[number]!.phase != .spilled { freeRegion(number, &freed) }
+    if entries[number].phase != .spilled { freeRegion(number, &freed) }
     freed.entries.append(number)
-    dropEntry(number)
+    entries.drop(number)
   }
 
   /// The region of an entry is free, for its maker if that lives.
   mutating func freeRegion(_ number: EntryNumber, _ freed: inout Freed) {
-    let entry = entries[number]!
+    let entry = entries[number]
     let id = entry.segment
     segments[id]!.entries -= 1
     if entry.isDirect {
@@ -243,8 +242,7 @@ extension StoreStateMachine {
   mutating func dissolve(_ extents: [Range<Int>], of id: SegmentID, _ freed: inout Freed) {
     if extents.isEmpty { return }
     if segments[id]!.entries > 0 {
-      for entry in entries {
-        guard let entry, entry.segment == id, !entry.isDirect, entry.phase != .spilled else { continue }
+      for (_, entry) in entries.all where entry.segment == id && !entry.isDirect && entry.phase != .spilled {
         for page in pages(of: entry) { segments[id]!.pages[page, default: 0] += 1 }
       }
     }
@@ -261,7 +259,7 @@ extension StoreStateMachine {
 
   /// Why there is no room, with the numbers.
   func full(_ bytes: Int, spills: Bool, pinned: [(client: StoreClientID, bytes: Int)]) -> MobulaError {
-    let held = entries.reduce(0) { $0 + ($1.map { $0.phase == .sealed && $0.isHeld ? $0.footprint : 0 } ?? 0) }
+    let held = entries.all.reduce(0) { $0 + ($1.entry.phase == .sealed && $1.entry.isHeld ? $1.entry.footprint : 0) }
     let total = pinned.reduce(0) { $0 + $1.bytes }
     let by = pinned.sorted { $0.bytes > $1.bytes }.prefix(3).map { pin in
       "\(ByteCount(pin.bytes)) by \(clients[pin.client].map { "\($0.name) (process \($0.process))" } ?? "client \(pin.client)")"

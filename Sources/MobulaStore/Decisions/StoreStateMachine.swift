@@ -173,10 +173,8 @@ struct StoreStateMachine: Sendable {
   /// The most bytes that free memory is kept warm in.
   let warmLimit: Int
   var clients: [StoreClientID: Client] = [:]
-  var entries: [Entry?] = []
-  private(set) var freeEntries: [EntryNumber] = []
-  /// All that can be found, in whatever phase: all but the doomed.
-  var index: [ObjectID: EntryNumber] = [:]
+  /// All objects; those that are doomed can't be found.
+  var entries = EntryTable()
   var doomed: Set<EntryNumber> = []
   var segments: [SegmentID: Segment] = [:]
   /// What the store fills itself, and how its small objects lie there.
@@ -188,8 +186,6 @@ struct StoreStateMachine: Sendable {
   var used = 0
   /// Of these, what is being given back.
   var leaving = 0
-  private var heads: [Int]
-  private var tails: [Int]
 
   static let smallestCapacity = 1_048_576
   /// Objects up to this size, with their trailers, lie in extents.
@@ -208,8 +204,6 @@ struct StoreStateMachine: Sendable {
     self.capacity = capacity / pageSize * pageSize
     self.warmLimit = warmLimit
     ownExtents = ExtentAllocator(maximumExtent: Self.maximumExtent(capacity: capacity))
-    heads = Array(repeating: -1, count: Tier.allCases.count)
-    tails = heads
   }
 
   /// Bytes of the largest extent: 16 MiB, or a 64th of a small capacity.
@@ -230,86 +224,9 @@ struct StoreStateMachine: Sendable {
   // MARK: Entries
 
   mutating func newEntry(_ entry: Entry) -> EntryNumber {
-    let number: EntryNumber
-    if let free = freeEntries.popLast() {
-      number = free
-      entries[number] = entry
-    } else {
-      number = entries.count
-      entries.append(entry)
-    }
-    index[entry.object] = number
     segments[entry.segment]!.entries += 1
-    return number
+    return entries.add(entry)
   }
-
-  /// The number that the next entry gets.
-  var nextEntry: EntryNumber { freeEntries.last ?? entries.count }
-
-  /// Takes exactly this number, when a store is started again.
-  mutating func restoreEntry(_ number: EntryNumber, _ entry: Entry) {
-    while entries.count <= number { entries.append(nil) }
-    entries[number] = entry
-    // A deleted one may have a successor of the same name.
-    if entry.phase != .doomed { index[entry.object] = number }
-    segments[entry.segment]!.entries += 1
-    if entry.phase == .sealed { list(number) }
-  }
-
-  /// After all entries were restored: the others are free.
-  mutating func endRestoring() {
-    freeEntries = entries.indices.filter { entries[$0] == nil }.reversed()
-  }
-
-  mutating func dropEntry(_ number: EntryNumber) {
-    if index[entries[number]!.object] == number { index[entries[number]!.object] = nil }
-    entries[number] = nil
-    freeEntries.append(number)
-  }
-
-  // MARK: Lists of use
-
-  mutating func list(_ number: EntryNumber) {
-    let tier = entries[number]!.tier.rawValue
-    entries[number]!.previous = tails[tier]
-    entries[number]!.next = -1
-    entries[number]!.isListed = true
-    if tails[tier] >= 0 { entries[tails[tier]]!.next = number } else { heads[tier] = number }
-    tails[tier] = number
-  }
-
-  mutating func unlist(_ number: EntryNumber) {
-    guard let entry = entries[number], entry.isListed else { return }
-    let tier = entry.tier.rawValue
-    if entry.previous >= 0 { entries[entry.previous]!.next = entry.next } else { heads[tier] = entry.next }
-    if entry.next >= 0 { entries[entry.next]!.previous = entry.previous } else { tails[tier] = entry.previous }
-    entries[number]!.isListed = false
-  }
-
-  /// A client used an entry lately; numbers from outside may mean nothing.
-  mutating func touch(_ number: EntryNumber) {
-    guard entries.indices.contains(number), entries[number]?.isListed == true else { return }
-    unlist(number)
-    list(number)
-  }
-
-  /// The least recently used of a tier, at most `limit` of them.
-  func oldest(_ tier: Tier, limit: Int) -> [EntryNumber] {
-    var result: [EntryNumber] = []
-    var number = heads[tier.rawValue]
-    while number >= 0, result.count < limit {
-      result.append(number)
-      number = entries[number]!.next
-    }
-    return result
-  }
-
-  func successor(of number: EntryNumber) -> EntryNumber? {
-    let next = entries[number]!.next
-    return next >= 0 ? next : nil
-  }
-
-  func leastRecentlyUsed(_ tier: Tier) -> EntryNumber? { heads[tier.rawValue] >= 0 ? heads[tier.rawValue] : nil }
 
   /// Whether something holds the object; held objects are evicted after all others.
   mutating func setHeld(_ object: ObjectID, _ isHeld: Bool) {
@@ -339,16 +256,12 @@ struct StoreStateMachine: Sendable {
 
   /// Somebody elsewhere asks for the object.
   mutating func setWanted(_ object: ObjectID) {
-    guard let number = index[object], entries[number]!.isUnwanted else { return }
+    guard let (_, entry) = entries.find(object), entry.isUnwanted else { return }
     change(object) { $0.isUnwanted = false }
   }
 
   private mutating func change(_ object: ObjectID, _ body: (inout Entry) -> Void) {
-    guard let number = index[object] else { return }
-    let wasListed = entries[number]!.isListed
-    unlist(number)
-    body(&entries[number]!)
-    if wasListed { list(number) }
+    if let number = entries.number(of: object) { entries.change(number, body) }
   }
 
   static func notFound(_ object: ObjectID) -> MobulaError {

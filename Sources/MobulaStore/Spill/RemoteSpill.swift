@@ -1,5 +1,4 @@
 internal import MobulaCore
-internal import Synchronization
 
 /// What is kept in memory of an object whose bytes are in a `SpillPlace`.
 struct RemoteObject: Hashable, Sendable {
@@ -10,8 +9,8 @@ struct RemoteObject: Hashable, Sendable {
   var object: ObjectID { header.object }
 }
 
-/// A store's half of a `SpillPlace`: waits for it, so long and no longer, checks what comes back, and removes what
-/// is not needed any more as soon as the place can be reached.
+/// A store's half of a `SpillPlace`: waits for it, so long and no longer (`PlaceCalls`), checks what comes back, and
+/// removes what is not needed any more as soon as the place can be reached (`RemoteRemover`).
 ///
 /// `write`, `read`, `recover` and `removeAll` block, on a thread of their own: the place's tasks need Swift's.
 final class RemoteSpill: Sendable {
@@ -33,31 +32,12 @@ final class RemoteSpill: Sendable {
     var secondLook = Duration.seconds(1)
   }
 
-  struct State {
-    /// What is needed, what is being written, and what may be needed by the next run: all else in the place can go.
-    var needed: Set<String> = []
-    /// It is not known what an earlier run of this instance left: no item of this instance can go unasked.
-    var keepsInstance = false
-    var toRemove: [String] = []
-    /// A write has failed, of which something may remain.
-    var hasUnfinished = false
-    var remover: Task<Void, Never>?
-    var sweeper: Task<Void, Never>?
-    var cleaner: Task<Void, Never>?
-    /// Writes and reads that somebody waits for.
-    var running: [UInt64: Task<Void, Never>] = [:]
-    var lastRun: UInt64 = 0
-    /// For good: nothing is written any more.
-    var isEnded = false
-  }
-
-  /// How many items are removed at once.
-  static let largestBatch = 1000
-  let place: any SpillPlace
-  let instance: SpillInstance
-  let patience: Patience
-  let trouble: @Sendable (MobulaError) -> Void
-  let state = Mutex(State())
+  private let place: any SpillPlace
+  private let instance: SpillInstance
+  private let patience: Patience
+  private let trouble: @Sendable (MobulaError) -> Void
+  private let calls = PlaceCalls()
+  private let remover: RemoteRemover
 
   /// - Parameter trouble: told what goes wrong while nobody waits.
   init(
@@ -68,6 +48,7 @@ final class RemoteSpill: Sendable {
     self.instance = instance
     self.patience = patience
     self.trouble = trouble
+    remover = RemoteRemover(place, instance: instance, patience: patience, trouble: trouble)
   }
 
   // MARK: Objects
@@ -81,12 +62,12 @@ final class RemoteSpill: Sendable {
   ) throws(MobulaError) -> RemoteObject {
     precondition(bytes.count == header.geometry.objectSize, "all of the object's bytes")
     let name = "\(SpillItemName(header.object, instance))"
-    guard state.withLock({ $0.isEnded ? false : $0.needed.insert(name).inserted }) else {
+    guard remover.need(name) else {
       throw MobulaError(.unavailable, "Object \(header.object) can't be spilled, since its store has ended.")
     }
     let (head, size, lent, start) = (header.encoded(), header.fileSize, LentMemory(bytes), ContinuousClock.now)
     defer { lent.takeBack() }
-    let result = wait(until: deadline) { [place] in
+    let result = calls.wait(until: deadline) { [place] in
       try await place.write(name, size: size) { range in
         if range.lowerBound >= head.count {
           return try lent.bytes(range.lowerBound - head.count..<range.upperBound - head.count)
@@ -100,10 +81,10 @@ final class RemoteSpill: Sendable {
       return RemoteObject(item: SpillItem(name: name, size: size, version: version), header: header)
     case .failure(let error):
       // It may have come about all the same, or in part.
-      remove(name, isUnfinished: true)
+      remover.remove(name, isUnfinished: true)
       throw refused(size, Self.reason(error))
     case nil:
-      remove(name, isUnfinished: true)
+      remover.remove(name, isUnfinished: true)
       throw refused(size, "it was not written within \(start.duration(to: .now).rounded)")
     }
   }
@@ -146,7 +127,7 @@ final class RemoteSpill: Sendable {
   ) throws(MobulaError) {
     let (item, start, lent) = (spilled.item, spilled.header.length + range.lowerBound, LentMemory(memory))
     defer { lent.takeBack() }
-    let result = wait(until: deadline) { [place, patience] in
+    let result = calls.wait(until: deadline) { [place, patience] in
       for look in 1... {
         do {
           return try await place.read(item, start..<start + range.count) { offset, bytes in
@@ -186,39 +167,52 @@ final class RemoteSpill: Sendable {
     )
   }
 
-  // MARK: Waiting
+  // MARK: Beginning and end
 
-  /// Blocks until `body` has ended; `nil` at the deadline, or after `end`, with `body` cancelled.
+  /// The objects that an earlier run of this instance left, for a store that has started again. What is damaged is
+  /// told as trouble, and lost. What could not be looked at in time is told too; it stays where it is for the next
+  /// run.
+  func recover() -> [RemoteObject] {
+    let found = RemoteRecovery(place: place, instance: instance, patience: patience, calls: calls, trouble: trouble)
+      .run()
+    remover.keep(found.needed)
+    return found.objects
+  }
+
+  /// Removes an item in the background, as soon as the place can be reached.
+  func remove(_ name: String) { remover.remove(name) }
+
+  /// Removes in the background what other runs of this host have left; until that has worked, or the end.
+  func clean() { remover.clean() }
+
+  /// The end begins: nothing is written any more, and whoever waits gets an error.
+  func end() {
+    calls.end()
+    remover.end()
+  }
+
+  /// The orderly end of a store: removes everything that is there, in the time that there is.
   ///
-  /// - Parameter isLast: whether it may run after `end`.
-  func wait<Value: Sendable>(
-    until deadline: ContinuousClock.Instant, isLast: Bool = false, _ body: @escaping @Sendable () async throws -> Value
-  ) -> Result<Value, MobulaError>? {
-    let outcome = Monitor<Result<Value, MobulaError>?>(nil)
-    let ended = Result<Value, MobulaError>.failure(MobulaError(.unavailable, "the store has ended"))
-    let number = state.withLock { state -> UInt64? in
-      if state.isEnded, !isLast { return nil }
-      state.lastRun += 1
-      state.running[state.lastRun] = Task {
-        let result: Result<Value, MobulaError>
-        do {
-          result = .success(try await body())
-        } catch let error as MobulaError {
-          result = .failure(error)
-        } catch is CancellationError {
-          result = ended
-        } catch {
-          result = .failure(MobulaError(.unavailable, "\(error)"))
-        }
-        outcome.update { $0 = result }
-      }
-      return state.lastRun
+  /// - Parameter limit: when it must be over, even if that is sooner.
+  func removeAll(until limit: ContinuousClock.Instant? = nil) {
+    end()
+    remover.needNothing()
+    let deadline = ContinuousClock.now + patience.removeAll
+    let result = calls.wait(until: min(deadline, limit ?? deadline), isLast: true) { [remover] in
+      try await remover.removeUnneeded()
     }
-    guard let number else { return ended }
-    let result = (try? outcome.wait(until: deadline) { $0 }) ?? nil
-    let task = state.withLock { $0.running.removeValue(forKey: number) }
-    if result == nil { task?.cancel() }
-    return result
+    let what = "what this host spilled stays until it starts again"
+    switch result {
+    case .success: return
+    case .failure(let error): trouble(Self.trouble(at: place, what, error))
+    case nil:
+      trouble(Self.trouble(at: place, what, MobulaError(.deadlineExceeded, "it is not fast enough")))
+    }
+  }
+
+  /// What is told of something that went wrong at a place.
+  static func trouble(at place: any SpillPlace, _ what: String, _ error: any Error) -> MobulaError {
+    MobulaError(.unavailable, "At \(place.title) \(what): \(reason(error)).")
   }
 
   /// An error's sentence, as a part of another.

@@ -13,7 +13,7 @@ extension Store {
   ///   or spilled to another place.
   func spillFile(of object: ObjectID) throws(MobulaError) -> SpillFile {
     let found = state.withLock { state in
-      state.machine.index[object].map { (state.machine.entries[$0]?.phase, state.spilled[$0]) }
+      state.machine.entries.find(object).map { ($0.entry.phase, state.spilled[$0.number]) }
     }
     guard let (phase, spilled) = found else { throw StoreStateMachine.notFound(object) }
     guard phase == .spilled || phase == .restoring, let spilled, let file = try spill?.file(spilled) else {

@@ -1,14 +1,27 @@
 internal import MobulaCore
 internal import Synchronization
 
-/// What a store finds that starts again.
-extension RemoteSpill {
+/// Looks at what an earlier run of a store has left in a `SpillPlace`.
+struct RemoteRecovery: Sendable {
+  /// What was found.
+  struct Found: Sendable {
+    var objects: [RemoteObject]
+    /// The items that stay; `nil` when it is not known which there are.
+    var needed: Set<String>?
+  }
+
+  let place: any SpillPlace
+  let instance: SpillInstance
+  let patience: RemoteSpill.Patience
+  let calls: PlaceCalls
+  let trouble: @Sendable (MobulaError) -> Void
+
   /// The objects that an earlier run of this instance left, for a store that has started again. What is damaged is
   /// told as trouble, and lost. What could not be looked at in time is told too; it stays where it is for the next
   /// run.
-  func recover() -> [RemoteObject] {
+  func run() -> Found {
     let deadline = ContinuousClock.now + patience.recover
-    let listed = wait(until: deadline) { [place, patience] in
+    let listed = calls.wait(until: deadline) { [place, patience] in
       while true {
         do {
           return try await place.items()
@@ -19,15 +32,14 @@ extension RemoteSpill {
       }
     }
     guard case .success(let items) = listed else {
-      state.withLock { $0.keepsInstance = true }
       var error = MobulaError(.deadlineExceeded, "it did not answer in time")
       if case .failure(let failure) = listed { error = failure }
       report("what this host has spilled can't be listed, and stays until its store starts again", error)
-      return []
+      return Found(objects: [], needed: nil)
     }
     let own = items.filter { SpillItemName($0.name)?.instance == instance }
     let examined = Mutex<[String: Examined]>([:])
-    _ = wait(until: deadline) { [self] in
+    _ = calls.wait(until: deadline) { [self] in
       var rest = own
       while true {
         rest = await examine(rest) { name, result in examined.withLock { $0[name] = result } }
@@ -45,7 +57,7 @@ extension RemoteSpill {
   }
 
   /// Settles what becomes of each of this instance's items.
-  private func recovered(_ own: [SpillItem], _ examined: [String: Examined]) -> [RemoteObject] {
+  private func recovered(_ own: [SpillItem], _ examined: [String: Examined]) -> Found {
     var found: [ObjectID: RemoteObject] = [:]
     var (needed, unread, damaged): (Set<String>, Set<ObjectID>, Set<ObjectID>) = ([], [], [])
     for item in own {
@@ -62,7 +74,6 @@ extension RemoteSpill {
         needed.insert(item.name)
       }
     }
-    state.withLock { $0.needed.formUnion(needed) }
     unread.subtract(found.keys)
     damaged.subtract(found.keys)
     damaged.subtract(unread)
@@ -77,7 +88,7 @@ extension RemoteSpill {
         "\(unread.count) of \(count) objects of this host stay until its store starts again",
         MobulaError(.deadlineExceeded, "what was spilled of them can't be read in time"))
     }
-    return found.values.sorted { $0.object < $1.object }
+    return Found(objects: found.values.sorted { $0.object < $1.object }, needed: needed)
   }
 
   /// Reads the items' headers, as many at a time as a place takes well.
@@ -145,4 +156,6 @@ extension RemoteSpill {
     }
     return bytes.withLock { $0 }
   }
+
+  private func report(_ what: String, _ error: any Error) { trouble(RemoteSpill.trouble(at: place, what, error)) }
 }

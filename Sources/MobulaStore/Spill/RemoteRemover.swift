@@ -1,8 +1,54 @@
 internal import MobulaCore
 internal import Synchronization
 
-/// What is not needed any more goes, as soon as the place can be reached.
-extension RemoteSpill {
+/// What a store needs of what is in a `SpillPlace`; all else goes, as soon as the place can be reached.
+final class RemoteRemover: Sendable {
+  private struct State {
+    /// What is needed, what is being written, and what may be needed by the next run: all else in the place can go.
+    var needed: Set<String> = []
+    /// It is not known what an earlier run of this instance left: no item of this instance can go unasked.
+    var keepsInstance = false
+    var toRemove: [String] = []
+    /// A write has failed, of which something may remain.
+    var hasUnfinished = false
+    var remover: Task<Void, Never>?
+    var sweeper: Task<Void, Never>?
+    var cleaner: Task<Void, Never>?
+    /// For good: nothing is written any more.
+    var isEnded = false
+  }
+
+  /// How many items are removed at once.
+  private static let largestBatch = 1000
+  private let place: any SpillPlace
+  private let instance: SpillInstance
+  private let patience: RemoteSpill.Patience
+  private let trouble: @Sendable (MobulaError) -> Void
+  private let state = Mutex(State())
+
+  /// - Parameter trouble: told what goes wrong while nobody waits.
+  init(
+    _ place: any SpillPlace, instance: SpillInstance, patience: RemoteSpill.Patience,
+    trouble: @escaping @Sendable (MobulaError) -> Void
+  ) {
+    self.place = place
+    self.instance = instance
+    self.patience = patience
+    self.trouble = trouble
+  }
+
+  /// An item is about to be written. False when it is there already, or nothing is written any more.
+  func need(_ name: String) -> Bool {
+    state.withLock { $0.isEnded ? false : $0.needed.insert(name).inserted }
+  }
+
+  /// Items that an earlier run left, and that stay; all of this instance's, when it is not known which.
+  func keep(_ names: Set<String>?) {
+    state.withLock { state in
+      if let names { state.needed.formUnion(names) } else { state.keepsInstance = true }
+    }
+  }
+
   /// Removes an item in the background, as soon as the place can be reached.
   ///
   /// - Parameter isUnfinished: whether it was not written to its end, as far as is known.
@@ -115,36 +161,22 @@ extension RemoteSpill {
     try await place.removeUnfinished { name in self.state.withLock { $0.needed.contains(name) } }
   }
 
-  func report(_ what: String, _ error: any Error) {
-    trouble(MobulaError(.unavailable, "At \(place.title) \(what): \(Self.reason(error))."))
-  }
+  private func report(_ what: String, _ error: any Error) { trouble(RemoteSpill.trouble(at: place, what, error)) }
 
-  /// The end begins: nothing is written any more, and whoever waits gets an error.
+  /// The end begins: nothing is written any more, and nothing removed in the background.
   func end() {
     let tasks = state.withLock { state in
       state.isEnded = true
-      return Array(state.running.values) + [state.remover, state.sweeper, state.cleaner].compactMap { $0 }
+      return [state.remover, state.sweeper, state.cleaner].compactMap { $0 }
     }
     for task in tasks { task.cancel() }
   }
 
-  /// The orderly end of a store: removes everything that is there, in the time that there is.
-  ///
-  /// - Parameter limit: when it must be over, even if that is sooner.
-  func removeAll(until limit: ContinuousClock.Instant? = nil) {
-    end()
+  /// Nothing is needed any more: `removeUnneeded` removes all.
+  func needNothing() {
     state.withLock { state in
       state.needed = []
       state.keepsInstance = false
-    }
-    let deadline = ContinuousClock.now + patience.removeAll
-    let result = wait(until: min(deadline, limit ?? deadline), isLast: true) { try await self.removeUnneeded() }
-    switch result {
-    case .success: return
-    case .failure(let error): report("what this host spilled stays until it starts again", error)
-    case nil:
-      report(
-        "what this host spilled stays until it starts again", MobulaError(.deadlineExceeded, "it is not fast enough"))
     }
   }
 }
