@@ -49,15 +49,15 @@ import Testing
     defer { folder.remove() }
     mkdir(folder.path + "/open", 0o700)
     chmod(folder.path + "/open", 0o777)
-    expectRefusal(try await start(folder.path + "/open"), "chmod go-w")
-    expectRefusal(try await start(folder.path + "/" + String(repeating: "n", count: 120)), "shorter")
+    expectRefusal(try await start(folder.path + "/open", "--port", "0"), "chmod go-w")
+    expectRefusal(try await start(folder.path + "/" + String(repeating: "n", count: 120), "--port", "0"), "shorter")
     try Data().write(to: URL(filePath: folder.path + "/file"))
-    expectRefusal(try await start(folder.path + "/file"), folder.path)
-    expectRefusal(try await start("/proc/none"), "/proc/none")
+    expectRefusal(try await start(folder.path + "/file", "--port", "0"), folder.path)
+    expectRefusal(try await start("/proc/none", "--port", "0"), "/proc/none")
     if getuid() == 0 {
       mkdir(folder.path + "/theirs", 0o700)
       chown(folder.path + "/theirs", 65534, 65534)
-      expectRefusal(try await start(folder.path + "/theirs"), "another user")
+      expectRefusal(try await start(folder.path + "/theirs", "--port", "0"), "another user")
     }
   }
 

@@ -91,7 +91,7 @@ import Testing
           ], environment: cluster.environment(5))
         #expect(joined.status == .status(1) && joined.errors.contains("does not speak TLS"), "\(joined)")
         let nowhere = try await cluster.mobula(
-          "start", "--head", "--tls", "/nowhere", "--directory", folder.path + "/x")
+          "start", "--head", "--port", "0", "--tls", "/nowhere", "--directory", folder.path + "/x")
         #expect(nowhere.status == .status(1) && nowhere.errors.contains("/nowhere"), "\(nowhere)")
       }
     }
