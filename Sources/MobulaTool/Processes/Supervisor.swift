@@ -39,6 +39,8 @@ final class Supervisor: Sendable {
       unlink(directory.lockFile)
       close(lock)
     }
+    let stateLock = try configuration.state.map { try StateDirectory(path: $0).lock(for: directory.path) }
+    defer { if let stateLock { close(stateLock) } }
     _ = raiseDescriptorLimit()
     let log = log
     let keeper = DescriptorKeeper { problem in log.error("\(problem)") }
