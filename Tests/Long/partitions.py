@@ -134,7 +134,9 @@ def for_ever(trial, network, head, far, hosts):
     gone = head.mobula("get", "lost", "-o", trial.path("none"), "--timeout", "3", seconds=20)
     if not gone.refused:
         raise Fail(f"{text}: an object that only a host had which was given up: {gone}")
-    again = head.put("lost", 123_456)
+    # Its name says so until it is given to something else.
+    again = trial.file("put-again", 123_456)
+    head.do("put", again, "--name", "lost", "--replace")
     time.sleep(5)
     network.heal(1)
     if not wait(lambda: len(head.connected()) == 3, 60, 0.25):
