@@ -36,6 +36,7 @@ final class Supervisor: Sendable {
       throw MobulaError(.alreadyExists, "A host runs in \(directory.path) already: `mobula stop` stops it.")
     }
     defer {
+      directory.removeSockets()
       unlink(directory.lockFile)
       close(lock)
     }
