@@ -4,7 +4,7 @@
 Right: at least 2,000 names a second in the median. At most 120 s.
 """
 
-import os, re, subprocess, sys
+import os, re, shutil, subprocess, sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import life
@@ -19,6 +19,7 @@ def body(trial):
     rates = []
     for number in range(3):
         state = os.path.join(folder, f"names-{os.getpid()}-{number}") if folder else trial.path(f"state{number}")
+        trial.undo.append(lambda state=state: shutil.rmtree(state, ignore_errors=True))
         head = trial.head("--state", state, "--capacity", "256MB", name=f"head{number}")
         environment = {**trial.environment, "MOBULA_DIRECTORY": head.directory, "SCENARIO": "names"}
         done = subprocess.run([app], env=environment, capture_output=True, text=True, timeout=60)

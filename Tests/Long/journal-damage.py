@@ -65,7 +65,10 @@ def body(trial):
         how = f"seed {seed}, round {number}, {how}"
         started = head.mobula("start", *head.arguments, seconds=40)
         if started.status != 0:
-            if not (started.refused and state in started.err and "mobula head recover" in started.err):
+            if "newer build" in started.err:
+                # The row that says who has written it: no way leads on but without the file.
+                os.unlink(os.path.join(state, "journal.sqlite"))
+            elif not (started.refused and state in started.err and "mobula head recover" in started.err):
                 raise Fail(f"{how}: {started}")
             recovered = head.mobula("head", "recover", "--state", state)
             if recovered.status != 0:
