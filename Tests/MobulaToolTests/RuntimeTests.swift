@@ -42,7 +42,7 @@ import Testing
         try #require(status.status.isSuccess, "\(status)")
         return try JSONDecoder().decode(JSONValue.self, from: Data(status.output.utf8))["jobs"]?.elements ?? []
       }
-      while try readText(output).isEmpty { try await Task.sleep(for: .milliseconds(20)) }
+      while try Data(contentsOf: URL(filePath: output)).isEmpty { try await Task.sleep(for: .milliseconds(20)) }
       if hostWasStartedAgain {
         let host = try #require(
           RunningProcess.all().first {
