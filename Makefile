@@ -1,5 +1,6 @@
 # make demo   installs what is missing, builds, and runs the comparison on a 128 MB model
 # make test   builds everything and runs all tests
+# make test-long TESTS=  tests that take hours in all: heads killed, networks cut, chaos; or those that are named
 # make build  builds alone
 # make dist   builds what users install, linked with all that it needs, as dist/mobula-VERSION-linux-x86_64.tar.gz
 # make install PREFIX=/usr/local DESTDIR=  installs that
@@ -12,7 +13,7 @@ MOBULA := .build/release/mobula
 PREFIX := /usr/local
 DESTDIR :=
 
-.PHONY: build demo test dist check-dist install compare-s3 setup environment demo-environment format clean
+.PHONY: build demo test test-long dist check-dist install compare-s3 setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
@@ -22,6 +23,9 @@ demo: build demo-environment
 
 test: setup environment
 	Scripts/test.sh $(SWIFT_FLAGS)
+
+test-long: setup environment
+	SWIFT_FLAGS="$(SWIFT_FLAGS)" Scripts/test-long.sh $(TESTS)
 
 dist: setup
 	@Scripts/dist.sh

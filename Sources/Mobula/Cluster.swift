@@ -88,6 +88,7 @@ public final class Cluster: Sendable {
         return .driver(started.job, started.secret)
       }
       let job: JobID = if case .driver(let job, _) = membership { job } else { .commandLine }
+      if job != .commandLine { await store.drives(job) }
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
         workers: workers, log: log)

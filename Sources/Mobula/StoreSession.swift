@@ -15,6 +15,8 @@ final class StoreSession: Sendable {
   let link: PeerLink
   let holds: ProcessHolds
   private let running: Mutex<Task<Void, any Error>?>
+  /// The job that this process drives.
+  private let driven: Driven
 
   private init(welcome: WelcomeReply, client: StoreClient, link: PeerLink) {
     self.welcome = welcome
@@ -22,12 +24,16 @@ final class StoreSession: Sendable {
     self.link = link
     let holds = ProcessHolds(link)
     self.holds = holds
+    let driven = Driven()
+    self.driven = driven
     let request = AttachRequest(client: client.id, secret: client.secret)
     running = Mutex(
       Task {
         try await link.run { connection in
           _ = try await connection.call(HostAPI.attach, request)
           try await holds.register(on: connection)
+          // The host tells the head when this process has ended, and with it the job. One of an older version can't.
+          if let job = driven.job { _ = try? await connection.call(HostAPI.drives, DriverNotice(job: job)) }
         }
       })
   }
@@ -110,6 +116,12 @@ final class StoreSession: Sendable {
     let task = running.withLock { $0.take() }
     task?.cancel()
     _ = await task?.result
+  }
+
+  /// Says that the job ends with this process, now and whenever the host is started again.
+  func drives(_ job: JobID) async {
+    driven.job = job
+    _ = try? await link.call(HostAPI.drives, DriverNotice(job: job), deadline: .seconds(5))
   }
 
   /// Waits until the host refused this process for good, or the session is closed.
@@ -204,5 +216,13 @@ final class StoreSession: Sendable {
     var writer = draft.writer()
     try write(&writer)
     try draft.seal(checksums: writer.finish(), holds: holds)
+  }
+}
+
+private final class Driven: Sendable {
+  private let content = Mutex<JobID?>(nil)
+  var job: JobID? {
+    get { content.withLock { $0 } }
+    set { content.withLock { $0 = newValue } }
   }
 }

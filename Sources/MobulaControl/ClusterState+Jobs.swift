@@ -23,8 +23,12 @@ extension ClusterState {
   package mutating func resumeJob(
     _ request: JobResumption, host: HostID?, on connection: ConnectionID
   ) throws(MobulaError) {
-    try jobs.resumed(
-      request.job, secret: request.secret, host: host, claims: Set(request.leases), on: connection)
+    let learns =
+      mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(request.job)
+    let isNews = try jobs.resumed(
+      request.job, secret: request.secret, host: host, claims: Set(request.leases), learns: learns, on: connection)
+    // The next head learns of no job that was not written down.
+    if isNews { save([.job(JobRecord(job: request.job, secret: request.secret))]) }
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
     // Pods that have not registered yet may have what it claims.

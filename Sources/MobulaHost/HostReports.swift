@@ -35,7 +35,11 @@ final class HostReports: Sendable {
       }
       // Differences are against what the head was told. A registration tells it everything anew, and
       // makes older differences wrong; so they are sent on no later connection than they are for.
-      guard !batch.holds.isEmpty, isCurrent() else { return }
+      if batch.holds.isEmpty { return }
+      guard isCurrent() else {
+        // The head knows with that registration's answer: whoever is told so before lets go of them elsewhere.
+        return try await head.waitForRegistration(within: ReportQueue.patience, isCurrent)
+      }
       // All in one message where they fit, as they nearly always do; what is added is never told after what ends.
       for holds in HoldChanges.parts(host, added: batch.holds.added, removed: batch.holds.removed) {
         _ = try await connection.call(HeadAPI.holdsChanged, holds)

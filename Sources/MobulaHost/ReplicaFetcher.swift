@@ -173,6 +173,8 @@ final class ReplicaFetcher: Sendable {
     ledger.begin(object)
     // One that waits at the head for a replica is answered by what is downloaded here.
     let writer = check.watching(try await reserve(object, geometry, isOrigin: true))
+    // A head that is started again meanwhile knows by this that what has a name is on its way.
+    reports.hold([object], by: Self.filler)
     let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
     state.withLock { state in
       let number = state.book.fill(object)
@@ -186,8 +188,10 @@ final class ReplicaFetcher: Sendable {
           let outcome = try await self.verify(object, check)
           let digest = try await self.complete(writer, object: object, expected: nil)
           self.ledger.record(object, report, outcome)
+          self.letGo(object)
           return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
+          self.letGo(object)
           let error = self.ledger.damage(of: object) ?? error
           if let error = error as? MobulaError { self.ledger.failed(object, error) }
           await self.giveUp(writer, object, error)
@@ -197,6 +201,11 @@ final class ReplicaFetcher: Sendable {
       }
     }
   }
+
+  /// Who holds what is filled from elsewhere than other hosts; no client of the store has this number.
+  private static let filler = HostReports.Holder.max - 1
+
+  private func letGo(_ object: ObjectID) { _ = reports.release([object], unshared: [], by: Self.filler) }
 
   /// Runs an exchange and what fills it, until everything is here and neither writes any more.
   ///

@@ -125,7 +125,10 @@ package final class SQLiteJournal: Journal {
         .inputOutput,
         "The journal \(path) can't be opened (\(error.message ?? error.resultCode.description)): check the folder, its disk and its owner."
       )
-    default: return MobulaError(.inputOutput, "The journal \(path) can't be opened: \(error).")
+    // What is none of SQLite's errors came of a value that nobody wrote.
+    default:
+      return MobulaError(
+        .corrupted, "The journal \(path) can't be used (a table has other content than was written): \(wayOut).")
     }
   }
 

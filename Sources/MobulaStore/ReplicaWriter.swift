@@ -33,7 +33,7 @@ final class StoreReplicaWriter: ReplicaWriter {
   deinit {
     let error = MobulaError(.notFound, "The transfer of object \(replica.object) was given up: ask for it again.")
     replica.abandon(error)
-    store.abandonReceive(entry)
+    store.abandonReceive(entry, replica)
     release()
   }
 
@@ -73,7 +73,7 @@ final class StoreReplicaWriter: ReplicaWriter {
 
   func abandonReplica(_ error: MobulaError) {
     replica.abandon(error)
-    store.abandonReceive(entry)
+    store.abandonReceive(entry, replica)
     releaseIfAbandoned()
   }
 

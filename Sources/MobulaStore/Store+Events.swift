@@ -148,16 +148,17 @@ extension Store {
     replica.writeTrailer()
     return try state.withLock { state throws(MobulaError) in
       try state.index.ensureRoom(for: entry)
-      guard state.machine.completeReceive(entry) else { return false }
+      guard state.replicas[entry] === replica, state.machine.completeReceive(entry) else { return false }
       state.publish(entry)
       state.replicas[entry] = nil
       return true
     }
   }
 
-  func abandonReceive(_ entry: Int) {
+  /// Nothing happens for a replica that was deleted: its entry may be another's by now.
+  func abandonReceive(_ entry: Int, _ replica: Replica) {
     change { state in
-      state.machine.abandonReceive(entry)
+      if state.replicas[entry] === replica { state.machine.abandonReceive(entry) }
       return ((), .init())
     }
   }

@@ -63,4 +63,24 @@ import Testing
     try jobs.resumed(JobID(3), secret: secret, host: nil, claims: [], on: 1)
     #expect(throws: MobulaError.self) { try jobs.resumed(JobID(3), secret: other, host: nil, claims: [], on: 2) }
   }
+
+  @Test func aDriverMayComeBeforeWhoHasSomethingOfItsJob() throws {
+    var jobs = JobsStateMachine()
+    #expect(throws: MobulaError.self) { try jobs.resumed(JobID(7), secret: secret, host: nil, claims: [], on: 1) }
+    #expect(
+      try jobs.resumed(JobID(7), secret: secret, host: host(1), claims: [lease(1)], learns: true, on: 1) == true)
+    #expect(jobs.connection(of: JobID(7)) == 1)
+    #expect(jobs.heard([JobID(7)], mayResume: true, at: .zero) == [])
+    #expect(try jobs.resumed(JobID(7), secret: secret, host: nil, claims: [], learns: true, on: 2) == false)
+    #expect(throws: MobulaError.self) {
+      try jobs.resumed(JobID(7), secret: other, host: nil, claims: [], learns: true, on: 3)
+    }
+    #expect(try jobs.number() == JobID(8))
+    // What people put is no job, and a number that no head reached none either.
+    for job in [JobID.commandLine, JobID(.max)] {
+      #expect(throws: MobulaError.self) {
+        try jobs.resumed(job, secret: secret, host: nil, claims: [], learns: true, on: 4)
+      }
+    }
+  }
 }

@@ -75,6 +75,24 @@ import Testing
     #expect(journal.state.jobs[JobID(1)] == nil)
   }
 
+  /// The journal was lost, and drivers are back before the hosts that have what they made.
+  @Test func aRecoveredHeadKnowsJobsFromTheirDrivers() async throws {
+    let journal = MemoryJournal()
+    let secret = JobSecret.random()
+    journal.append([.recovering(true), .counter(.jobs, limit: 1000)]) { _ in }
+    for _ in 0..<2 {
+      try await withHead(journal: journal) { cluster in
+        let driver = try await cluster.connect(.driver, "driver")
+        _ = try await driver.call(
+          HeadAPI.resumeJob, JobResumption(job: JobID(3), secret: secret, leases: []))
+        #expect(cluster.head.status().jobs == [JobID(3)])
+      }
+      // The head after it has nothing to learn, and knows the job all the same.
+      journal.append([.recovering(false)]) { _ in }
+      #expect(journal.state.jobs[JobID(3)]?.secret == secret)
+    }
+  }
+
   @Test func aJournalThatFailsStopsWhatNeedsItAndNothingElse() async throws {
     let journal = MemoryJournal()
     try await withHead(journal: journal) { cluster in

@@ -279,6 +279,38 @@ import Testing
     #expect(directory.locate(question(1, b, object(2))) == [.refuse(1, object(2), .deleted)])
   }
 
+  /// Who reads it holds it meanwhile, and lets go of it after it has failed.
+  @Test func aFailedClaimThatWasHeldLeavesNothingBehind() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let url: Name = "s3://models/one"
+    _ = try directory.claim(url + "#e1", geometry: geometry, by: a, fresh: model)
+    _ = try directory.named(url, model, claim: 1)
+    #expect(directory.changed(a, [.held(model), .partial(model, geometry)]) == [])
+    #expect(directory.changed(a, [.gone(model)]) == [])
+    #expect(directory.names[url] == model)
+    #expect(directory.changed(a, [.released(model)]) == [])
+    #expect(directory.names.isEmpty && directory.records.isEmpty)
+  }
+
+  /// The head is started again while a host reads what nobody else holds yet.
+  @Test func whatIsBeingReadKeepsItsNameAtTheNextHead() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let (url, version): (Name, Name) = ("s3://models/one", "s3://models/one#e1")
+    directory.load([
+      NameRecord(url.text, KnownName(model, .url(claim: 1))), NameRecord(version.text, KnownName(model, .version)),
+    ])
+    directory.expect([a, b])
+    directory.beginSettling()
+    _ = directory.registered(b, HostInventory(), learns: false)
+    _ = directory.registered(a, HostInventory(holds: [model]), learns: false)
+    _ = directory.settled()
+    #expect(directory.names[url] == model && directory.names[version] == model)
+    #expect(directory.changed(a, [.partial(model, geometry)]) == [])
+    #expect(directory.changed(a, [sealed(model)]) == [])
+    #expect(directory.changed(a, [.released(model)]) == [])
+    #expect(directory.names[url] == model)
+  }
+
   @Test func anObjectWithTwoURLsKeepsItsVersionUntilNoneNamesIt() throws {
     var directory = ObjectDirectoryStateMachine()
     let (url, old, next): (Name, Name, ObjectID) = ("s3://models/one", "s3://models/one?versionId=1", object(2))

@@ -143,6 +143,30 @@ import Testing
     }
   }
 
+  /// The rows that say which build has written it are GRDB's, and have no checksum.
+  @Test func damageOfTheVersionsIsFound() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit(Self.all)
+      await journal.close()
+      let bytes = try Data(contentsOf: URL(filePath: path))
+      let name = Data("1: hosts, pods, jobs, names".utf8)
+      var count = 0
+      var rest = bytes.startIndex..<bytes.endIndex
+      while let found = bytes.range(of: name, in: rest) {
+        count += 1
+        rest = found.upperBound..<bytes.endIndex
+        // With what stands before it, so that the row is there and its value is not.
+        var damaged = bytes
+        damaged.replaceSubrange(found.lowerBound - 3..<found.upperBound, with: Data(count: found.count + 3))
+        try damaged.write(to: URL(filePath: path))
+        let error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: path) }
+        #expect(error?.code == .corrupted && error?.message.contains("mobula head recover") == true, "\(error!)")
+      }
+      #expect(count > 0)
+    }
+  }
+
   /// Power is lost while the log is written: its end is cut, or is something else. Commits are there up to some
   /// point, each of them whole.
   @Test(arguments: 0..<20 as Range<UInt64>) func aTornLogLosesItsEndOnly(seed: UInt64) async throws {

@@ -66,6 +66,40 @@ import Testing
     #expect(eventually { running.store.statistics.used <= 64 << 20 })
   }
 
+  /// An entry that a deleted object has left is another's next: who received the first has no more to say of it.
+  @Test(arguments: [false, true])
+  func whoIsLateToGiveUpTouchesNoOtherObject(wasComplete: Bool) throws {
+    let running = try RunningStore()
+    let store = running.store
+    let bytes = pattern(size: 5000, seed: 1)
+    let geometry = try ChunkGeometry(objectSize: bytes.count)
+    func fill(_ writer: any ReplicaWriter) {
+      bytes.withUnsafeBytes { writer.memory(of: 0).copyMemory(from: $0) }
+    }
+    let checksum = bytes.withUnsafeBytes { crc32c($0) }
+    var late: (any ReplicaWriter)? = try store.receive(.number(1), geometry: geometry)
+    try #require(late!.claim(0))
+    fill(late!)
+    if wasComplete {
+      late!.commit(0, checksum: checksum)
+      _ = try late!.complete()
+      #expect(store.delete(.number(1)))
+    } else {
+      #expect(store.delete(.number(1)))
+      // The last who wrote into it, so that nothing of it is left.
+      late!.abandon(0)
+    }
+    #expect(store.statistics.objects == 0)
+    let next = try store.receive(.number(2), geometry: geometry)
+    try #require(next.claim(0))
+    late!.abandonReplica(MobulaError(.unavailable, "The source is gone."))
+    late = nil
+    fill(next)
+    next.commit(0, checksum: checksum)
+    _ = try next.complete()
+    #expect(store.info(of: .number(2))?.geometry == geometry)
+  }
+
   @Test func deletingWaitsForReaders() throws {
     let running = try RunningStore()
     let maker = try running.client()

@@ -18,6 +18,14 @@ struct TestApp: MobulaApp {
     case "environment": try await environment(cluster)
     case "outage": try await outage(cluster)
     case "heads": try await heads(cluster)
+    case "life": try await life(cluster)
+    case "names": try await names(cluster)
+    case "sleep":
+      let object = try await cluster.put([1, 2, 3])
+      print("ready \(getpid())")
+      fflush(nil)
+      try await Task.sleep(for: .seconds(600))
+      withExtendedLifetime(object) {}
     case "broadcasts": try await broadcasts(cluster)
     case "directory": try await directory(cluster)
     default: throw Failure("SCENARIO is not one of those that the test app has")

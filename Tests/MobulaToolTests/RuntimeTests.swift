@@ -27,6 +27,46 @@ import Testing
     }
   }
 
+  /// Nobody waits a minute for a driver of which its host knows that it has ended.
+  @Test(arguments: [false, true]) func aKilledDriversJobEndsWithIt(hostWasStartedAgain: Bool) async throws {
+    try await withCluster { cluster in
+      let output = cluster.folder.path + "/said"
+      let file = open(output, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+      let driver = try ChildProcess.spawn(
+        Products.testApp, [],
+        environment: currentEnvironment().merging(cluster.environment(0)) { $1 }.merging(["SCENARIO": "sleep"]) { $1 },
+        output: .descriptor(file))
+      close(file)
+      func jobs() async throws -> [JSONValue] {
+        let status = try await cluster.mobula("status", "--json")
+        try #require(status.status.isSuccess, "\(status)")
+        return try JSONDecoder().decode(JSONValue.self, from: Data(status.output.utf8))["jobs"]?.elements ?? []
+      }
+      while try Data(contentsOf: URL(filePath: output)).isEmpty { try await Task.sleep(for: .milliseconds(20)) }
+      if hostWasStartedAgain {
+        let host = try #require(
+          RunningProcess.all().first {
+            $0.arguments.dropFirst().first == "host" && $0.arguments.last == cluster.directory(0)
+          })
+        kill(host.pid, SIGKILL)
+        // The driver has told the new one once it is registered.
+        for _ in 0..<100 where try await cluster.mobula("ls").output.split(separator: "\n").count < 2 {
+          try await Task.sleep(for: .milliseconds(50))
+        }
+        try await Task.sleep(for: .seconds(2))
+      }
+      #expect(try await jobs().count == 1)
+      driver.signal(SIGKILL)
+      // It is a minute for one whose end nobody sees.
+      var left = try await jobs()
+      for _ in 0..<300 where !left.isEmpty {
+        try await Task.sleep(for: .milliseconds(50))
+        left = try await jobs()
+      }
+      #expect(left.isEmpty, "\(left)")
+    }
+  }
+
   @Test func whatIsSpilledIsReadWithoutRoom() async throws {
     let spill = try TemporaryFolder()
     defer { spill.remove() }

@@ -72,6 +72,27 @@ import Testing
     }
   }
 
+  /// Two hosts with one state folder would be one host twice: the second would take the first's place for good.
+  @Test func oneStateFolderIsForOneHost() async throws {
+    try await withMachine { machine in
+      let first = try await machine.start()
+      try #require(first.status.isSuccess, "\(first)")
+      let identity = try await machine.identity()
+      for arguments in [["--head", "--port", "0"], ["--address", "127.0.0.1:\(machine.port)"]] {
+        let second = try await MobulaToolTests.run(
+          Products.mobula, ["start"] + arguments + ["--capacity", "64MB", "--spill", "none"],
+          environment: ["MOBULA_DIRECTORY": machine.folder.path + "/other", "MOBULA_STATE": machine.state])
+        #expect(
+          second.status == .status(1) && second.errors.contains("The host in \(machine.run) runs")
+            && second.errors.contains("--state"), "\(second)")
+      }
+      #expect(try await machine.identity() == identity)
+      _ = try await machine.mobula("stop")
+      let again = try await machine.start()
+      #expect(again.status.isSuccess, "\(again)")
+    }
+  }
+
   /// The head's machine is rebooted, with its disk or without: what other hosts have keeps its name, and they need not
   /// be started again.
   @Test(arguments: [true]) func othersKeepWhatTheyHave(diskIsKept: Bool) async throws {

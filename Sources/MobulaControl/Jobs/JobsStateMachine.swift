@@ -74,11 +74,18 @@ struct JobsStateMachine: Sendable {
 
   /// A driver is back, with the leases that it has.
   ///
+  /// - Parameter learns: whether this head knows only of those jobs that it has been told of: then a driver may come
+  ///   before the host and the pods that have something of its job.
   /// - Throws: `MobulaError`: `notFound` when the job has ended, `denied` for another secret than its own.
-  mutating func resumed(
-    _ job: JobID, secret: JobSecret, host: HostID?, claims: Set<LeaseID>, on connection: ConnectionID
-  ) throws(MobulaError) {
-    guard let known = jobs[job] else {
+  /// - Returns: whether the secret is news.
+  @discardableResult mutating func resumed(
+    _ job: JobID, secret: JobSecret, host: HostID?, claims: Set<LeaseID>, learns: Bool = false,
+    on connection: ConnectionID
+  ) throws(MobulaError) -> Bool {
+    let learned =
+      learns && job <= .highestBelieved && job != .commandLine
+      ? Job(presence: .connected(connection), resumes: true) : nil
+    guard let known = jobs[job] ?? learned else {
       throw MobulaError(
         .notFound,
         "Job \(job) has ended: its driver was away for longer than \(timeout), or has ended it. Start another.")
@@ -86,9 +93,11 @@ struct JobsStateMachine: Sendable {
     guard known.secret ?? secret == secret else {
       throw MobulaError(.denied, "That is not the secret of job \(job): only its own driver goes on with it.")
     }
+    heard(of: job)
     jobs[job] = Job(
       secret: secret, presence: .connected(connection), resumes: true, host: host ?? known.host, claims: claims,
       workersClaims: known.workersClaims)
+    return known.secret == nil
   }
 
   /// A lease was granted to the job.

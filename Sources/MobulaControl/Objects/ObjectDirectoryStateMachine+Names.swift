@@ -68,6 +68,10 @@ extension ObjectDirectoryStateMachine {
     }
     guard !tombstones.contains(object) else {
       if let damage = tombstones.damage(of: object) { throw MobulaError(.corrupted, damage) }
+      if endedJobs.contains(object.job) {
+        throw MobulaError(
+          .notFound, "Job \(object.job) has ended, and object \(object) with it: run the program again.")
+      }
       throw MobulaError(.notFound, "Object \(object) was deleted before it was named \"\(name)\"; put it again.")
     }
   }

@@ -251,6 +251,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     case .released(let object):
       touched.append(object)
       records[object]?.holders.remove(host)
+      forgetClaim(of: object)
     }
     return []
   }

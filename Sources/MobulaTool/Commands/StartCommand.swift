@@ -162,6 +162,7 @@ struct StartCommand: AsyncParsableCommand {
     try checkProcessLimits(sizes.capacity)
     let state = state.chosen(self.directory)
     try state.create()
+    try state.checkIsFree()
     try prepareToken(directory, state)
     try prepareTLS(directory, state)
     // From here on the token is in its file, and in no child's environment.

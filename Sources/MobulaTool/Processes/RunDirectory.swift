@@ -75,6 +75,12 @@ struct RunDirectory {
     return nil
   }
 
+  /// Removes the sockets of processes that were killed, once none runs here.
+  func removeSockets() {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+    for name in names where name.hasSuffix(".sock") { unlink(path + "/" + name) }
+  }
+
   /// The process id of the supervisor that runs here.
   func supervisor() -> Int32? {
     let descriptor = open(lockFile, O_RDONLY | O_CLOEXEC)

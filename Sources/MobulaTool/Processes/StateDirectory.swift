@@ -19,6 +19,7 @@ struct StateDirectory {
   var tokenFile: String { path + "/token" }
   var identityFile: String { path + "/identity.json" }
   var journalFile: String { path + "/journal.sqlite" }
+  var lockFile: String { path + "/supervisor.lock" }
   var certificates: CertificateFolder { CertificateFolder(path + "/tls") }
 
   /// - Parameters:
@@ -46,6 +47,51 @@ struct StateDirectory {
   ///
   /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is another user's.
   func create() throws(MobulaError) { try OwnFolder.make(path, "--state") }
+
+  /// Takes the lock that a supervisor keeps while it runs: two hosts with one identity would take each other's place.
+  ///
+  /// - Parameter directory: the supervisor's run directory, for whoever is refused.
+  /// - Returns: the lock's descriptor.
+  /// - Throws: `MobulaError` (`alreadyExists`) while another supervisor has it.
+  func lock(for directory: String) throws(MobulaError) -> CInt {
+    let descriptor = try systemCall("\(lockFile) can't be opened") {
+      open(lockFile, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    }
+    // Who looks whether it is free has it for a moment.
+    var attempts = 0
+    while flock(descriptor, LOCK_EX | LOCK_NB) != 0, attempts < 50 {
+      attempts += 1
+      usleep(10_000)
+    }
+    guard attempts < 50 else {
+      let error = taken(descriptor)
+      close(descriptor)
+      throw error
+    }
+    let text = Array(directory.utf8)
+    ftruncate(descriptor, 0)
+    _ = pwrite(descriptor, text, text.count, 0)
+    return descriptor
+  }
+
+  /// - Throws: `MobulaError` (`alreadyExists`) while a supervisor runs with this folder.
+  func checkIsFree() throws(MobulaError) {
+    let descriptor = open(lockFile, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    defer { close(descriptor) }
+    // Whoever runs has the lock; a stale file has none.
+    if flock(descriptor, LOCK_SH | LOCK_NB) != 0 { throw taken(descriptor) }
+  }
+
+  private func taken(_ descriptor: CInt) -> MobulaError {
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    let count = max(0, pread(descriptor, &buffer, buffer.count, 0))
+    let directory = String(decoding: buffer[..<count], as: UTF8.self)
+    return MobulaError(
+      .alreadyExists,
+      "The host in \(directory.isEmpty ? "another directory" : directory) runs with the state folder \(path): stop it first, or choose another folder with --state."
+    )
+  }
 
   /// Who was here before; `nil` when nobody was.
   ///

@@ -36,9 +36,12 @@ final class Supervisor: Sendable {
       throw MobulaError(.alreadyExists, "A host runs in \(directory.path) already: `mobula stop` stops it.")
     }
     defer {
+      directory.removeSockets()
       unlink(directory.lockFile)
       close(lock)
     }
+    let stateLock = try configuration.state.map { try StateDirectory(path: $0).lock(for: directory.path) }
+    defer { if let stateLock { close(stateLock) } }
     _ = raiseDescriptorLimit()
     let log = log
     let keeper = DescriptorKeeper { problem in log.error("\(problem)") }

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What takes long: the tests of Tests/Long, and those of the suites that do more with MOBULA_LONG_TESTS. Some hours in all.
+# Takes names of scripts in Tests/Long, or `suites`; all of them without. The flags of `swift build` are in SWIFT_FLAGS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+read -ra flags <<<"${SWIFT_FLAGS:--c release -Xswiftc -enable-testing}"
+status=0
+scripts=() suites=
+for name in "$@"; do
+  if [[ $name == suites ]]; then suites=yes; else scripts+=("$name"); fi
+done
+if (($# == 0)); then suites=yes; fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+swift build "${flags[@]}" --build-tests
+if [[ ${#scripts[@]} -gt 0 || $# -eq 0 ]]; then
+  MOBULA=.build/release/mobula Tests/Trials/run --folder Tests/Long "${scripts[@]}" 2>&1 | tee -a "$log" || status=$?
+fi
+if [[ $suites ]]; then
+  # One after the other, as in Scripts/test.sh.
+  MOBULA_LONG_TESTS=1 swift test "${flags[@]}" --skip-build --no-parallel 2>&1 | tee -a "$log" || status=$?
+fi
+
+passed=$(grep -cE '^(✔|.*) Test .* passed after|^PASS ' "$log" || true)
+failed=$(grep -cE '^(✘|.*) Test .* failed after|^FAIL ' "$log" || true)
+skipped=$(grep -cE '^(➜|.*) Test .* skipped|^SKIP ' "$log" || true)
+if ((status != 0 && failed == 0)); then failed=1; fi
+if ((passed == 0)); then
+  echo "No test ran." >&2
+  status=1
+fi
+echo "Long: $passed passed, $failed failed, $skipped skipped"
+exit "$status"
