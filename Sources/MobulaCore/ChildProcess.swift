@@ -1,3 +1,4 @@
+internal import CMobula
 internal import Glibc
 internal import Synchronization
 
@@ -39,9 +40,9 @@ public final class ChildProcess: Sendable {
   /// Starts `executable` (searched for in `PATH` when it has no slash).
   ///
   /// - Parameters:
-  ///   - environment: the child's whole environment; `nil` for a copy of this process's.
-  ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Of all
-  ///     others it has only those that are not close-on-exec.
+  ///   - environment: the child's whole environment; `nil` for this process's, to the byte.
+  ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Beside them and the
+  ///     standard streams it has none, also of those that this process was given by whoever started it.
   ///   - newSession: whether the child leads a session of its own, out of reach of the terminal's Ctrl-C.
   /// - Throws: `MobulaError` (`inputOutput`) when it can't be started.
   public static func spawn(
@@ -63,6 +64,9 @@ public final class ChildProcess: Sendable {
     for (index, copy) in copies.enumerated() {
       posix_spawn_file_actions_adddup2(&actions, copy.rawValue, CInt(3 + index))
     }
+    // After these, so that what they copy is there still.
+    let number = mobula_spawn_close_from(&actions, CInt(3 + copies.count))
+    guard number == 0 else { throw MobulaError.system("\(executable) can't be started", number: number) }
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
@@ -79,16 +83,18 @@ public final class ChildProcess: Sendable {
 
     var argv: [UnsafeMutablePointer<CChar>?] = ([executable] + arguments).map { strdup($0) }
     argv.append(nil)
-    var envp: [UnsafeMutablePointer<CChar>?] = (environment ?? currentEnvironment()).map {
-      strdup("\($0.key)=\($0.value)")
-    }
+    var envp: [UnsafeMutablePointer<CChar>?] = environment.map { $0.map { strdup("\($0.key)=\($0.value)") } } ?? []
     envp.append(nil)
     defer { for pointer in argv + envp { free(pointer) } }
     var pid = pid_t()
-    let number = withExtendedLifetime(copies) {
-      posix_spawnp(&pid, executable, &actions, &attributes, argv, envp)
+    let result = withExtendedLifetime(copies) {
+      envp.withUnsafeMutableBufferPointer { envp in
+        // As it is: a dictionary of texts would take two names for one that differ in their Unicode form.
+        posix_spawnp(
+          &pid, executable, &actions, &attributes, argv, environment == nil ? environ : envp.baseAddress!)
+      }
     }
-    guard number == 0 else { throw MobulaError.system("\(executable) can't be started", number: number) }
+    guard result == 0 else { throw MobulaError.system("\(executable) can't be started", number: result) }
     let child = ChildProcess(pid: pid)
     detachThread(named: "wait \(pid)") { child.reap() }
     return child
