@@ -50,9 +50,10 @@ struct ListCommand: AsyncParsableCommand {
     }
   }
 
-  private func show(_ objects: [ObjectListing], _ names: [HostID: String], _ table: inout TextTable) {
+  private func show(_ objects: [ObjectListing], _ names: [HostID: Name], _ table: inout TextTable) {
     for object in objects {
-      let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
+      func name(_ host: HostID) -> String { names[host].map { "\($0)" } ?? host.short }
+      let hosts = object.hosts.map { name($0) } + object.receiving.map { "(\(name($0)))" }
       table.add([
         object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
         hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
