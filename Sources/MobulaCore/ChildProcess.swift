@@ -3,9 +3,13 @@ internal import Glibc
 internal import Synchronization
 
 /// A process that this one started, watched by a thread that reaps it.
+/// How a process ended.
 public final class ChildProcess: Sendable {
+  /// By itself, with this status.
   public enum Exit: Hashable, Sendable, CustomStringConvertible {
+    /// By this signal.
     case status(CInt)
+    /// Whether it ended by itself, with status 0.
     case signal(CInt)
 
     public var isSuccess: Bool { self == .status(0) }
@@ -21,6 +25,7 @@ public final class ChildProcess: Sendable {
   /// Where a standard stream of the child goes.
   public enum Stream: Sendable {
     /// Where this process's own stream goes.
+    /// To `/dev/null`.
     case inherit
     case null
     /// A copy of this descriptor, which the caller goes on owning.
@@ -29,6 +34,7 @@ public final class ChildProcess: Sendable {
 
   private enum State {
     case running([CheckedContinuation<Exit, Never>])
+    /// The process's number, which is another process's once it was reaped.
     case exited(Exit)
   }
 
