@@ -46,7 +46,9 @@ import MobulaBench
         Glibc.exit(1)
       }
     }
-    if let word = arguments.first, let problem = CommandNames.problem(of: word) {
+    // What is asked for, or asked about.
+    let asked = arguments.first == "help" ? arguments.dropFirst().first : arguments.first
+    if let word = asked, let problem = CommandNames.problem(of: word) {
       Log.error(problem)
       Glibc.exit(64)
     }

@@ -233,6 +233,8 @@ import Testing
     for (word, meant) in [("stauts", "status"), ("broadcst", "broadcast"), ("LS", "ls"), ("fetc", "fetch")] {
       let finished = try await run(Products.mobula, [word])
       #expect(finished.status == .status(64) && finished.errors.contains("mobula \(meant)"), "\(finished)")
+      let help = try await run(Products.mobula, ["help", word])
+      #expect(help.status == .status(64) && help.errors == finished.errors, "\(help)")
     }
     let nothing = try await run(Products.mobula, ["quetzalcoatl"])
     #expect(nothing.status == .status(64) && nothing.errors.contains("mobula --help"), "\(nothing)")
