@@ -4,6 +4,7 @@
 # make build  builds alone
 # make dist   builds what users install, linked with all that it needs, as dist/mobula-VERSION-linux-x86_64.tar.gz
 # make install PREFIX=/usr/local DESTDIR=  installs that
+# make docs   the reference of the API in Swift, in dist/docs
 # make compare-s3  downloads a model from S3 with Mobula, boto3, aws s3 cp and s5cmd, in turn
 
 # One set of flags, so that nothing is compiled twice: tests reach into modules of the very build that users get.
@@ -13,7 +14,7 @@ MOBULA := .build/release/mobula
 PREFIX := /usr/local
 DESTDIR :=
 
-.PHONY: build demo test test-long dist check-dist install compare-s3 setup environment demo-environment format clean
+.PHONY: build demo test test-long dist check-dist install docs compare-s3 setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
@@ -36,6 +37,9 @@ check-dist: dist
 install: dist
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" dist/mobula-*/install.sh
 
+docs: setup
+	@Scripts/docs.sh dist/docs $(SWIFT_FLAGS)
+
 compare-s3: build
 	@Scripts/python-environment.sh .venv compare
 	.venv/bin/python Benchmarks/S3Clients/compare.py
@@ -51,7 +55,7 @@ demo-environment:
 	@Scripts/python-environment.sh .venv demo
 
 format:
-	swift format -i -r Sources Tests Benchmarks Plugins Package.swift
+	swift format -i -r Sources Tests Benchmarks Plugins Snippets Package.swift
 
 clean:
 	rm -rf .build .build-dist .venv dist results

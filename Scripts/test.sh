@@ -16,9 +16,17 @@ run_tests() {
     tee -a "$log" || status=$?
 }
 
-swift format lint --strict -r Sources Tests Benchmarks Package.swift
+swift format lint --strict -r Sources Tests Benchmarks Plugins Snippets Package.swift
 swift build "$@" --build-tests
 run_tests . "$@"
+
+# Of what programs import, everything is documented.
+if Scripts/undocumented.py .build/release Mobula MobulaCore | tee -a "$log"; then
+  echo "PASS everything public is documented" | tee -a "$log"
+else
+  echo "FAIL something public is not documented, see above" | tee -a "$log"
+  status=1
+fi
 
 # The example is a package of its own; what it has in common with this one is built already.
 example=Examples/SpeechToText

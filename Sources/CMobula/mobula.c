@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -141,6 +142,10 @@ ssize_t mobula_sendfile(int socket, int fd, int64_t offset, size_t count) {
 }
 
 int mobula_accept(int socket) { return accept4(socket, NULL, NULL, SOCK_CLOEXEC); }
+
+int mobula_spawn_close_from(void *actions, int first) {
+  return posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
 
 void mobula_adopt_orphans(void) { prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
 

@@ -4,8 +4,10 @@ import Synchronization
 
 /// How much of an object one of the hosts has that it is pushed to.
 public struct BroadcastState: Sendable {
+  /// Which host it is.
   public let host: HostID
-  public let name: String
+  /// The host's name.
+  public let name: Name
   /// Bytes of verified chunks.
   public var verified = ByteCount(0)
   /// `nil` while nothing of the object is there.
@@ -15,11 +17,13 @@ public struct BroadcastState: Sendable {
   /// Why the host does not get it.
   public var failure: MobulaError?
 
-  public init(host: HostID, name: String) {
+  /// A host that has nothing of the object yet.
+  public init(host: HostID, name: Name) {
     self.host = host
     self.name = name
   }
 
+  /// Whether the host has the object, or will not get it.
   public var isOver: Bool { isComplete || failure != nil }
 }
 

@@ -47,9 +47,9 @@ extension Cluster {
 
   /// `nil` where nothing has the name.
   private func listing(named name: String) async throws -> ObjectListing? {
-    do { return try await head.call(HeadAPI.resolve, ResolveRequest(Name(name))) } catch let error as MobulaError
-      where error.code == .notFound
-    { return nil }
+    do { return try await listing(of: name) } catch let error as MobulaError where error.code == .notFound {
+      return nil
+    }
   }
 
   private func put(_ source: FileSource, name: String, replacing: Bool, progress: ProgressHandler?) async throws
@@ -96,9 +96,7 @@ extension Cluster {
   ///
   /// - Throws: `MobulaError`: `notFound`, `invalidArgument` when several ids begin so.
   package func find(_ text: String) async throws -> ObjectListing {
-    do { return try await head.call(HeadAPI.resolve, ResolveRequest(Name(text))) } catch let error as MobulaError
-      where error.code == .notFound
-    {
+    do { return try await listing(of: text) } catch let error as MobulaError where error.code == .notFound {
       let beginning = text.lowercased()
       guard 4..<32 ~= beginning.utf8.count, beginning.utf8.allSatisfy({ 0x30...0x39 ~= $0 || 0x61...0x66 ~= $0 }) else {
         throw error
@@ -168,7 +166,10 @@ extension Cluster {
   ///
   /// - Throws: `MobulaError` (`notFound`).
   public func listing(of nameOrID: String) async throws -> ObjectListing {
-    try await head.call(HeadAPI.resolve, ResolveRequest(Name(nameOrID)))
+    let request = ResolveRequest(Name(nameOrID))
+    // The host has a connection to the head, of which a process may need nothing else.
+    if store.welcome.resolves == true { return try await store.call(HostAPI.resolve, request) }
+    return try await head.call(HeadAPI.resolve, request)
   }
 
   /// Takes an object's names away and drops it, whoever holds it.

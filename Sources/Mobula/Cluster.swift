@@ -9,6 +9,7 @@ import Synchronization
 ///
 /// It is also the `ActorSystem` of distributed actors: `typealias ActorSystem = Cluster`.
 public final class Cluster: Sendable {
+  /// What it was connected with.
   public let options: ClusterOptions
   let store: StoreSession
   let head: HeadSession
@@ -55,6 +56,9 @@ public final class Cluster: Sendable {
   }
 
   /// Connects without starting a job: what it puts has to be named to last.
+  ///
+  /// The head is connected to when something is asked that the host can't ask of it.
+  /// - Throws: `MobulaError`: `unavailable` when no host runs here, `unauthenticated` for a wrong token.
   public static func connectTool(_ options: ClusterOptions = ClusterOptions()) async throws -> Cluster {
     try await connect(options, role: .tool, name: "mobula", program: nil)
   }
@@ -80,14 +84,14 @@ public final class Cluster: Sendable {
       let tls = try ClusterOptions.tls(in: options.directory)
       let workers = WorkerConnections(token: token, tls: tls, hello: hello)
       let log = Logger(label: "mobula")
-      let (head, membership) = try await HeadSession.connect(
-        to: store.welcome.head, token: token, tls: tls, hello: hello, workers: workers, log: log
-      ) { connection in
-        if program == nil { return .tool }
-        let started = try await connection.call(HeadAPI.startJob, JobStart(resumes: true))
-        return .driver(started.job, started.secret)
+      let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
+      let head: HeadSession
+      var job = JobID.commandLine
+      if program == nil {
+        head = HeadSession(way, workers)
+      } else {
+        (head, job) = try await HeadSession.startJob(way, workers)
       }
-      let job: JobID = if case .driver(let job, _) = membership { job } else { .commandLine }
       if job != .commandLine { await store.drives(job) }
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,

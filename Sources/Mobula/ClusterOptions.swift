@@ -85,7 +85,9 @@ public struct ClusterOptions: Sendable {
 
 /// What a task or an actor needs, and where it may go.
 public struct ResourceRequest: Sendable {
+  /// What the pod must have left.
   public var demand: Resources
+  /// Which of the pods that have it is taken.
   public var strategy: PlacementStrategy
 
   /// Resources by name, e.g. `["worker_pod_b": 1]`.

@@ -14,65 +14,139 @@ final class HeadSession: Sendable {
     case worker(JobID)
   }
 
-  private let link: PeerLink
+  /// Where the head is, and what a process shows there.
+  struct Way: Sendable {
+    var endpoint: Endpoint
+    var token: ClusterToken
+    var tls: ClusterTLS?
+    var hello: Hello
+    var log: Logger
+  }
+
+  private enum State {
+    /// Nothing has been asked of the head yet. Can transition to: linking, closed.
+    case idle
+    /// The first connection is made, or was. Can transition to: idle, when that fails; closed.
+    case linking(Task<PeerLink, any Error>)
+    case closed
+  }
+
+  private let way: Way
+  private let workers: WorkerConnections
+  private let membership: Membership
+  private let state: Mutex<State>
   private let running: Mutex<Task<Void, any Error>?>
 
   /// How long a process that starts waits for a head that is just being started again.
   private static let patience = Duration.seconds(2)
 
-  private let membership: Membership
-
-  /// - Parameter first: the connection on which the process has said who it is.
-  private init(
-    _ link: PeerLink, _ membership: Membership, first: RPCConnection, router: RPCRouter, workers: WorkerConnections
-  ) {
-    self.link = link
-    self.membership = membership
-    let id = first.id
-    running = Mutex(
-      Task {
-        try await link.run(router: router) { connection in
-          guard connection.id != id else { return }
-          try await Self.register(membership, workers, on: connection)
-        }
-      })
+  /// For a process that starts no work: the connection is made when something is asked.
+  init(_ way: Way, _ workers: WorkerConnections) {
+    self.way = way
+    self.workers = workers
+    membership = .tool
+    state = Mutex(.idle)
+    running = Mutex(nil)
   }
 
-  /// - Parameter join: says who this process is, on the first connection.
-  /// - Throws: `MobulaError`: `unavailable` when there is no head, `unauthenticated` for another token; what `join`
-  ///   throws.
-  static func connect(
-    to endpoint: Endpoint, token: ClusterToken, tls: ClusterTLS?, hello: Hello, workers: WorkerConnections,
-    log: Logger, join: (RPCConnection) async throws -> Membership
-  ) async throws -> (session: HeadSession, membership: Membership) {
+  /// - Parameter first: a connection over which `membership` was said.
+  init(_ way: Way, _ workers: WorkerConnections, _ membership: Membership, first: RPCConnection) {
+    self.way = way
+    self.workers = workers
+    self.membership = membership
+    let link = Self.link(way, first: first)
+    state = Mutex(.linking(Task { link }))
+    running = Mutex(Self.run(link, workers, membership, first: first))
+  }
+
+  /// Connects and starts a job.
+  ///
+  /// - Throws: `MobulaError`: `unavailable` when there is no head, `unauthenticated` for another token.
+  static func startJob(_ way: Way, _ workers: WorkerConnections) async throws -> (HeadSession, JobID) {
+    let first = try await connect(way, workers)
+    do {
+      let started = try await first.call(HeadAPI.startJob, JobStart(resumes: true))
+      return (HeadSession(way, workers, .driver(started.job, started.secret), first: first), started.job)
+    } catch {
+      await first.close()
+      throw error
+    }
+  }
+
+  /// For a worker of a job.
+  static func join(_ job: JobID, _ way: Way, _ workers: WorkerConnections) async throws -> HeadSession {
+    HeadSession(way, workers, .worker(job), first: try await connect(way, workers))
+  }
+
+  private static func router(_ workers: WorkerConnections) -> RPCRouter {
     var router = RPCRouter()
     router.on(DriverControlAPI.leaseRevoked) { lost, _ in
       await workers.leaseLost(lost)
       return Empty()
     }
-    let first = try await connect(to: endpoint, token: token, tls: tls, hello: hello, router: router)
-    let membership: Membership
-    do {
-      membership = try await join(first)
-    } catch {
-      await first.close()
-      throw error
-    }
-    let link = PeerLink("head", at: endpoint, first: first, token: token, tls: tls, hello: hello, log: log)
-    return (HeadSession(link, membership, first: first, router: router, workers: workers), membership)
+    return router
   }
 
-  private static func connect(
-    to endpoint: Endpoint, token: ClusterToken, tls: ClusterTLS?, hello: Hello, router: RPCRouter
-  ) async throws -> RPCConnection {
+  private static func connect(_ way: Way, _ workers: WorkerConnections) async throws -> RPCConnection {
     let end = ContinuousClock.now + patience
     while true {
       do {
-        return try await RPCConnection.connect(to: endpoint, token: token, hello: hello, router: router, tls: tls)
+        return try await RPCConnection.connect(
+          to: way.endpoint, token: way.token, hello: way.hello, router: router(workers), tls: way.tls)
       } catch let error as MobulaError where error.code == .unavailable && ContinuousClock.now < end {
         try await Task.sleep(for: .milliseconds(50))
       }
     }
+  }
+
+  private static func link(_ way: Way, first: RPCConnection) -> PeerLink {
+    PeerLink("head", at: way.endpoint, first: first, token: way.token, tls: way.tls, hello: way.hello, log: way.log)
+  }
+
+  private static func run(
+    _ link: PeerLink, _ workers: WorkerConnections, _ membership: Membership, first: RPCConnection
+  ) -> Task<Void, any Error> {
+    let id = first.id
+    return Task {
+      try await link.run(router: router(workers)) { connection in
+        // On the first one it was said already.
+        guard connection.id != id else { return }
+        try await register(membership, workers, on: connection)
+      }
+    }
+  }
+
+  /// The link, with a first connection.
+  ///
+  /// - Throws: `MobulaError`: `unavailable` when there is no head, or the session is closed; `unauthenticated`.
+  private func link() async throws -> PeerLink {
+    let linking = try state.withLock { state -> Task<PeerLink, any Error> in
+      switch state {
+      case .linking(let task): return task
+      case .closed: throw MobulaError(.unavailable, "This process is shutting down.")
+      case .idle:
+        let task = Task { try await firstLink() }
+        state = .linking(task)
+        return task
+      }
+    }
+    do {
+      return try await withTaskCancellationHandler {
+        try await linking.value
+      } onCancel: {
+        linking.cancel()
+      }
+    } catch {
+      state.withLock { state in if case .linking(linking) = state { state = .idle } }
+      throw error
+    }
+  }
+
+  private func firstLink() async throws -> PeerLink {
+    let first = try await Self.connect(way, workers)
+    let link = Self.link(way, first: first)
+    running.withLock { $0 = Self.run(link, workers, membership, first: first) }
+    return link
   }
 
   private static func register(
@@ -104,7 +178,9 @@ final class HeadSession: Sendable {
   func call<Request, Response>(
     _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30)
   ) async throws -> Response {
-    try await link.call(method, request, deadline: deadline)
+    let end = ContinuousClock.now + deadline
+    let link = try await link()
+    return try await link.call(method, request, deadline: max(end - .now, .milliseconds(1)))
   }
 
   /// Calls the head once, as soon as there is one.
@@ -115,7 +191,7 @@ final class HeadSession: Sendable {
     _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration
   ) async throws -> Response {
     let end = ContinuousClock.now + deadline
-    let link = link
+    let link = try await link()
     let connection = try await withThrowingTaskGroup(of: RPCConnection?.self) { group in
       group.addTask { try await link.connection() }
       group.addTask {
@@ -140,11 +216,17 @@ final class HeadSession: Sendable {
 
   /// Ends the job and the connection; what is called from now on fails.
   func close() async {
-    if case .driver(let job, let secret?) = membership {
-      await cleanUp { [link] in
+    if case .driver(let job, let secret?) = membership, let link = try? await link() {
+      await cleanUp {
         _ = try? await link.call(HeadAPI.endJob, JobEnd(job: job, secret: secret), deadline: .seconds(2))
       }
     }
+    let former = state.withLock { state in
+      defer { state = .closed }
+      return state
+    }
+    // One that is still being made is not waited for.
+    if case .linking(let linking) = former { linking.cancel() }
     let task = running.withLock { $0.take() }
     task?.cancel()
     _ = await task?.result

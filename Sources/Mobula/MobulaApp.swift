@@ -9,6 +9,7 @@ import MobulaCore
 /// }
 /// ```
 public protocol MobulaApp {
+  /// Made once in the driver.
   init()
   /// What the driver does; the job ends when it returns.
   func run(on cluster: Cluster) async throws

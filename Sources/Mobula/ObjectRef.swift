@@ -43,6 +43,7 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
 
   init(_ reference: AnyReference) { self.reference = reference }
 
+  /// The object that it refers to.
   public var id: ObjectID { reference.object }
 
   /// The value, once it is made and every byte of it is on this host.
@@ -79,6 +80,7 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
 
 /// A value and how it came to this process.
 public struct Fetched<Value: Sendable>: Sendable {
+  /// The value.
   public let value: Value
   /// What the object's bytes are.
   public let digest: ObjectDigest

@@ -54,9 +54,8 @@ public enum Worker {
     hello.cluster = store.welcome.cluster
     let workers = WorkerConnections(token: token, tls: tls, hello: hello)
     let log = Logger(label: "mobula.worker")
-    let (head, _) = try await HeadSession.connect(
-      to: store.welcome.head, token: token, tls: tls, hello: hello, workers: workers, log: log
-    ) { _ in .worker(environment.job) }
+    let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
+    let head = try await HeadSession.join(environment.job, way, workers)
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
       program: environment.program, workers: workers, log: log)

@@ -46,7 +46,8 @@ final class WorkerService: Sendable {
   private func run(_ call: TaskCall) async throws {
     guard let type = _typeByName(call.type) as? any RemoteTask.Type else {
       throw MobulaError(
-        .mismatch, "The task \(call.type) is not in this worker's program: run the same build everywhere.")
+        .mismatch,
+        "The task \(readableName(ofType: call.type)) is not in this worker's program: run the same build everywhere.")
     }
     do {
       try await run(type, call)
@@ -74,7 +75,8 @@ final class WorkerService: Sendable {
   private func spawn(_ call: SpawnCall) async throws -> ActorAddress {
     guard let type = _typeByName(call.type) as? any RemoteActor.Type else {
       throw MobulaError(
-        .mismatch, "The actor \(call.type) is not in this worker's program: run the same build everywhere.")
+        .mismatch,
+        "The actor \(readableName(ofType: call.type)) is not in this worker's program: run the same build everywhere.")
     }
     return try await spawn(type, call)
   }
@@ -117,10 +119,21 @@ final class WorkerService: Sendable {
     do {
       try await cluster.executeDistributedTarget(
         on: actor, target: RemoteCallTarget(call.target), invocationDecoder: &decoder, handler: handler)
+    } catch is ExecuteDistributedTargetError {
+      throw MobulaError(
+        .mismatch,
+        "The function \(Self.readable(call.target)) is not in this worker's program, or takes other arguments: run the same build everywhere."
+      )
     } catch {
-      throw Self.failure(error, of: call.target)
+      throw Self.failure(error, of: Self.readable(call.target))
     }
     if !reader.references.isEmpty { try await cluster.store.holds.flush() }
+  }
+
+  /// `app.Model.load(_:)`, of what the compiler calls it.
+  static func readable(_ target: String) -> String {
+    let text = RemoteCallTarget(target).description
+    return text == target ? "\"\(String(target.prefix(60)).printable)\"" : text.printable
   }
 
   private static func failure(_ error: any Error, of work: String) -> MobulaError {

@@ -1,12 +1,17 @@
 /// An amount of bytes, so that no number has to be guessed to be in MB or MiB.
 public struct ByteCount: Hashable, Comparable, Sendable, LosslessStringConvertible {
+  /// How many.
   public var bytes: Int
 
+  /// So many bytes.
   @inlinable
   public init(_ bytes: Int) { self.bytes = bytes }
 
+  /// Thousands of bytes.
   public static func kilobytes(_ n: Int) -> Self { Self(n * 1000) }
+  /// Millions of bytes.
   public static func megabytes(_ n: Int) -> Self { Self(n * 1_000_000) }
+  /// Thousand millions of bytes.
   public static func gigabytes(_ n: Int) -> Self { Self(n * 1_000_000_000) }
 
   /// Reads `4096`, `128MB`, `1.5 GB`, `64MiB`: decimal units count by 1000,

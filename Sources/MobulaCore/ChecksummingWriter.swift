@@ -7,6 +7,7 @@
 /// contract nobody else touches the memory while it exists. The threads of a
 /// call write different chunks, and are done with them when the call returns.
 public struct ChecksummingWriter: ~Copyable, @unchecked Sendable {
+  /// The chunks that the checksums are of.
   public let geometry: ChunkGeometry
   /// Bytes written so far, all at the start of the object.
   public private(set) var written = 0

@@ -1,10 +1,15 @@
+internal import CMobula
 internal import Glibc
 internal import Synchronization
 
 /// A process that this one started, watched by a thread that reaps it.
+/// How a process ended.
 public final class ChildProcess: Sendable {
+  /// By itself, with this status.
   public enum Exit: Hashable, Sendable, CustomStringConvertible {
+    /// By this signal.
     case status(CInt)
+    /// Whether it ended by itself, with status 0.
     case signal(CInt)
 
     public var isSuccess: Bool { self == .status(0) }
@@ -20,6 +25,7 @@ public final class ChildProcess: Sendable {
   /// Where a standard stream of the child goes.
   public enum Stream: Sendable {
     /// Where this process's own stream goes.
+    /// To `/dev/null`.
     case inherit
     case null
     /// A copy of this descriptor, which the caller goes on owning.
@@ -28,6 +34,7 @@ public final class ChildProcess: Sendable {
 
   private enum State {
     case running([CheckedContinuation<Exit, Never>])
+    /// The process's number, which is another process's once it was reaped.
     case exited(Exit)
   }
 
@@ -39,9 +46,9 @@ public final class ChildProcess: Sendable {
   /// Starts `executable` (searched for in `PATH` when it has no slash).
   ///
   /// - Parameters:
-  ///   - environment: the child's whole environment; `nil` for a copy of this process's.
-  ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Of all
-  ///     others it has only those that are not close-on-exec.
+  ///   - environment: the child's whole environment; `nil` for this process's, to the byte.
+  ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Beside them and the
+  ///     standard streams it has none, also of those that this process was given by whoever started it.
   ///   - newSession: whether the child leads a session of its own, out of reach of the terminal's Ctrl-C.
   /// - Throws: `MobulaError` (`inputOutput`) when it can't be started.
   public static func spawn(
@@ -63,6 +70,9 @@ public final class ChildProcess: Sendable {
     for (index, copy) in copies.enumerated() {
       posix_spawn_file_actions_adddup2(&actions, copy.rawValue, CInt(3 + index))
     }
+    // After these, so that what they copy is there still.
+    let number = mobula_spawn_close_from(&actions, CInt(3 + copies.count))
+    guard number == 0 else { throw MobulaError.system("\(executable) can't be started", number: number) }
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
@@ -79,16 +89,18 @@ public final class ChildProcess: Sendable {
 
     var argv: [UnsafeMutablePointer<CChar>?] = ([executable] + arguments).map { strdup($0) }
     argv.append(nil)
-    var envp: [UnsafeMutablePointer<CChar>?] = (environment ?? currentEnvironment()).map {
-      strdup("\($0.key)=\($0.value)")
-    }
+    var envp: [UnsafeMutablePointer<CChar>?] = environment.map { $0.map { strdup("\($0.key)=\($0.value)") } } ?? []
     envp.append(nil)
     defer { for pointer in argv + envp { free(pointer) } }
     var pid = pid_t()
-    let number = withExtendedLifetime(copies) {
-      posix_spawnp(&pid, executable, &actions, &attributes, argv, envp)
+    let result = withExtendedLifetime(copies) {
+      envp.withUnsafeMutableBufferPointer { envp in
+        // As it is: a dictionary of texts would take two names for one that differ in their Unicode form.
+        posix_spawnp(
+          &pid, executable, &actions, &attributes, argv, environment == nil ? environ : envp.baseAddress!)
+      }
     }
-    guard number == 0 else { throw MobulaError.system("\(executable) can't be started", number: number) }
+    guard result == 0 else { throw MobulaError.system("\(executable) can't be started", number: result) }
     let child = ChildProcess(pid: pid)
     detachThread(named: "wait \(pid)") { child.reap() }
     return child

@@ -3,7 +3,9 @@
 /// The store implements it, the transfer sends from it. As long as a
 /// `ChunkSource` is alive, its object is pinned: its bytes stay where they are.
 public protocol ChunkSource: AnyObject, Sendable {
+  /// The object that the chunks are of.
   var object: ObjectID { get }
+  /// How it is divided into chunks.
   var geometry: ChunkGeometry { get }
   /// A descriptor to `sendfile` from, valid as long as the source is alive.
   var descriptor: CInt { get }
@@ -33,7 +35,9 @@ public protocol ChunkSource: AnyObject, Sendable {
 /// A writer claims a chunk before it writes, so that no two write the same bytes;
 /// `commit` makes it visible to readers and to hosts further down.
 public protocol ChunkSink: AnyObject, Sendable {
+  /// The object that the chunks are of.
   var object: ObjectID { get }
+  /// How it is divided into chunks.
   var geometry: ChunkGeometry { get }
   /// Claims the lowest chunk at or after `start` that is neither verified nor claimed.
   func claimChunk(from start: Int) -> Int?

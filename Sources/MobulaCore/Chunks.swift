@@ -34,6 +34,7 @@ public struct ChunkGeometry: Hashable, Sendable, Codable {
     try self.init(objectSize: objectSize, chunkSize: size)
   }
 
+  /// How many chunks there are.
   public var count: Int { (objectSize + chunkSize - 1) / chunkSize }
 
   /// The bytes of the object that chunk `index` (from 0) holds.
@@ -54,7 +55,9 @@ public struct ChunkGeometry: Hashable, Sendable, Codable {
 
 /// Which chunks of a replica are in and verified.
 public struct ChunkMap: Hashable, Sendable {
+  /// How many chunks there are.
   public let count: Int
+  /// How many of them are verified.
   public private(set) var verifiedCount = 0
   @usableFromInline var words: [UInt64]
 
@@ -64,8 +67,10 @@ public struct ChunkMap: Hashable, Sendable {
     words = Array(repeating: 0, count: (count + 63) / 64)
   }
 
+  /// Whether all are verified.
   public var isComplete: Bool { verifiedCount == count }
 
+  /// Whether this chunk is verified.
   public func contains(_ index: Int) -> Bool {
     precondition(index >= 0 && index < count, "chunk \(index) of \(count)")
     return words[index >> 6] >> UInt64(index & 63) & 1 == 1
@@ -166,6 +171,7 @@ public struct ObjectDigest: Hashable, Sendable, Codable, CustomStringConvertible
   // Words, since the head keeps one for each object, and a text of as many digits takes four times the memory.
   private let first, second, third, fourth: UInt64
 
+  /// The digest of an object with these chunks and their CRC32Cs.
   public init(geometry: ChunkGeometry, checksums: [UInt32]) {
     precondition(checksums.count == geometry.count, "one checksum a chunk")
     var hash = SHA256()

@@ -3,6 +3,7 @@ internal import Glibc
 
 /// A file descriptor that is closed when its owner goes.
 public struct OwnedDescriptor: ~Copyable, Sendable {
+  /// Its number, good as long as this value lives.
   public let rawValue: CInt
 
   /// Takes over `rawValue`, which nobody else may close.
@@ -31,8 +32,10 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
 public final class SharedDescriptor: Sendable {
   private let owned: OwnedDescriptor
 
+  /// Shares a descriptor, which is closed with the last reference.
   public init(_ owned: consuming OwnedDescriptor) { self.owned = owned }
 
+  /// Its number, good as long as this object lives.
   public var rawValue: CInt { owned.rawValue }
 }
 

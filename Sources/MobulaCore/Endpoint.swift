@@ -1,6 +1,8 @@
 /// Where a service listens: `HOST:PORT` or the path of a Unix socket.
 public enum Endpoint: Hashable, Sendable, Codable, LosslessStringConvertible {
+  /// A name or a numeric address, and a port.
   case tcp(host: String, port: Int)
+  /// The path of a socket on this machine.
   case unix(path: String)
 
   /// Reads `10.0.0.1:7600`, `head.example:7600`, `[::1]:7600`, `unix:/run/host.sock`

@@ -5,10 +5,12 @@ public struct ExpectedChecksum: Codable, Hashable, Sendable {
   public var source: String
   /// As the service calls it: `crc64nvme`.
   public var algorithm: String
+  /// The checksum, the most significant byte first.
   public var bytes: [UInt8]
   /// Bytes of the object before those of the service.
   public var headerSize: Int
 
+  /// A checksum of a service's.
   public init(source: String, algorithm: String, bytes: [UInt8], headerSize: Int) {
     self.source = source
     self.algorithm = algorithm

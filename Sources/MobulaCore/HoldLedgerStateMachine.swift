@@ -11,14 +11,18 @@ public struct HoldLedgerStateMachine: Sendable {
 
   /// What should be told next.
   public struct Report: Hashable, Sendable {
+    /// What was not held before.
     public var added: [ObjectID]
+    /// What is not held any more.
     public var removed: [ObjectID]
 
+    /// A report of these changes.
     public init(added: [ObjectID], removed: [ObjectID]) {
       self.added = added
       self.removed = removed
     }
 
+    /// Whether there is nothing to tell.
     public var isEmpty: Bool { added.isEmpty && removed.isEmpty }
   }
 
@@ -27,11 +31,13 @@ public struct HoldLedgerStateMachine: Sendable {
   private var reported: Set<ObjectID> = []
   private var changed: Set<ObjectID> = []
 
+  /// A ledger in which nothing is held.
   public init() {}
 
   /// Every object that something here holds.
   public var held: [ObjectID] { holders.keys.sorted() }
 
+  /// Whether anybody holds the object.
   public func isHeld(_ object: ObjectID) -> Bool { holders[object] != nil }
 
   /// A holder took its first reference to each of `added`.

@@ -1,8 +1,11 @@
 /// One label of a host, as in `zone=eu-1`.
 public struct HostLabel: Hashable, Sendable, LosslessStringConvertible {
+  /// What it is about, as `zone`.
   public var key: Name
+  /// What it says.
   public var value: Name
 
+  /// A label of this key and this value.
   public init(_ key: Name, _ value: Name) {
     self.key = key
     self.value = value
@@ -32,6 +35,7 @@ public struct HostSelector: Hashable, Sendable {
   /// All of which a host must have.
   public var labels: [Name: Name]
 
+  /// The hosts with all of these labels.
   public init(labels: [Name: Name] = [:]) { self.labels = labels }
 
   /// Every host.
@@ -40,6 +44,7 @@ public struct HostSelector: Hashable, Sendable {
   /// The hosts with this label.
   public static func label(_ key: Name, _ value: Name) -> HostSelector { HostSelector(labels: [key: value]) }
 
+  /// Whether a host with these labels is meant.
   public func matches(_ labels: [Name: Name]) -> Bool {
     self.labels.allSatisfy { labels[$0.key] == $0.value }
   }

@@ -4,9 +4,12 @@ internal import Synchronization
 /// taken for another. Its text form is 32 lower-case hexadecimal digits; CBOR has it
 /// as the 16 bytes that those are, and other coders as text.
 public struct Identifier<Tag>: Hashable, Sendable, Comparable, LosslessStringConvertible {
+  /// The first 64 bits.
   public let high: UInt64
+  /// The last 64 bits.
   public let low: UInt64
 
+  /// An identifier of these 128 bits.
   @inlinable
   public init(high: UInt64, low: UInt64) {
     self.high = high
@@ -91,14 +94,23 @@ extension Identifier: Codable {
   }
 }
 
+/// Of a `HostID`.
 public enum HostTag {}
+/// Of a `PodID`.
 public enum PodTag {}
+/// Of a `WorkerID`.
 public enum WorkerTag {}
+/// Of a `LeaseID`.
 public enum LeaseTag {}
+/// Of a `RemoteActorID`.
 public enum ActorTag {}
+/// Of a `ClusterID`.
 public enum ClusterTag {}
+/// Of an `ObjectID`.
 public enum ObjectTag {}
+/// Of a `ProcessNonce`.
 public enum NonceTag {}
+/// Of a `JobSecret`.
 public enum JobSecretTag {}
 
 /// A compute instance. Given or made at start, never the machine's own id:
@@ -106,9 +118,13 @@ public enum JobSecretTag {}
 public typealias HostID = Identifier<HostTag>
 /// A schedulable share of a host.
 public typealias PodID = Identifier<PodTag>
+/// A process that runs tasks and actors.
 public typealias WorkerID = Identifier<WorkerTag>
+/// The right to run work of one resource shape on one worker.
 public typealias LeaseID = Identifier<LeaseTag>
+/// An actor in whichever process.
 public typealias RemoteActorID = Identifier<ActorTag>
+/// A cluster: made with its first head, and kept in its journal.
 public typealias ClusterID = Identifier<ClusterTag>
 /// Immutable bytes in the stores of a cluster. The first 32 bits are its job.
 public typealias ObjectID = Identifier<ObjectTag>
@@ -121,8 +137,10 @@ public typealias JobSecret = Identifier<JobSecretTag>
 /// All that one driver started. The head gives them out, from 1; 0 stands for
 /// the command line, whose objects have names.
 public struct JobID: Hashable, Sendable, Codable, Comparable, CustomStringConvertible {
+  /// The number.
   public let number: UInt32
 
+  /// The job of this number.
   public init(_ number: UInt32) { self.number = number }
 
   /// The job of what the command line puts and fetches.

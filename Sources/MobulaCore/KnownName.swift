@@ -10,9 +10,12 @@ public struct KnownName: Codable, Hashable, Sendable {
     case version
   }
 
+  /// What has the name.
   public var object: ObjectID
+  /// How it came to it.
   public var kind: Kind
 
+  /// An object that came to a name so.
   public init(_ object: ObjectID, _ kind: Kind) {
     self.object = object
     self.kind = kind

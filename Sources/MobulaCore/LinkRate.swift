@@ -1,9 +1,11 @@
 /// A rate of bits or bytes: `tc`'s notation, as in `840mbit` or `1.2gbit`, or `100MB/s`.
 public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertible {
+  /// Bits a second.
   public var bitsPerSecond: Int
 
   private static let range = 1e3...1e15
 
+  /// So many bits a second.
   public init(bitsPerSecond: Int) { self.bitsPerSecond = bitsPerSecond }
 
   /// Reads a number followed by `bit`, `kbit`, `mbit` or `gbit` (units by 1000), or a `ByteCount` with its unit
@@ -37,6 +39,7 @@ public struct LinkRate: Hashable, Comparable, Sendable, LosslessStringConvertibl
     return "\(bitsPerSecond)bit"
   }
 
+  /// Bytes a second.
   public var bytesPerSecond: Double { Double(bitsPerSecond) / 8 }
 
   /// How long so many bytes take.

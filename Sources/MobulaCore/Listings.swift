@@ -1,8 +1,12 @@
 /// An object as `mobula ls` shows it.
 public struct ObjectListing: Codable, Sendable {
+  /// Its identifier.
   public var object: ObjectID
+  /// Its names, in the order of their bytes.
   public var names: [Name]
+  /// Its bytes.
   public var size: ByteCount
+  /// What names its content; `nil` while it is being made.
   public var digest: ObjectDigest?
   /// Hosts with a complete replica.
   public var hosts: [HostID]
@@ -13,6 +17,7 @@ public struct ObjectListing: Codable, Sendable {
   /// How many names it has behind these, in the order of their bytes; `nil` when these are all.
   public var furtherNames: Int?
 
+  /// An object with all its names.
   public init(
     object: ObjectID, names: [Name], size: ByteCount, digest: ObjectDigest?, hosts: [HostID], receiving: [HostID],
     holders: Int
@@ -36,25 +41,33 @@ extension ObjectListing {
 
 /// What `mobula status` shows.
 public struct ClusterStatus: Codable, Sendable {
+  /// A host of the cluster.
   public struct Host: Codable, Sendable {
+    /// Its identifier.
     public var host: HostID
-    public var name: String
+    /// Its name.
+    public var name: Name
+    /// Where other hosts fetch chunks from it.
     public var bulk: Endpoint
+    /// The most that its store may hold.
     public var capacity: ByteCount
+    /// How many objects it has, whole or in part.
     public var objects: Int
+    /// The bytes of these.
     public var bytes: ByteCount
     /// False while the head has lost it and waits for it to come back.
     public var connected: Bool
     /// As in `zone=eu-1`.
     public var labels: [Name: Name]
 
+    /// A host as the head knows it.
     public init(
       host: HostID, name: String, bulk: Endpoint, capacity: ByteCount, objects: Int, bytes: ByteCount, connected: Bool,
       labels: [Name: Name] = [:]
     ) {
       self.labels = labels
       self.host = host
-      self.name = name
+      self.name = Name(name)
       self.bulk = bulk
       self.capacity = capacity
       self.objects = objects
@@ -63,17 +76,25 @@ public struct ClusterStatus: Codable, Sendable {
     }
   }
 
+  /// A pod of a host.
   public struct Pod: Codable, Sendable {
+    /// Its identifier.
     public var pod: PodID
-    public var name: String
+    /// Its name.
+    public var name: Name
+    /// The host that it is on.
     public var host: HostID
+    /// What it has.
     public var resources: Resources
+    /// What of it is leased.
     public var leased: Resources
+    /// How many leases there are.
     public var leases: Int
 
+    /// A pod as the head knows it.
     public init(pod: PodID, name: String, host: HostID, resources: Resources, leased: Resources, leases: Int) {
       self.pod = pod
-      self.name = name
+      self.name = Name(name)
       self.host = host
       self.resources = resources
       self.leased = leased
@@ -83,29 +104,39 @@ public struct ClusterStatus: Codable, Sendable {
 
   /// A host that the head waits for no more, and of which it still knows what it has and holds.
   public struct AbsentHost: Codable, Sendable {
+    /// Its identifier.
     public var host: HostID
-    public var name: String
+    /// Its name.
+    public var name: Name
     /// For how long it has been absent.
     public var seconds: Int
 
+    /// A host that has been away for so long.
     public init(host: HostID, name: String, seconds: Int) {
       self.host = host
-      self.name = name
+      self.name = Name(name)
       self.seconds = seconds
     }
   }
 
+  /// Which cluster it is.
   public var cluster: ClusterID
+  /// Where its head is.
   public var head: Endpoint
+  /// The hosts that are there, or are waited for.
   public var hosts: [Host]
   /// `nil` from a head that forgets hosts that are away.
   public var absent: [AbsentHost]?
+  /// Their pods.
   public var pods: [Pod]
+  /// The jobs that run.
   public var jobs: [JobID]
   /// Whether there are more hosts, pods or jobs; `nil` when there are not.
   public var more: Bool?
+  /// How many objects there are.
   public var objects: Int
   /// Lease requests that wait for resources.
+  /// A state of a cluster.
   public var waiting: Int
 
   public init(

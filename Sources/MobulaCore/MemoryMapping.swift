@@ -5,9 +5,17 @@ internal import Glibc
 /// `@unchecked Sendable`: base and length never change. Who may write which
 /// bytes at what time is decided by the store, chunk by chunk, not by this class.
 public final class MemoryMapping: @unchecked Sendable {
-  public enum Access: Sendable { case readOnly, readWrite }
+  /// What may be done with the memory.
+  public enum Access: Sendable {
+    /// To write it ends the process.
+    case readOnly
+    /// All that the descriptor allows.
+    case readWrite
+  }
 
+  /// The memory, good as long as this object lives.
   public let bytes: UnsafeMutableRawBufferPointer
+  /// What may be done with it.
   public let access: Access
 
   /// Maps `count` bytes (more than zero) of `descriptor` from its start.

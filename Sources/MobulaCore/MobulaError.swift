@@ -18,6 +18,7 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     public static let invalidArgument = Self(.invalidArgument)
     /// An object, a name, a bucket, a host that does not exist.
     public static let notFound = Self(.notFound)
+    /// Something with this name, or in this place, is there already.
     public static let alreadyExists = Self(.alreadyExists)
     /// A store or a pod that has no room.
     public static let full = Self(.full)
@@ -27,7 +28,9 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     public static let denied = Self(.denied)
     /// Nobody there to do it now; trying again later may help.
     public static let unavailable = Self(.unavailable)
+    /// It took longer than it was to take.
     public static let deadlineExceeded = Self(.deadlineExceeded)
+    /// Whoever asked wants it no more.
     public static let cancelled = Self(.cancelled)
     /// The peer went away before it answered.
     public static let connectionClosed = Self(.connectionClosed)
@@ -50,15 +53,19 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     public init(_ description: String) { value = Value(rawValue: description) ?? .unknown }
   }
 
+  /// What kind of failure it is.
   public var code: Code
   /// One sentence: what was wrong, where, and the remedy.
   public var message: String
+  /// The source file that noticed it.
   public var file: String
+  /// The line in it.
   public var line: Int
   /// Whether the work that was asked for may have been done, or done in part, although no answer came: the connection
   /// broke, or the time was over, after the request had left. Where it is false the work was not begun, or it failed.
   public var mayHaveRun = false
 
+  /// An error with one sentence that says what to do.
   public init(_ code: Code, _ message: String, file: String = #fileID, line: Int = #line) {
     self.code = code
     self.message = message

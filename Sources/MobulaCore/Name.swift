@@ -11,12 +11,16 @@ public struct Name: Sendable {
   /// The name exactly.
   public let text: String
 
+  /// The name with the bytes of `text` in UTF-8.
   public init(_ text: String) { self.text = text }
 
+  /// The name with the bytes of `text` in UTF-8.
   public init(_ text: Substring) { self.text = String(text) }
 
+  /// Its bytes.
   public var utf8: String.UTF8View { text.utf8 }
 
+  /// Whether it has no bytes.
   public var isEmpty: Bool { text.utf8.isEmpty }
 
   /// Whether the name's bytes end with those of `suffix`.
@@ -62,6 +66,7 @@ extension Name: Hashable, Comparable {
 extension Name: ExpressibleByStringLiteral {
   public init(stringLiteral text: String) { self.text = text }
 
+  /// The name with a text behind it.
   public static func + (a: Self, b: String) -> Self { Self(a.text + b) }
 }
 
@@ -89,8 +94,10 @@ extension Name: Codable, CodingKeyRepresentable {
     try container.encode(text)
   }
 
+  /// The name as the key of a dictionary.
   public var codingKey: any CodingKey { Key(stringValue: text) }
 
+  /// The name that is the key of a dictionary.
   public init?(codingKey: some CodingKey) { text = codingKey.stringValue }
 }
 

@@ -21,6 +21,7 @@ public final class ObserverList: Sendable {
 
   private let state = Mutex(State())
 
+  /// A list of nobody.
   public init() {}
 
   /// - Returns: to be kept for as long as `body` shall be called.

@@ -5,6 +5,7 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
   /// Units of 0.0001.
   public var tenThousandths: Int
 
+  /// So many ten-thousandths.
   public init(tenThousandths: Int) { self.tenThousandths = tenThousandths }
   /// Beyond what fits (922 million million) it stays at the end.
   public init(_ value: Int) {
@@ -25,6 +26,7 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
     self.init(value)
   }
 
+  /// Nothing.
   public static let zero = Self(tenThousandths: 0)
 
   public var description: String {
@@ -38,7 +40,9 @@ public struct ResourceAmount: Hashable, Comparable, Sendable, LosslessStringConv
     return "\(sign)\(whole).\(digits)"
   }
 
+  /// The sum, which stays at the end of what fits.
   public static func + (a: Self, b: Self) -> Self { a.combined(with: b, Int.addingReportingOverflow) }
+  /// The difference, which stays at the end of what fits.
   public static func - (a: Self, b: Self) -> Self { a.combined(with: b, Int.subtractingReportingOverflow) }
   public static func < (a: Self, b: Self) -> Bool { a.tenThousandths < b.tenThousandths }
 }
@@ -70,11 +74,14 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
   /// Amounts by name; none of them zero.
   public private(set) var amounts: [Name: ResourceAmount]
 
+  /// CPUs.
   public static let cpu: Name = "CPU"
+  /// Memory, in bytes.
   public static let memory: Name = "memory"
   /// The most memory that a pod can have in its books: 25 TB.
   package static let maximumMemory = ByteCount(largestAmount / 10_000)
 
+  /// These amounts, without those that are zero.
   public init(_ amounts: [Name: ResourceAmount] = [:]) {
     self.amounts = amounts.filter { $0.value != .zero }
   }
@@ -90,6 +97,7 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
     self.init(try container.decode([Name: ResourceAmount].self, forKey: .amounts))
   }
 
+  /// The amount of one resource; zero of what is not there.
   public subscript(name: Name) -> ResourceAmount {
     get { amounts[name] ?? .zero }
     set { amounts[name] = newValue == .zero ? nil : newValue }
@@ -106,6 +114,7 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
     demand.amounts.allSatisfy { self[$0.key] >= $0.value }
   }
 
+  /// The sums of all amounts.
   public static func + (a: Self, b: Self) -> Self {
     Self(a.amounts.merging(b.amounts, uniquingKeysWith: +))
   }

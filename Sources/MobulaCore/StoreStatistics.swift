@@ -12,19 +12,25 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   public var objects: Int
   /// Objects on disk or in another spill place alone, and their bytes.
   public var spilled: Int
+  /// The bytes of these.
   public var spilledBytes: Int
   /// Of these, those that are not on disk.
   public var spilledElsewhere: Int
+  /// The bytes of these.
   public var spilledElsewhereBytes: Int
   /// Objects that somebody pins, and their bytes.
   public var pinned: Int
+  /// The bytes of these.
   public var pinnedBytes: Int
   /// Objects that are held, and their bytes.
   public var held: Int
+  /// The bytes of these.
   public var heldBytes: Int
   /// Deleted objects that readers still have.
   public var doomed: Int
+  /// Each segment.
   public var segments: [SegmentStatistics]
+  /// Each process that uses the store.
   public var clients: [ClientStatistics]
   /// Objects in memory and on disk, by job.
   public var jobs: [JobStatistics]
@@ -60,16 +66,21 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   public var fragmentation: Double { used == 0 ? 0 : Double(max(0, used - warm - inMemory)) / Double(used) }
 }
 
+/// What one segment of a store holds.
 public struct SegmentStatistics: Codable, Sendable, Hashable {
+  /// Which one it is.
   public var segment: SegmentID
   /// Whose process writes it; none for the store itself, and for what remains of an ended process.
   public var maker: StoreClientID?
+  /// Whether it is the store's own.
   public var isOwn: Bool
+  /// How many objects lie in it.
   public var objects: Int
   /// Bytes of its objects with their trailers.
   public var inMemory: Int
   /// Bytes of its memory.
   public var used: Int
+  /// Bytes of it that are kept for the next objects.
   public var warm: Int
 
   package init(
@@ -85,12 +96,17 @@ public struct SegmentStatistics: Codable, Sendable, Hashable {
   }
 }
 
+/// What one process has of a store.
 public struct ClientStatistics: Codable, Sendable, Hashable {
+  /// Which one it is.
   public var client: StoreClientID
+  /// What it calls itself.
   public var name: String
+  /// The process's number, as the store sees it.
   public var process: Int
   /// Objects that it pins, and their bytes.
   public var pinned: Int
+  /// The bytes of these.
   public var pinnedBytes: Int
 
   package init(client: StoreClientID, name: String, process: Int, pinned: Int, pinnedBytes: Int) {
@@ -102,9 +118,13 @@ public struct ClientStatistics: Codable, Sendable, Hashable {
   }
 }
 
+/// What a store has of one job.
 public struct JobStatistics: Codable, Sendable, Hashable {
+  /// Which job it is.
   public var job: JobID
+  /// How many objects of it there are.
   public var objects: Int
+  /// Their bytes.
   public var bytes: Int
 
   package init(job: JobID, objects: Int, bytes: Int) {

@@ -16,7 +16,9 @@ public struct StoreSecret<Purpose>: Codable, Sendable, Hashable, CustomStringCon
   public var description: String { "\(Purpose.self)" }
 }
 
+/// What a ticket is good for.
 public enum TicketPurpose {}
+/// To attach to a store.
 public enum ClientPurpose {}
 
 /// The right to attach to a store, once, within 30 seconds.

@@ -179,7 +179,7 @@ public final class Host: Sendable {
         host: configuration.host, name: configuration.name, cluster: cluster ?? ClusterID(high: 0, low: 0),
         head: configuration.head, address: configuration.address,
         storeSocket: HostSockets.store(in: configuration.directory), ticket: self.store.ticket(),
-        capacity: configuration.capacity)
+        capacity: configuration.capacity, resolves: true)
     }
     router.on(HostAPI.state) { _, _ in
       HostState(

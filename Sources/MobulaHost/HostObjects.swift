@@ -82,6 +82,11 @@ final class HostObjects: Sendable {
       _ = try await self.head.call(HeadAPI.removeName, request)
       return Empty()
     }
+    router.on(HostAPI.resolve) { request, _ in
+      // Without a head that is just being started again, who asks hears so soon.
+      let patience: Duration = self.head.status.state == .connected ? .seconds(10) : .seconds(2)
+      return try await self.head.call(HeadAPI.resolve, request, deadline: patience)
+    }
     router.on(HostAPI.bring) { request, connection in try await self.bring(request, connection) }
     router.on(HostAPI.progress) { request, _ in self.progress(of: request.object) }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }

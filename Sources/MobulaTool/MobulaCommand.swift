@@ -10,7 +10,7 @@ import MobulaBench
     abstract: "Moves models and other big objects into every process of a cluster that needs them.",
     discussion: """
       Examples:
-        # A cluster of one host, on this machine; what is put there is there for every process of it.
+        # A cluster of one host, on this machine, for every process of it.
         mobula start --head
         mobula put model.safetensors
         mobula get model.safetensors -o copy
@@ -46,11 +46,13 @@ import MobulaBench
         Glibc.exit(1)
       }
     }
-    if let word = arguments.first, let problem = CommandNames.problem(of: word) {
+    // What is asked for, or asked about.
+    let asked = arguments.first == "help" ? arguments.dropFirst().first : arguments.first
+    if let word = asked, let problem = CommandNames.problem(of: word) {
       Log.error(problem)
       Glibc.exit(64)
     }
-    await main(nil)
+    await runCommand()
   }
 }
 
@@ -70,11 +72,8 @@ enum CommandNames {
       $0.distance <= max(1, min(3, $0.name.utf8.count / 2)) || word.utf8.count > 1 && $0.name.hasPrefix(word)
     }.min { $0.distance < $1.distance }
     let suggestion = near.map { ": did you mean `mobula \($0.name)`?" } ?? "."
-    return "There is no command \"\(escaped(word))\"\(suggestion) `mobula --help` lists those that there are."
-  }
-
-  private static func escaped(_ word: String) -> String {
-    String(word.unicodeScalars.prefix(60).map { $0.isASCII && $0.value >= 32 && $0.value < 127 ? Character($0) : "?" })
+    return
+      "There is no command \"\(String(word.prefix(60)).printable)\"\(suggestion) `mobula --help` lists those that there are."
   }
 
   /// Letters to insert, remove or exchange, two neighbours for each other counting once.

@@ -3,32 +3,22 @@ import Mobula
 import MobulaCore
 
 /// Prints a value as JSON, keys sorted.
-func printJSON(_ value: some Encodable, dates: JSONEncoder.DateEncodingStrategy = .deferredToDate) throws {
-  let encoder = readableJSON
-  encoder.dateEncodingStrategy = dates
+func printJSON(_ value: some Encodable) throws {
   // Exactly: programs read it.
-  Swift.print(String(decoding: try encoder.encode(value), as: UTF8.self))
-}
-
-private var readableJSON: JSONEncoder {
-  let encoder = JSONEncoder()
-  encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-  return encoder
+  Swift.print(try ExactJSON().encode(value))
 }
 
 /// Prints a list as JSON, as `printJSON` does, but piece by piece.
 struct JSONList {
-  private let encoder = readableJSON
+  private let encoder = ExactJSON()
   private var isEmpty = true
 
   mutating func add(_ elements: [some Encodable]) throws {
     var text = ""
     for element in elements {
-      text += isEmpty ? "[\n" : ",\n"
+      text += isEmpty ? "[\n  " : ",\n  "
       isEmpty = false
-      // Two spaces more before each line; a text in JSON has no other ends of lines.
-      let lines = String(decoding: try encoder.encode(element), as: UTF8.self).split(separator: "\n")
-      text += lines.map { "  " + $0 }.joined(separator: "\n")
+      text += try encoder.encode(element, indentation: 2)
     }
     Swift.print(text, terminator: "")
   }

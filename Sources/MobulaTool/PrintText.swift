@@ -60,7 +60,7 @@ enum ProgramInput {
 
   private static func isRead(_ name: String) -> Bool {
     ["MOBULA_", "AWS_", "VAULT_", "XDG_"].contains { name.hasPrefix($0) }
-      || ["HOME", "PATH", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].contains(name.uppercased())
+      || ["HOME", "PATH", "TMPDIR"].contains(name)
   }
 
   /// The bytes for people, unless they are UTF-8.

@@ -34,23 +34,14 @@ public struct ClusterToken: Sendable, CustomStringConvertible, CustomReflectable
   ///
   /// - Throws: `MobulaError`: `inputOutput` when the file can't be read, `invalidArgument` when it holds no token.
   public static func read(file: String) throws(MobulaError) -> Self {
-    let what = "The cluster token can't be read from \(file)"
-    let raw = try systemCall(what) { open(file, O_RDONLY | O_CLOEXEC) }
-    let descriptor = OwnedDescriptor(owning: raw)
-    // One byte more than the longest token with its line end, so that a longer file shows.
-    var bytes = [UInt8](repeating: 0, count: lengths.upperBound + 2)
-    var filled = 0
-    while filled < bytes.count {
-      let count = try systemCall(what) {
-        bytes.withUnsafeMutableBytes {
-          Glibc.read(descriptor.rawValue, $0.baseAddress! + filled, $0.count - filled)
-        }
-      }
-      if count == 0 { break }
-      filled += count
-    }
+    // Of a longer file, which is none, no more than shows that.
+    let bytes: [UInt8]
     do {
-      return try Self(String(decoding: bytes[..<filled], as: UTF8.self))
+      bytes = try readSmallFile(
+        file, "The cluster token can't be read from \(file)", limit: lengths.upperBound + 2)
+    } catch  where error.code == .invalidArgument { bytes = [] }
+    do {
+      return try Self(String(decoding: bytes, as: UTF8.self))
     } catch {
       throw MobulaError(
         .invalidArgument,

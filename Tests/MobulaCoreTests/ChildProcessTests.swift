@@ -113,4 +113,25 @@ struct ChildProcessTests {
     let text = withExtendedLifetime(mapping) { String(decoding: mapping.bytes.prefix { $0 != 0 }, as: UTF8.self) }
     #expect(text == "twoonenone\n")
   }
+
+  /// What this process was given by whoever started it is not close-on-exec, and still no child's.
+  @Test(arguments: [[], [7, 300]]) func noOtherDescriptorIsPassedOn(extra: [CInt]) async throws {
+    var ends: [CInt] = [-1, -1]
+    try #require(pipe(&ends) == 0)
+    // Below, between and above what the child is to have, and none of them close-on-exec.
+    let inherited = ends + [CInt(3), 5, 200, 900].map { fcntl(ends[1], F_DUPFD, $0) }
+    let passed = extra.map { fcntl(ends[1], F_DUPFD, $0) }
+    defer { for descriptor in inherited + passed { close(descriptor) } }
+    #expect((inherited + passed).allSatisfy { $0 >= 3 && fcntl($0, F_GETFD) == 0 })
+
+    let output = try MemoryFile.create(name: "output", size: pageSize)
+    let child = try ChildProcess.spawn(
+      "sh", ["-c", "for number in $(seq 0 1000); do test -e /proc/self/fd/$number && echo $number; done; true"],
+      output: .descriptor(output.rawValue), extra: passed)
+    #expect(await child.waitForExit() == .status(0))
+    let mapping = try MemoryMapping(output.rawValue, count: pageSize, access: .readOnly)
+    let text = withExtendedLifetime(mapping) { String(decoding: mapping.bytes.prefix { $0 != 0 }, as: UTF8.self) }
+    let numbers = text.split(separator: "\n").compactMap { CInt($0) }
+    #expect(numbers == Array(0..<CInt(3 + extra.count)))
+  }
 }

@@ -103,4 +103,46 @@ import Testing
     #expect(XMLTree.parse(Array(deep.utf8)) == nil)
     #expect(XMLTree.parse(Array("<a><b>t</b></a>".utf8))?["b"] == "t")
   }
+
+  @Test func whatDocumentsMayHave() throws {
+    let text = """
+      \u{FEFF}<?xml version="1.0" encoding="UTF-8"?>
+      <!-- a comment - of <its> own -->
+      <p:a xmlns:p='urn:x' b = "1>2" ><k>&lt;&amp;&gt;&quot;&apos;&#233;&#x1F469;</k ><k> x\r\ny\r</k>
+      <c><![CDATA[<not> & a tag]]]></c><d/><e f="g"/><?what ever?></p:a>
+      <!-- the end -->
+
+      """
+    let tree = try #require(XMLTree.parse(Array(text.utf8)))
+    #expect(tree.name == "a" && tree.children.map(\.name) == ["k", "k", "c", "d", "e"])
+    #expect(tree.children.map(\.text) == ["<&>\"'\u{E9}\u{1F469}", " x\ny\n", "<not> & a tag]", "", ""])
+  }
+
+  @Test(arguments: [
+    "<a>", "</a>", "<a></b>", "<a/><b/>", "<a/>x", "x<a/>", "<a><b></a></b>", "<a b/>", "<a b=1/>", "<a b=\"<\"/>",
+    "<a b='1'c='2'/>", "< a/>", "<1/>", "<a>&nope;</a>", "<a>&</a>", "<a>&#0;</a>", "<a>&#xD800;</a>",
+    "<a>&#99999999;</a>",
+    "<a>&#x;</a>", "<a>&#+1;</a>", "<a>\u{1}</a>", "<a>\u{FFFE}</a>", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+    "<a><!-- </a>", "<![CDATA[x]]>", "<a><![CDATA[x</a>", "<", "<a", "<a ", "<a b", "<a b=", "<a b='", "&lt;", "<?x",
+  ]) func whatIsNoDocument(text: String) { #expect(XMLTree.parse(Array(text.utf8)) == nil) }
+
+  /// Whatever a server answers with, it is a document or none.
+  @Test func brokenDocumentsAreReadOrRefused() {
+    var generator = SeededGenerator(seed: 9)
+    let whole = Array("<?xml?><a x='y'><b>t&amp;&#65;</b><c><![CDATA[d]]></c><!-- e --></a>".utf8)
+    var read = 0
+    for _ in 0..<20_000 {
+      var bytes = whole
+      for _ in 0..<Int.random(in: 1...3, using: &generator) {
+        let index = Int.random(in: 0..<bytes.count, using: &generator)
+        switch Int.random(in: 0..<3, using: &generator) {
+        case 0: bytes[index] = whole.randomElement(using: &generator)!
+        case 1: bytes.remove(at: index)
+        default: bytes[index] = UInt8.random(in: 0...255, using: &generator)
+        }
+      }
+      if XMLTree.parse(bytes) != nil { read += 1 }
+    }
+    #expect(0 < read && read < 20_000)
+  }
 }

@@ -185,6 +185,7 @@ func actors(_ cluster: Cluster) async throws {
 
   let error = try await failure { _ = try await counter.fail() }
   try check(error.code == .workFailed && error.message.contains("the counter fails"), "its error: \(error)")
+  try check(error.message.contains("Counter.fail()") && !error.message.contains("$s"), "as people write it: \(error)")
   let refused = try await failure { _ = try await cluster.spawn(Counter.self, with: -1, .resources(cpu: 0)) }
   try check(refused.message.contains("0 or more"), "its init's error: \(refused)")
 

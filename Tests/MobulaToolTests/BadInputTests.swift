@@ -40,6 +40,29 @@ import Testing
     }
   }
 
+  /// No line of an example is wrapped: each can be pasted.
+  @Test func examplesCanBePasted() async throws {
+    struct Dump: Decodable {
+      struct Command: Decodable {
+        var commandName: String
+        var subcommands: [Command]?
+        func all(_ path: [String]) -> [[String]] {
+          [path] + (subcommands ?? []).flatMap { $0.all(path + [$0.commandName]) }
+        }
+      }
+      var command: Command
+    }
+    let dumped = try await run(Products.mobula, ["--experimental-dump-help"])
+    for command in try JSONDecoder().decode(Dump.self, from: Data(dumped.output.utf8)).command.all([]) {
+      let help = try await run(Products.mobula, command + ["--help"], environment: ["COLUMNS": "80"])
+      let lines = help.output.split(separator: "\n", omittingEmptySubsequences: false)
+      guard let start = lines.firstIndex(where: { $0.hasPrefix("Example") }) else { continue }
+      for line in lines[(start + 1)...].prefix(while: { !$0.isEmpty }) {
+        #expect(line.hasPrefix("  ") && line.utf8.count <= 80, "\(command): \(line)")
+      }
+    }
+  }
+
   @Test func withoutAHost() async throws {
     let folder = try TemporaryFolder()
     defer { folder.remove() }
@@ -85,6 +108,11 @@ import Testing
       expectError(try await cluster.mobula("rm", "nothing"), "nothing")
       let file = cluster.folder.path + "/file"
       try Data("x".utf8).write(to: URL(filePath: file))
+      // What can be done is done.
+      #expect(try await cluster.mobula("put", file).status.isSuccess)
+      let both = try await cluster.mobula("rm", "nothing", "file")
+      expectError(both, "nothing")
+      #expect(both.output.contains("removed file"), "\(both)")
       #expect(try await cluster.mobula("put", file).status.isSuccess)
       expectError(try await cluster.mobula("get", "file", "-o", "/no/such/folder/file"), "/no/such/folder/file")
 

@@ -193,7 +193,7 @@ import Testing
   }
 
   @Test func thePictureShowsWhoLacksMostFirst() {
-    var states = (0..<5).map { BroadcastState(host: .random(), name: "h\($0)") }
+    var states = (0..<5).map { BroadcastState(host: .random(), name: Name("h\($0)")) }
     states[0].isComplete = true
     states[1].verified = ByteCount(500)
     states[2].failure = MobulaError(.full, "No room.")

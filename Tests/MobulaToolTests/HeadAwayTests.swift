@@ -98,6 +98,70 @@ import Testing
     }
   }
 
+  @Test func statusDoesNotWaitForAHeadThatHangs() async throws {
+    try await withCluster { cluster in
+      let head = try #require(process("head", of: 0, in: cluster))
+      kill(head.pid, SIGSTOP)
+      defer { kill(head.pid, SIGCONT) }
+      // For less than a handshake waits.
+      let shown = try await cluster.mobula("status", within: .seconds(9))
+      #expect(shown.status.isSuccess, "\(shown)")
+      #expect(shown.output.contains("does not answer") && shown.output.contains("host h0"), "\(shown)")
+    }
+  }
+
+  /// What the host can ask of the head a process does not ask itself.
+  @Test func puttingAndGettingNeedsNoConnectionToTheHead() async throws {
+    try await withCluster { cluster in
+      let (name, bytes) = ("piped", "some bytes\n")
+      var ends: [CInt] = [-1, -1]
+      try #require(pipe(&ends) == 0)
+      let put = try ChildProcess.spawn(
+        Products.mobula, ["put", "-", "--name", name],
+        environment: currentEnvironment().merging(cluster.environment(0)) { $1 }, input: .descriptor(ends[0]),
+        output: .null)
+      close(ends[0])
+      #expect(write(ends[1], bytes, bytes.utf8.count) == bytes.utf8.count)
+      // Once it reads, it has asked whether the name is free.
+      try await eventually {
+        var waiting: CInt = 0
+        return ioctl(ends[1], UInt(FIONREAD), &waiting) == 0 && waiting == 0
+      }
+      #expect(try connectionsOverTCP(of: put.pid) == 0)
+      close(ends[1])
+      #expect(await put.waitForExit().isSuccess)
+
+      try #require(pipe(&ends) == 0)
+      let get = try ChildProcess.spawn(
+        Products.mobula, ["get", name, "-o", "-"],
+        environment: currentEnvironment().merging(cluster.environment(0)) { $1 }, output: .descriptor(ends[1]))
+      #expect(await get.waitForExit().isSuccess)
+      var buffer = [UInt8](repeating: 0, count: 100)
+      let count = read(ends[0], &buffer, buffer.count)
+      #expect(String(decoding: buffer.prefix(max(0, count)), as: UTF8.self) == bytes)
+      for end in ends { close(end) }
+    }
+  }
+
+  /// Sockets of a process that are connected over TCP.
+  private func connectionsOverTCP(of pid: Int32) throws -> Int {
+    let folder = "/proc/\(pid)/fd/"
+    let sockets = try FileManager.default.contentsOfDirectory(atPath: folder).compactMap { entry -> String? in
+      guard let link = try? FileManager.default.destinationOfSymbolicLink(atPath: folder + entry) else { return nil }
+      return link.hasPrefix("socket:[") ? String(link.dropFirst(8).dropLast()) : nil
+    }
+    #expect(!sockets.isEmpty, "it is connected to its host")
+    let tables = ["tcp", "tcp6"].map { table in
+      (try? Data(contentsOf: URL(filePath: "/proc/net/\(table)"))).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+    let inodes = Set(
+      tables.joined().split(separator: "\n").compactMap { line -> String? in
+        let fields = line.split(separator: " ")
+        return fields.count > 9 ? String(fields[9]) : nil
+      })
+    return sockets.count { inodes.contains($0) }
+  }
+
   @Test func aHangingHeadStallsNobodyWhoDoesNotNeedIt() async throws {
     try await withCluster(["--spill", "none"]) { cluster in
       let driver = try await Cluster.connect(ClusterOptions(directory: cluster.directory(0)))

@@ -88,6 +88,31 @@ import Testing
     }
   }
 
+  /// Pods, and what they have: in the supervisor's books, in its files and in JSON.
+  @Test func podsAndResourcesToo() async throws {
+    let names = ["caf\u{e9}", "cafe\u{301}"]
+    let pods = names.map { "pod \($0):CPU=1,\(names[0])=2,\(names[1])=3" }
+    try await withCluster(pods.flatMap { ["--pod", $0] }) { cluster in
+      struct Status: Decodable {
+        struct Pod: Decodable { var name: Name }
+        struct Here: Decodable { var processes: [Pod] }
+        var pods: [Pod]
+        var here: Here
+      }
+      let shown = try await cluster.mobula("status", "--json")
+      let status = try JSONDecoder().decode(Status.self, from: Data(shown.output.utf8))
+      #expect(status.pods.map(\.name).sorted() == names.map { Name("pod \($0)") }.sorted(), "\(shown)")
+      let processes = status.here.processes.map(\.name)
+      for name in names { #expect(processes.contains(Name("pod pod \(name)")), "\(shown)") }
+      // A decoder would merge the two keys: the text has both, in each pod.
+      for (name, amount) in zip(names, [2, 3]) {
+        let member = Array("\"\(name)\": \(amount)".utf8)
+        let count = shown.output.utf8.indices.count { shown.output.utf8[$0...].starts(with: member) }
+        #expect(count == 2, "\(shown)")
+      }
+    }
+  }
+
   /// What is no UTF-8 is named with its bytes, and nothing else is done.
   @Test func whatIsNoUTF8IsRefused() async throws {
     let script = """

@@ -107,6 +107,9 @@ import Testing
         continue
       }
       #expect([0, 1, 64].contains(status), "\(shown): \(finished)")
+      for text in [finished.output, finished.errors] {
+        #expect(text.printableLines.isSame(as: text), "\(shown): a terminal would act on it: \(finished)")
+      }
       #expect(
         status == 0 || finished.errors.contains("Error: ") && !finished.errors.contains("Fatal error"),
         "\(shown): \(finished)")

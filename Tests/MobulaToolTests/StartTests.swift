@@ -82,6 +82,9 @@ import Testing
     try FileManager.default.copyItem(atPath: first + "/token", toPath: second + "/token")
     expectRefusal(try await start(second, "--port", "\(port)"), "is taken", "--port")
 
+    // One's own host is not another program.
+    expectRefusal(try await start(first, "--port", "\(port)"), "A host runs in \(first) already", "mobula stop")
+
     // The same port again for the head that is started anew.
     let status = try await run(Products.mobula, ["status", "--directory", first])
     #expect(status.output.contains(head), "\(status)")
@@ -179,10 +182,59 @@ import Testing
     #expect(stopped.status.isSuccess && orphan.hasEnded, "\(stopped)")
   }
 
+  /// Who waits for the end of what the caller had open waits for the caller alone, not for the host that it leaves
+  /// behind.
+  @Test func whatTheCallerHadOpenIsNotKept() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    let run = folder.path + "/run"
+    // Two variables that Swift takes for one are passed on all the same.
+    let names = ["MOBULA_CAF\u{E9}", "MOBULA_CAFE\u{301}"]
+    let started = try await shell(
+      """
+      { env "$2=1" "$3=2" "$MOBULA" start --head --port 0 --capacity 64MB --spill none --directory "$1" 7>&1 >/dev/null
+        echo "ended with $?"; } | cat
+      """, run, names[0], names[1])
+    #expect(started.status.isSuccess && started.output == "ended with 0\n", "\(started)")
+    let supervisor = try #require(RunningSupervisor.all().first { $0.directory == run })
+    let environment = try Data(contentsOf: URL(filePath: "/proc/\(supervisor.pid)/environ"))
+    let variables = Set(environment.split(separator: 0).map { Array($0) })
+    #expect(variables.isSuperset(of: [Array("\(names[0])=1".utf8), Array("\(names[1])=2".utf8)]))
+    #expect(try await MobulaToolTests.run(Products.mobula, ["stop", "--directory", run]).status.isSuccess)
+  }
+
+  /// Files that nobody writes keep nobody waiting.
+  @Test func pipesInPlaceOfFiles() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    mkfifo(folder.path + "/pipe", 0o600)
+    mkdir(folder.path + "/tls", 0o700)
+    for name in ["ca", "cert", "key"] { mkfifo(folder.path + "/tls/\(name).pem", 0o600) }
+    expectRefusal(try await start(folder.path + "/run", "--token-file", folder.path + "/pipe"), "/pipe", "give a file")
+    expectRefusal(try await start(folder.path + "/run", "--tls", folder.path + "/tls"), "/tls/", "give a file")
+    // Nor does what is no small file.
+    expectRefusal(try await start(folder.path + "/run", "--token-file", "/dev/zero"), "/dev/zero")
+
+    let token = String(repeating: "0123456789abcdef", count: 4)
+    let started = try await run(
+      "/bin/bash",
+      [
+        "-c",
+        "exec \"$0\" start --head --port 0 --capacity 64MB --spill none --directory \"$1\" --token-file <(echo \"$2\")",
+        Products.mobula, folder.path + "/run", token,
+      ])
+    #expect(started.status.isSuccess, "\(started)")
+    #expect(
+      String(decoding: try Data(contentsOf: URL(filePath: folder.path + "/run/token")), as: UTF8.self).contains(token))
+    #expect(try await run(Products.mobula, ["stop", "--directory", folder.path + "/run"]).status.isSuccess)
+  }
+
   @Test func mistypedCommands() async throws {
     for (word, meant) in [("stauts", "status"), ("broadcst", "broadcast"), ("LS", "ls"), ("fetc", "fetch")] {
       let finished = try await run(Products.mobula, [word])
       #expect(finished.status == .status(64) && finished.errors.contains("mobula \(meant)"), "\(finished)")
+      let help = try await run(Products.mobula, ["help", word])
+      #expect(help.status == .status(64) && help.errors == finished.errors, "\(help)")
     }
     let nothing = try await run(Products.mobula, ["quetzalcoatl"])
     #expect(nothing.status == .status(64) && nothing.errors.contains("mobula --help"), "\(nothing)")

@@ -71,6 +71,12 @@ uint64_t mobula_crc64nvme(uint64_t crc, const void *bytes, size_t length);
 uint32_t mobula_crc32_by(int way, uint32_t crc, const void *bytes, size_t length);
 uint64_t mobula_crc64nvme_by(int way, uint64_t crc, const void *bytes, size_t length);
 
+/// To the `posix_spawn_file_actions_t` at `actions`: close every descriptor from `first` on. 0, or an errno value.
+int mobula_spawn_close_from(void *actions, int first);
+
+/// The Swift runtime's own, which no module shows: a mangled name in words, to be freed; NULL for what is none.
+char *swift_demangle(const char *name, size_t length, char *buffer, size_t *size, uint32_t flags);
+
 /// Makes orphans below this process its children, rather than init's.
 void mobula_adopt_orphans(void);
 

@@ -47,7 +47,9 @@ public struct CallDecoder: DistributedTargetInvocationDecoder {
   public mutating func decodeGenericSubstitutions() throws -> [any Any.Type] {
     try substitutions.map { name in
       guard let type = _typeByName(name) else {
-        throw MobulaError(.mismatch, "The type \(name) is not in this worker's program: run the same build everywhere.")
+        throw MobulaError(
+          .mismatch,
+          "The type \(readableName(ofType: name)) is not in this worker's program: run the same build everywhere.")
       }
       return type
     }

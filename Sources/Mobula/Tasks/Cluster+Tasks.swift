@@ -27,7 +27,7 @@ extension Cluster {
   }
 
   private func run(_ call: TaskCall, _ request: ResourceRequest) async {
-    var failure = MobulaError(.unavailable, "The task \(call.type) was not started.")
+    var failure = MobulaError(.unavailable, "The task \(readableName(ofType: call.type)) was not started.")
     for attempt in 0...options.taskRetries {
       do {
         try await runOnce(call, request)
@@ -36,7 +36,9 @@ extension Cluster {
         failure = error
         // Only a lost worker is worth another try: nobody else would run the task better.
         guard error.code == .connectionClosed, attempt < options.taskRetries else { break }
-        log.warning("a worker was lost; the task runs again", metadata: ["task": "\(call.type)", "error": "\(error)"])
+        log.warning(
+          "a worker was lost; the task runs again",
+          metadata: ["task": "\(readableName(ofType: call.type))", "error": "\(error)"])
       } catch {
         failure = MobulaError(.workFailed, "\(error)")
         break
@@ -46,7 +48,9 @@ extension Cluster {
     do {
       try await make(call.result, EncodedValue(failure, isError: true), holds: false)
     } catch {
-      log.error("a task failed, and so did telling it", metadata: ["task": "\(call.type)", "error": "\(failure)"])
+      log.error(
+        "a task failed, and so did telling it",
+        metadata: ["task": "\(readableName(ofType: call.type))", "error": "\(failure)"])
     }
   }
 

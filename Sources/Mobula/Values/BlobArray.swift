@@ -104,7 +104,7 @@ extension BlobArray: Codable {
     let name = try container.decode(String.self, forKey: .element)
     let stride = try container.decode(Int.self, forKey: .stride)
     guard name == Self.elementName, stride == MemoryLayout<Element>.stride else {
-      let other = _typeByName(name).map { "\($0)" } ?? name
+      let other = _typeByName(name).map { "\($0)" } ?? readableName(ofType: name)
       throw DecodingError.typeMismatch(
         Self.self,
         DecodingError.Context(

@@ -24,6 +24,7 @@ public struct BlobWriter: ~Copyable, Sendable {
   /// - Precondition: no more than `remaining`.
   public mutating func append(_ bytes: UnsafeRawBufferPointer) { writer.append(bytes) }
 
+  /// Appends bytes, at most `remaining`.
   public mutating func append(_ bytes: RawSpan) { bytes.withUnsafeBytes { writer.append($0) } }
 
   /// Lets `body` write the next `count` bytes itself, all of them.

@@ -1,7 +1,9 @@
 /// Bytes that a CBOR encoder writes as one byte string, as it also does with `[UInt8]`.
 public struct ByteString: Hashable, Sendable, Codable {
+  /// The bytes.
   public var bytes: [UInt8]
 
+  /// A byte string of these bytes.
   public init(_ bytes: [UInt8] = []) { self.bytes = bytes }
 
   public init(from decoder: any Decoder) throws {

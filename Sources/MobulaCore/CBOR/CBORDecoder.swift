@@ -9,6 +9,7 @@ public struct CBORDecoder: Sendable {
   /// What the encoder's sink took; not needed for values encoded without one.
   public var buffers: (any CBORBufferSource)?
 
+  /// A decoder with nothing in its `userInfo`.
   public init() {}
 
   /// - Throws: `DecodingError` for bytes that are not one whole CBOR item, or not one of a `T`,

@@ -11,6 +11,7 @@ public struct CBOREncoder: Sendable {
   /// Where arrays of numbers go that have 1,024 bytes or more; into the CBOR if `nil`.
   public var buffers: (any CBORBufferSink)?
 
+  /// An encoder with nothing in its `userInfo`.
   public init() {}
 
   /// - Throws: `EncodingError`, for more than 64 levels of nesting and for containers used out of turn,

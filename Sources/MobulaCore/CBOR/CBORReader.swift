@@ -8,6 +8,7 @@ public struct CBORReader {
 
   /// The head of an item, and with it what has no items inside.
   public enum Token {
+    /// A number from 0 on.
     case unsigned(UInt64)
     /// The number −1 − n.
     case negative(UInt64)
@@ -25,9 +26,13 @@ public struct CBORReader {
     case map(count: Int?)
     /// A tag on the value that follows.
     case tag(UInt64)
+    /// One of the simple values: 20 and 21 are false and true, 22 is null, 23 undefined.
     case simple(UInt8)
+    /// The bits of a number in half precision.
     case half(UInt16)
+    /// The bits of a number in single precision.
     case single(UInt32)
+    /// The bits of a number in double precision.
     case double(UInt64)
     /// The end of an item of indefinite length.
     case stop
@@ -43,6 +48,7 @@ public struct CBORReader {
     self.offset = offset
   }
 
+  /// Whether there are no more bytes.
   public var isAtEnd: Bool { offset >= bytes.count }
 
   /// - Throws: `MobulaError` (`protocolViolation`) when the bytes end early or are no CBOR.

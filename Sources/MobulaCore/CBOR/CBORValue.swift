@@ -2,31 +2,46 @@
 ///
 /// Definite and indefinite lengths, and the widths of numbers, are not told apart.
 public enum CBORValue: Hashable, Sendable {
+  /// A number from 0 on.
   case unsigned(UInt64)
   /// The number −1 − n.
   case negative(UInt64)
+  /// A byte string.
   case bytes([UInt8])
+  /// A text.
   case text(Name)
+  /// Values in their order.
   case array([CBORValue])
   /// In the order they were written in; keys may be any values, and equal ones are kept.
   case map([Pair])
+  /// A value with a tag.
   indirect case tagged(UInt64, CBORValue)
+  /// One of the simple values: 20 and 21 are false and true, 22 is null, 23 undefined.
   case simple(UInt8)
+  /// A floating-point number.
   case float(Double)
 
+  /// One entry of a map.
   public struct Pair: Hashable, Sendable {
+    /// Its key.
     public var key: CBORValue
+    /// Its value.
     public var value: CBORValue
 
+    /// An entry of this key and this value.
     public init(_ key: CBORValue, _ value: CBORValue) {
       self.key = key
       self.value = value
     }
   }
 
+  /// The simple value 20.
   public static let `false` = Self.simple(20)
+  /// The simple value 21.
   public static let `true` = Self.simple(21)
+  /// The simple value 22.
   public static let null = Self.simple(22)
+  /// The simple value 23.
   public static let undefined = Self.simple(23)
 
   /// Reads the one item that `bytes` are.
@@ -84,6 +99,7 @@ public enum CBORValue: Hashable, Sendable {
     return writer.bytes
   }
 
+  /// Appends the item to what `writer` has.
   public func write(to writer: inout CBORWriter) {
     switch self {
     case .unsigned(let number): writer.unsigned(number)

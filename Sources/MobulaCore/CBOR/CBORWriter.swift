@@ -3,19 +3,24 @@
 ///
 /// It writes what it is told: who writes an array's head also writes its elements.
 public struct CBORWriter: Sendable {
+  /// What was written.
   public internal(set) var bytes: [UInt8] = []
 
+  /// A writer of nothing yet.
   public init() {}
 
+  /// Writes a number from 0 on.
   public mutating func unsigned(_ value: UInt64) { head(.unsigned, value) }
 
   /// The number −1 − `complement`, which reaches down to −2⁶⁴.
   public mutating func negative(_ complement: UInt64) { head(.negative, complement) }
 
+  /// Writes a number.
   public mutating func integer(_ value: Int64) {
     if value >= 0 { unsigned(UInt64(value)) } else { negative(UInt64(bitPattern: ~value)) }
   }
 
+  /// Writes a byte string.
   public mutating func byteString(_ value: some Collection<UInt8>) {
     head(.bytes, UInt64(value.count))
     bytes.append(contentsOf: value)
@@ -28,6 +33,7 @@ public struct CBORWriter: Sendable {
     append(bigEndian: words.low)
   }
 
+  /// Writes a text.
   public mutating func text(_ value: String) {
     var value = value
     value.withUTF8 { utf8 in
@@ -51,8 +57,10 @@ public struct CBORWriter: Sendable {
     head(.simple, UInt64(number))
   }
 
+  /// Writes true or false.
   public mutating func boolean(_ value: Bool) { bytes.append(value ? 0xF5 : 0xF4) }
 
+  /// Writes null.
   public mutating func null() { bytes.append(0xF6) }
 
   /// A number in 64, 32 or 16 bits, whatever is the shortest that keeps every bit of it (a NaN's payload too).

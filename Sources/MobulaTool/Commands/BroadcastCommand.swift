@@ -18,7 +18,8 @@ struct BroadcastCommand: AsyncParsableCommand {
       Examples:
         mobula broadcast model.safetensors
         mobula broadcast weights.bin --name whisper/weights --to zone=eu-1
-        mobula broadcast s3://models/whisper/model.bin --to gpu=a100 --to zone=eu-1 --json
+        mobula broadcast s3://models/whisper/model.bin --json \\
+          --to gpu=a100 --to zone=eu-1
       """)
 
   @Argument(help: "The object's name or id, or a file.") var object: String
@@ -83,7 +84,7 @@ struct BroadcastCommand: AsyncParsableCommand {
   private struct Report: Encodable {
     struct Host: Encodable {
       var host: HostID
-      var name: String
+      var name: Name
       var bytes: Int
       var isComplete: Bool
       var error: String?

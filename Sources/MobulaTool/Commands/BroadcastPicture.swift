@@ -16,7 +16,9 @@ struct BroadcastPicture {
   var summary: String {
     let done = states.count(where: \.isComplete)
     let failed = states.count { $0.failure != nil }
-    let all = percent(states.reduce(0) { $0 + Double(bytes($1)) }, of: Double(size) * Double(states.count))
+    let share = percent(states.reduce(0) { $0 + Double(bytes($1)) }, of: Double(size) * Double(states.count))
+    // Whole bytes are no object yet.
+    let all = done < states.count ? min(share, 99) : share
     let failures = failed > 0 ? ", \(failed) failed" : ""
     return "\(title.printable): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
   }
@@ -28,10 +30,10 @@ struct BroadcastPicture {
     }
     let isCut = ordered.count > max(1, rows - 1)
     let shown = ordered.prefix(isCut ? max(1, rows - 2) : ordered.count)
-    let names = shown.map(\.name.printable.count).max() ?? 0
+    let names = shown.map { "\($0.name)".count }.max() ?? 0
     var lines = [summary]
     for state in shown {
-      let title = state.name.printable
+      let title = "\(state.name)"
       let name = title + String(repeating: " ", count: names - title.count)
       if let failure = state.failure {
         lines.append("  \(name)  failed: \(failure.message.printable)")

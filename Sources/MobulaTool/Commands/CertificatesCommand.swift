@@ -12,7 +12,8 @@ struct CertificatesCommand: AsyncParsableCommand {
       Examples:
         mobula certificates create --directory tls --cluster lab
         mobula start --head --tls tls
-        mobula certificates create --directory tls --cluster lab --host 10.0.0.1 --host 10.0.0.2
+        mobula certificates create --directory tls --cluster lab \\
+          --host 10.0.0.1 --host 10.0.0.2
         mobula start --head --listen 10.0.0.1 --tls tls/10.0.0.1
         mobula certificates add --directory tls --host 10.0.0.3
         mobula certificates show --directory tls

@@ -48,7 +48,7 @@ struct CredentialsCommand: AsyncParsableCommand {
     } catch let error as MobulaError {
       shown.identityUnknown = error.message
     }
-    if json.json { return try printJSON(shown, dates: .iso8601) }
+    if json.json { return try printJSON(shown) }
     var table = TextTable([("", .left), ("", .left)])
     table.add(["source", shown.source])
     table.add(["access key", shown.accessKey])

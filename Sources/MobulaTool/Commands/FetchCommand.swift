@@ -63,12 +63,12 @@ struct FetchCommand: AsyncParsableCommand {
     }
   }
 
-  private func explain(_ fetched: inout Fetched, _ object: ObjectID, _ names: [HostID: String], on cluster: Cluster)
+  private func explain(_ fetched: inout Fetched, _ object: ObjectID, _ names: [HostID: Name], on cluster: Cluster)
     async throws
   {
     fetched.sources = []
     guard let origins = try await cluster.origins(of: object) else { return }
-    let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0] ?? $0.short, bytes: $1) }
+    let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
     let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
     fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
     fetched.reason = origins.reason

@@ -14,8 +14,10 @@ struct HeadCommand: AsyncParsableCommand {
     commandName: "head", abstract: "Back up the head's journal, or make a new one.",
     discussion: """
       Examples:
-        mobula head backup /backups/journal.sqlite     while the head runs
-        mobula head recover                            a new journal, from what the hosts know
+        # While the head runs.
+        mobula head backup /backups/journal.sqlite
+        # A new journal, from what the hosts know.
+        mobula head recover
       """,
     subcommands: [RecoverHeadCommand.self, BackUpHeadCommand.self, ServeHeadCommand.self],
     defaultSubcommand: ServeHeadCommand.self)
@@ -94,8 +96,8 @@ struct RecoverHeadCommand: AsyncParsableCommand {
 
       Examples:
         mobula head recover
+        # On another machine, where nothing was kept.
         mobula head recover --token-file token --cluster 6f0c…
-                                                       on another machine, where nothing was kept
       """)
 
   @Option(help: "A file with the cluster's token, where the state folder has none.")

@@ -50,9 +50,10 @@ struct ListCommand: AsyncParsableCommand {
     }
   }
 
-  private func show(_ objects: [ObjectListing], _ names: [HostID: String], _ table: inout TextTable) {
+  private func show(_ objects: [ObjectListing], _ names: [HostID: Name], _ table: inout TextTable) {
     for object in objects {
-      let hosts = object.hosts.map { names[$0] ?? $0.short } + object.receiving.map { "(\(names[$0] ?? $0.short))" }
+      func name(_ host: HostID) -> String { names[host].map { "\($0)" } ?? host.short }
+      let hosts = object.hosts.map { name($0) } + object.receiving.map { "(\(name($0)))" }
       table.add([
         object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
         hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
@@ -112,10 +113,24 @@ struct ReleaseCommand: AsyncParsableCommand {
   }
 }
 
-/// Does one thing to each of the objects, and prints what `body` says of it.
+/// Does one thing to each of the objects, and prints what `body` says of it; those that it fails for are said, and the
+/// exit status is 1 then.
 private func withEach(_ ids: [String], _ options: ClusterOptions, _ body: (Cluster, String) async throws -> String)
   async throws
-{ try await withCluster(options) { cluster in for id in ids { print(try await body(cluster, id)) } } }
+{
+  try await withCluster(options) { cluster in
+    var hasFailed = false
+    for id in ids {
+      do { print(try await body(cluster, id)) } catch let error as MobulaError
+        where [.notFound, .invalidArgument].contains(error.code)
+      {
+        Log.error("\(error)")
+        hasFailed = true
+      }
+    }
+    if hasFailed { throw ExitCode(1) }
+  }
+}
 
 /// Runs `body` with a connection that is closed whatever happens.
 func withCluster<Result>(_ options: ClusterOptions, _ body: (Cluster) async throws -> Result) async throws -> Result {

@@ -95,11 +95,11 @@ struct PodCommand: AsyncParsableCommand {
   func run() async throws {
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
-    guard let entry = started.pods.first(where: { Name($0.name) == Name(name) }) else {
-      throw MobulaError(.notFound, "No pod \(name) was started in \(directory.runDirectory.path).")
+    guard let entry = started.pods.first(where: { $0.name == Name(name) }) else {
+      throw MobulaError(.notFound, "No pod \(name.printable) was started in \(directory.runDirectory.path).")
     }
     var configuration = PodConfiguration(
-      pod: entry.pod, name: entry.name, host: started.host, head: started.head,
+      pod: entry.pod, name: entry.name.text, host: started.host, head: started.head,
       token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
       resources: entry.resources)
     configuration.listen = started.listen

@@ -152,13 +152,14 @@ struct StartCommand: AsyncParsableCommand {
     try Log.checkLevel()
     let sizes = try makeSizes()
     let warning = try sizes.check()
-    let addresses = try makeAddresses()
     let directory = directory.runDirectory
-    try directory.create()
+    // Before its own port is found to be taken.
     if let running = directory.supervisor() {
       throw MobulaError(
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
+    let addresses = try makeAddresses()
+    try directory.create()
     try checkProcessLimits(sizes.capacity)
     let state = state.chosen(self.directory)
     try state.create()

@@ -78,18 +78,20 @@ extension StartCommand {
       if resources[Resources.memory] == .zero || memory != nil {
         resources[Resources.memory] = ResourceAmount(sizes.memory.bytes)
       }
-      return [.init(pod: .random(), name: hostName, resources: resources)]
+      return [.init(pod: .random(), name: Name(hostName), resources: resources)]
     }
     var pods: [StartConfiguration.PodEntry] = []
     for text in pod {
-      let sides = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+      // Bytes, since a mark behind a colon makes it another character to Swift.
+      let sides = text.utf8.split(separator: UInt8(ascii: ":"), maxSplits: 1, omittingEmptySubsequences: false)
+        .map { Substring($0) }
       guard sides.count == 2 else {
         throw ValidationError("\"\(text)\" is no pod: write --pod NAME:RESOURCES, as in --pod b:worker_pod_b=3.")
       }
       try check(String(sides[0]), "--pod")
-      pods.append(.init(pod: .random(), name: String(sides[0]), resources: try parse(String(sides[1]), "--pod")))
+      pods.append(.init(pod: .random(), name: Name(sides[0]), resources: try parse(String(sides[1]), "--pod")))
     }
-    if Set(pods.map { Array($0.name.utf8) }).count < pods.count {
+    if Set(pods.map(\.name)).count < pods.count {
       throw ValidationError("Two pods have the same name: give each --pod its own.")
     }
     PodShares.divide(ResourceAmount(sizes.cpus), Resources.cpu, whole: ResourceAmount(1), among: &pods)

@@ -10,7 +10,8 @@ struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "status", abstract: "Show the cluster's hosts, pods and jobs.",
     discussion: """
-      While the head is away, what this machine's host knows is shown, and why it is without.
+      While the head is away, or does not answer within three seconds, what this machine's host knows is shown, and why it
+      is without.
 
       Examples:
         mobula status
@@ -35,8 +36,10 @@ struct StatusCommand: AsyncParsableCommand {
     }
     var report = StatusReport(host: host, processes: processes)
     do {
-      // It waits for an answer as long as any tool does: not where the host has none to wait for.
-      if host.map({ $0.head.state == .connected }) ?? true { report.cluster = try await clusterStatus() }
+      // Only where the host has an answer to wait for.
+      if host.map({ $0.head.state == .connected }) ?? true {
+        report.cluster = try await clusterStatus(within: host == nil ? .seconds(30) : Self.patience)
+      }
     } catch let error as MobulaError {
       guard host != nil, [.unavailable, .deadlineExceeded, .connectionClosed].contains(error.code) else { throw error }
       report.problem = error.message
@@ -45,17 +48,39 @@ struct StatusCommand: AsyncParsableCommand {
     print(report.lines().joined(separator: "\n"))
   }
 
-  private func clusterStatus() async throws -> ClusterStatus {
-    let cluster = try await Cluster.connectTool(directory.options)
-    do {
-      let status = try await cluster.status()
-      await cluster.close()
-      return status
-    } catch {
-      await cluster.close()
-      throw error
+  /// For how long a head that hangs keeps from the user what the host knows.
+  static let patience = Duration.seconds(3)
+
+  private func clusterStatus(within patience: Duration) async throws -> ClusterStatus {
+    try await firstAnswer(
+      within: patience, else: "it did not answer within \(patience): it hangs, or has much to do; see its log"
+    ) { [options = directory.options] in
+      try await withCluster(options) { try await $0.status() }
     }
   }
+}
+
+/// What `body` returns, unless it takes longer: then it goes on by itself, and ends with the process.
+///
+/// - Throws: `MobulaError` (`deadlineExceeded`) with `sentence`; what `body` throws.
+func firstAnswer<Answer: Sendable>(
+  within patience: Duration, else sentence: String, _ body: @escaping @Sendable () async throws -> Answer
+) async throws -> Answer {
+  let (answers, continuation) = AsyncThrowingStream.makeStream(of: Answer.self)
+  let asking = Task {
+    do {
+      continuation.yield(try await body())
+      continuation.finish()
+    } catch { continuation.finish(throwing: error) }
+  }
+  let timer = Task {
+    try await Task.sleep(for: patience)
+    asking.cancel()
+    continuation.finish(throwing: MobulaError(.deadlineExceeded, sentence))
+  }
+  defer { timer.cancel() }
+  for try await answer in answers { return answer }
+  throw CancellationError()
 }
 
 /// The cluster as the head knows it, if it is there, and this machine's host as it knows itself.
@@ -135,20 +160,21 @@ struct StatusReport: Encodable {
     ])
     for host in status.hosts.sorted(by: { $0.name < $1.name }) {
       hosts.add([
-        host.name, host.host.short, "\(host.objects)", "\(host.bytes)", "\(host.capacity)",
+        "\(host.name)", host.host.short, "\(host.objects)", "\(host.bytes)", "\(host.capacity)",
         host.connected ? "connected" : "lost",
         host.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
       ])
     }
     for host in (status.absent ?? []).sorted(by: { $0.name < $1.name }) {
-      hosts.add([host.name, host.host.short, "-", "-", "-", "absent for \(host.seconds) s", ""])
+      hosts.add(["\(host.name)", host.host.short, "-", "-", "-", "absent for \(host.seconds) s", ""])
     }
     lines += hosts.lines()
     let names = Dictionary(status.hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
     var pods = TextTable([("pod", .left), ("host", .left), ("leases", .right), ("leased", .left), ("has", .left)])
     for pod in status.pods.sorted(by: { $0.name < $1.name }) {
       pods.add([
-        pod.name, names[pod.host] ?? pod.host.short, "\(pod.leases)", pod.leases == 0 ? "-" : "\(pod.leased)",
+        "\(pod.name)", names[pod.host].map { "\($0)" } ?? pod.host.short, "\(pod.leases)",
+        pod.leases == 0 ? "-" : "\(pod.leased)",
         "\(pod.resources)",
       ])
     }
@@ -162,10 +188,10 @@ struct StatusReport: Encodable {
 struct ClusterReport: Encodable {
   struct Pod: Encodable {
     var pod: PodID
-    var name: String
+    var name: Name
     var host: HostID
-    var resources: [String: Amount]
-    var leased: [String: Amount]
+    var resources: [Name: Amount]
+    var leased: [Name: Amount]
     var leases: Int
   }
 
@@ -193,9 +219,7 @@ struct ClusterReport: Encodable {
   var absent: [ClusterStatus.AbsentHost]
 
   init(_ status: ClusterStatus) {
-    func amounts(_ resources: Resources) -> [String: Amount] {
-      Dictionary(resources.amounts.map { ($0.key.text, Amount(amount: $0.value)) }) { a, _ in a }
-    }
+    func amounts(_ resources: Resources) -> [Name: Amount] { resources.amounts.mapValues { Amount(amount: $0) } }
     cluster = status.cluster
     head = status.head
     hosts = status.hosts

@@ -87,19 +87,21 @@ struct HostStarter {
   private func readyCluster() async throws -> ClusterID? {
     guard access(directory.path + "/host.sock", F_OK) == 0 else { return nil }
     let cluster = try await Cluster.connectTool(ClusterOptions(directory: directory.path))
-    let status = try? await cluster.status()
+    let status: ClusterStatus
+    do { status = try await cluster.status() } catch {
+      await cluster.close()
+      throw error
+    }
     await cluster.close()
-    let registered = Set(status?.pods.map(\.pod) ?? [])
-    return configuration.pods.allSatisfy { registered.contains($0.pod) } ? status?.cluster : nil
+    let registered = Set(status.pods.map(\.pod))
+    return configuration.pods.allSatisfy { registered.contains($0.pod) } ? status.cluster : nil
   }
 
   private func sayReady() throws {
     guard let readyDescriptor else { return }
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     let ready = Ready(
       head: "\(configuration.told)", host: "\(configuration.host)", name: configuration.name, directory: directory.path)
-    Log.write(readyDescriptor, String(decoding: try encoder.encode(ready), as: UTF8.self) + "\n")
+    Log.write(readyDescriptor, try ExactJSON(isReadable: false).encode(ready) + "\n")
     if readyDescriptor > STDERR_FILENO { close(readyDescriptor) }
   }
 

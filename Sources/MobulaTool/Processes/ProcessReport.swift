@@ -3,7 +3,7 @@ import MobulaCore
 
 /// One of a supervisor's processes, as the supervisor writes it down for `mobula status`.
 struct ProcessReport: Codable, Hashable, Sendable {
-  var name: String
+  var name: Name
   /// `nil` while it does not run.
   var process: Int32?
   /// How often it ended since the supervisor was started.

@@ -97,9 +97,9 @@ struct RunDirectory {
 
 /// What `mobula start` was asked for, kept for the processes that it starts.
 struct StartConfiguration: Codable, Sendable {
-  struct PodEntry: Codable, Sendable {
+  struct PodEntry: Sendable {
     var pod: PodID
-    var name: String
+    var name: Name
     var resources: Resources
   }
 
@@ -137,4 +137,35 @@ struct StartConfiguration: Codable, Sendable {
 
   /// Whether a place to spill to is one in S3.
   static func isS3(_ place: String) -> Bool { place.lowercased().hasPrefix("s3://") }
+}
+
+extension StartConfiguration.PodEntry: Codable {
+  private enum CodingKeys: String, CodingKey { case pod, name, resources, amounts }
+
+  /// One resource: a list of these keeps apart what differs in its Unicode form alone, as the keys of an object in JSON
+  /// are not kept when they are read.
+  private struct Entry: Codable {
+    var name: Name
+    var amount: ResourceAmount
+  }
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    pod = try container.decode(PodID.self, forKey: .pod)
+    name = try container.decode(Name.self, forKey: .name)
+    if let entries = try container.decodeIfPresent([Entry].self, forKey: .amounts) {
+      resources = Resources(Dictionary(entries.map { ($0.name, $0.amount) }) { first, _ in first })
+    } else {
+      // As an older version wrote it.
+      resources = try container.decode(Resources.self, forKey: .resources)
+    }
+  }
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(pod, forKey: .pod)
+    try container.encode(name, forKey: .name)
+    let entries = resources.amounts.sorted { $0.key < $1.key }.map { Entry(name: $0.key, amount: $0.value) }
+    try container.encode(entries, forKey: .amounts)
+  }
 }

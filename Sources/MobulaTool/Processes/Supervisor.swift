@@ -13,8 +13,8 @@ import UnixSignals
 final class Supervisor: Sendable {
   private struct State {
     var machine = SupervisorStateMachine()
-    var children: [String: (process: ChildProcess, line: ServiceLine)] = [:]
-    var reports: [String: ProcessReport] = [:]
+    var children: [Name: (process: ChildProcess, line: ServiceLine)] = [:]
+    var reports: [Name: ProcessReport] = [:]
   }
 
   private let directory: RunDirectory
@@ -48,10 +48,10 @@ final class Supervisor: Sendable {
     defer { keeper.close() }
     let executable = try Executable.path()
 
-    var commands: [(name: String, arguments: [String])] = []
+    var commands: [(name: Name, arguments: [String])] = []
     if configuration.isHead { commands.append(("head", ["head"])) }
     commands.append(("host", ["host"]))
-    for pod in configuration.pods { commands.append(("pod \(pod.name)", ["pod", pod.name])) }
+    for pod in configuration.pods { commands.append((Name("pod \(pod.name.text)"), ["pod", pod.name.text])) }
 
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     try await withThrowingTaskGroup(of: Void.self) { group in
@@ -85,7 +85,7 @@ final class Supervisor: Sendable {
   ///
   /// - Parameter keeper: what keeps the process's descriptors from one start to the next.
   private func keep(
-    _ name: String, _ executable: String, _ arguments: [String], keeper: DescriptorKeeper?
+    _ name: Name, _ executable: String, _ arguments: [String], keeper: DescriptorKeeper?
   ) async throws {
     while !Task.isCancelled {
       let started = ContinuousClock.now
@@ -127,7 +127,7 @@ final class Supervisor: Sendable {
   }
 
   /// Writes down how the processes are.
-  private func report(_ name: String, _ change: (inout ProcessReport) -> Void) {
+  private func report(_ name: Name, _ change: (inout ProcessReport) -> Void) {
     // Under the lock, so that no older text replaces a newer one.
     state.withLock { state in
       change(&state.reports[name, default: ProcessReport(name: name)])
@@ -137,7 +137,7 @@ final class Supervisor: Sendable {
 
   /// - Returns: `nil` once everything is to stop.
   private func start(
-    _ name: String, _ executable: String, _ arguments: [String], _ keeper: DescriptorKeeper?
+    _ name: Name, _ executable: String, _ arguments: [String], _ keeper: DescriptorKeeper?
   ) throws -> ChildProcess? {
     let line = try ServiceLine()
     let connection = try keeper.map { SharedDescriptor(try $0.newConnection()) }

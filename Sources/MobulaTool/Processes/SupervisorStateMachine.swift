@@ -14,7 +14,7 @@ struct SupervisorStateMachine {
   }
 
   /// The process whose work makes the start a success.
-  static let host = "host"
+  static let host: Name = "host"
   /// So much of a process's life makes up for one quick end.
   static let quick = Duration.seconds(2)
   /// So many quick ends in a row are too many for a first start.
@@ -26,18 +26,18 @@ struct SupervisorStateMachine {
   /// The exit status of a process that another start would not help, for all that it knows.
   static let refusedStatus: CInt = 77
 
-  private var quickEnds: [String: Int] = [:]
+  private var quickEnds: [Name: Int] = [:]
   private(set) var isStopping = false
   /// Whether the host has worked since the supervisor's start.
   private(set) var hasSucceeded = false
 
   /// A process says that it does its work.
-  mutating func ready(_ name: String) {
+  mutating func ready(_ name: Name) {
     if name == Self.host { hasSucceeded = true }
   }
 
   /// A process ended after it ran for `lifetime`.
-  mutating func ended(_ name: String, lifetime: Duration, exit: ChildProcess.Exit) -> Action {
+  mutating func ended(_ name: Name, lifetime: Duration, exit: ChildProcess.Exit) -> Action {
     if isStopping { return .nothing }
     let ends = count(name, lifetime)
     let isRefused = exit == .status(Self.refusedStatus)
@@ -54,14 +54,14 @@ struct SupervisorStateMachine {
   }
 
   /// A process could not be started at all.
-  mutating func notStarted(_ name: String, _ error: MobulaError) -> Action {
+  mutating func notStarted(_ name: Name, _ error: MobulaError) -> Action {
     if isStopping { return .nothing }
     return hasSucceeded ? .restart(after: Self.pause(count(name, .zero), Self.shortestPauseOfRefused)) : .giveUp(error)
   }
 
   mutating func stop() { isStopping = true }
 
-  private mutating func count(_ name: String, _ lifetime: Duration) -> Int {
+  private mutating func count(_ name: Name, _ lifetime: Duration) -> Int {
     let forgiven = Int(min(lifetime / Self.quick, 1000))
     let ends = max(0, quickEnds[name, default: 0] - forgiven) + 1
     quickEnds[name] = min(ends, 64)

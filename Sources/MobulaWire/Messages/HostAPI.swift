@@ -22,6 +22,8 @@ public enum HostAPI {
   public static let setName = RPCMethod<NameRequest, Empty>("host.setName")
   /// Takes a name away, at the head and here.
   public static let removeName = RPCMethod<ResolveRequest, Empty>("host.removeName")
+  /// What the head knows of an object, for processes that need nothing else of it. Only where `WelcomeReply.resolves`.
+  public static let resolve = RPCMethod<ResolveRequest, ObjectListing>("host.resolve")
 
   /// Answers once every byte of the object is in this host's memory, fetched from elsewhere if need be.
   public static let bring = RPCMethod<BringRequest, BringReply>("host.bring")
@@ -84,11 +86,14 @@ public struct WelcomeReply: Codable, Sendable {
   public var storeSocket: String
   public var ticket: DescriptorTicket
   public var capacity: ByteCount
+  /// Whether the host answers `HostAPI.resolve`; `nil` from one that doesn't know it.
+  public var resolves: Bool?
 
   package init(
     host: HostID, name: String, cluster: ClusterID, head: Endpoint, address: String, storeSocket: String,
-    ticket: DescriptorTicket, capacity: ByteCount
+    ticket: DescriptorTicket, capacity: ByteCount, resolves: Bool? = nil
   ) {
+    self.resolves = resolves
     self.host = host
     self.name = name
     self.cluster = cluster

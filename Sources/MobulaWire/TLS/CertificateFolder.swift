@@ -100,16 +100,7 @@ public struct CertificateFolder: Sendable, Hashable {
 
 /// All of a file of at most 1 MiB.
 func readSmallFile(_ path: String) throws(MobulaError) -> String {
-  let what = "\(path) can't be read"
-  let descriptor = OwnedDescriptor(owning: try systemCall(what) { open(path, O_RDONLY | O_CLOEXEC) })
-  var bytes: [UInt8] = []
-  var piece = [UInt8](repeating: 0, count: 65_536)
-  while bytes.count < 1 << 20 {
-    let count = try systemCall(what) { read(descriptor.rawValue, &piece, piece.count) }
-    if count == 0 { break }
-    bytes += piece[..<count]
-  }
-  return String(decoding: bytes, as: UTF8.self)
+  String(decoding: try MobulaCore.readSmallFile(path, "\(path) can't be read", limit: 1 << 20), as: UTF8.self)
 }
 
 /// Writes a file that must not be there yet.

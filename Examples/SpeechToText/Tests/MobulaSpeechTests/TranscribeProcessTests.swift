@@ -150,11 +150,8 @@ struct SpeechProcess {
 
   private func run(_ tool: String, _ arguments: [String]) throws -> Finished {
     let process = Process()
-    // Foundation takes a process for running as long as anybody has a descriptor that it gave it, as the host that
-    // `start` leaves behind has: this one passes none on.
-    let pass = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = ["python3", "-c", pass, "\(Self.products)/\(tool)"] + arguments
+    process.executableURL = URL(fileURLWithPath: "\(Self.products)/\(tool)")
+    process.arguments = arguments
     process.environment = ProcessInfo.processInfo.environment.merging(["MOBULA_DIRECTORY": directory]) { $1 }
     // Files, since a pipe that nobody reads stops who writes.
     let (output, errors) = (folder + "/out", folder + "/err")

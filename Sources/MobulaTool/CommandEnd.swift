@@ -1,0 +1,59 @@
+import ArgumentParser
+import Glibc
+import MobulaCore
+
+extension MobulaCommand {
+  /// Runs the command that the arguments ask for; ends the process with what it throws.
+  ///
+  /// In place of ArgumentParser's own, whose messages have arguments as they are: a terminal would act on what is in
+  /// them.
+  static func runCommand() async {
+    do {
+      var command = try await asyncParseAsRoot(nil)
+      if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+    } catch {
+      let code = exitCode(for: error)
+      let text = fullMessage(for: error)
+      if code.isSuccess {
+        // Help, versions, scripts for shells: the tool's own text, exactly.
+        if !text.isEmpty { Swift.print(text) }
+      } else if !text.isEmpty {
+        Log.write(
+          STDERR_FILENO, CommandMessage.printable(text, naming: Array(CommandLine.arguments.dropFirst())) + "\n")
+      }
+      Glibc.exit(code.rawValue)
+    }
+  }
+}
+
+/// What is said of a command that failed.
+enum CommandMessage {
+  /// A message of several lines for people: what a terminal would act on is escaped, and in the arguments that it
+  /// quotes the ends of lines too, so that none of them can look like a line of its own.
+  static func printable(_ text: String, naming arguments: [String]) -> String {
+    var bytes = Array(text.utf8)
+    let values = arguments.flatMap { argument in
+      [argument] + (argument.utf8.firstIndex(of: UInt8(ascii: "=")).map { [String(argument[$0...].dropFirst())] } ?? [])
+    }
+    for value in values.filter({ $0.utf8.contains(0x0A) }).sorted(by: { $0.utf8.count > $1.utf8.count }) {
+      bytes = replacing(Array(value.utf8), in: bytes, with: Array(value.printable.utf8))
+    }
+    return String(decoding: bytes, as: UTF8.self).printableLines
+  }
+
+  private static func replacing(_ part: [UInt8], in bytes: [UInt8], with other: [UInt8]) -> [UInt8] {
+    guard part.count > 1 else { return bytes }
+    var result: [UInt8] = []
+    var index = 0
+    while index < bytes.count {
+      if bytes[index...].starts(with: part) {
+        result += other
+        index += part.count
+      } else {
+        result.append(bytes[index])
+        index += 1
+      }
+    }
+    return result
+  }
+}
