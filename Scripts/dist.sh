@@ -15,7 +15,7 @@ for library in sqlite3 z; do
   if [[ $file == /* ]]; then ln -sf "$file" "$libraries/"; fi
 done
 if [[ ${1:-} != --no-build ]]; then
-  swift build -c release --static-swift-stdlib --scratch-path "$scratch" --product mobula \
+  swift build -c release --static-swift-stdlib --scratch-path "$scratch" --product mobula --disable-local-rpath \
     -Xlinker "-L$PWD/$libraries" -Xlinker --gc-sections
 fi
 built=$scratch/release/mobula

@@ -6,6 +6,8 @@ import json, pathlib, re, subprocess, sys
 
 def escaped(text):
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    # groff reads bytes; other characters have names.
+    text = re.sub(r"[^\x00-\x7f]", lambda one: f"\\[u{ord(one[0]):04X}]", text)
     return re.sub(r"^([.'])", r"\\&\1", text, flags=re.M)
 
 

@@ -6,6 +6,8 @@ echo "The tool is linked with the Swift runtime and Foundation (swift.org, Apach
 echo "Exception), SQLite (public domain), zlib (zlib License), ICU (Unicode License V3), and these packages:"
 for package in "$scratch"/checkouts/*/; do
   name=$(basename "$package")
+  # These make documentation, and are linked with nothing.
+  case $name in swift-docc-*) continue ;; esac
   printf '\n================ %s\n\n' "$name"
   files=$(find "$package" -maxdepth 1 -type f \( -iname 'LICENSE*' -o -iname 'NOTICE*' -o -iname 'COPYING*' \) | sort)
   if [[ -z $files ]]; then

@@ -10,7 +10,10 @@ extension Cluster {
   ///
   /// The bytes are read straight into shared memory. A FIFO, and a file without a size that can be believed, as those of
   /// /proc, is read to its end first; of a file that grows meanwhile, what it had at the beginning is put.
-  /// - Parameter path: the file's; `-` is standard input.
+  /// - Parameters:
+  ///   - path: the file's; `-` is standard input.
+  ///   - name: what the object is called from then on.
+  ///   - progress: told of the bytes that were put.
   /// - Throws: `MobulaError`: `inputOutput` when the file can't be read or shrinks meanwhile, `full` when the store has
   ///   no room, `invalidArgument` for folders, devices and sockets.
   public func putFile(_ path: String, name: String, progress: ProgressHandler? = nil) async throws -> ObjectRef<Blob> {
