@@ -64,13 +64,13 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`unavailable`) when no host runs here.
   package static func hostState(_ options: ClusterOptions) async throws -> HostState? {
     try await StoreSession.state(
-      directory: options.directory, token: try StoreSession.token(in: options.directory))
+      directory: options.directory, token: try StoreSession.token(in: options.directory, for: .tool))
   }
 
   private static func connect(
     _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
   ) async throws -> Cluster {
-    let token = try StoreSession.token(in: options.directory)
+    let token = try StoreSession.token(in: options.directory, for: program == nil ? .tool : .driver)
     var hello = Hello(role: role, name: name)
     hello.build = program?.build
     let store = try await StoreSession.connect(directory: options.directory, token: token, hello: hello)
@@ -78,7 +78,7 @@ public final class Cluster: Sendable {
       hello.cluster = store.welcome.cluster
       hello.host = store.welcome.host
       let tls = try ClusterOptions.tls(in: options.directory)
-      let workers = WorkerConnections(token: token, tls: tls, hello: hello)
+      let workers = WorkerConnections(tls: tls, hello: hello)
       let log = Logger(label: "mobula")
       let (head, membership) = try await HeadSession.connect(
         to: store.welcome.head, token: token, tls: tls, hello: hello, workers: workers, log: log
@@ -88,6 +88,7 @@ public final class Cluster: Sendable {
         return .driver(started.job, started.secret)
       }
       let job: JobID = if case .driver(let job, _) = membership { job } else { .commandLine }
+      workers.use(nil, renewing: { try await head.jobToken(job, token) })
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
         workers: workers, log: log)
@@ -197,20 +198,7 @@ public final class Cluster: Sendable {
 
   /// What the head knows of the cluster.
   public func status() async throws -> ClusterStatus {
-    var status = try await head.call(HeadAPI.status, StatusRequest())
-    var page = status
-    while page.more == true {
-      let next = StatusRequest(
-        afterHost: status.hosts.last?.host, afterPod: status.pods.last?.pod, afterJob: status.jobs.last)
-      page = try await head.call(HeadAPI.status, next)
-      // A page that brings nothing would come again and again.
-      guard !page.hosts.isEmpty || !page.pods.isEmpty || !page.jobs.isEmpty else { break }
-      status.hosts += page.hosts
-      status.pods += page.pods
-      status.jobs += page.jobs
-    }
-    status.more = nil
-    return status
+    try await ClusterStatus.reading { try await head.call(HeadAPI.status, $0) }
   }
 
   /// Gives up a host that is away and not coming back, by its name or identifier, with all that it had and held.
