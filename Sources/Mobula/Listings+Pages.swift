@@ -1,5 +1,4 @@
 package import MobulaCore
-package import MobulaWire
 
 extension ClusterStatus {
   /// The whole of it, page by page.

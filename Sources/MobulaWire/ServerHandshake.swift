@@ -76,7 +76,8 @@ public struct ServerHandshake: Sendable {
       return .send(answer)
     case .opened(let transcript, let peer, let version):
       let message = try Handshake.decode(Handshake.ClientProof.self, from: frame, expecting: "a client's proof")
-      let links = (peer.claims ?? []).map(\.bytes)
+      // As a build of the version before would, which knows no claims and takes the cluster token alone.
+      let links = version >= Handshake.versionWithClaims ? (peer.claims ?? []).map(\.bytes) : []
       // Without claims it has the cluster token, which this process may have only for that.
       let keys = links.isEmpty ? token.elders.map(\.key) : token.secrets.compactMap { $0.key(for: links) }
       guard

@@ -116,7 +116,8 @@ import Testing
       try token.replace(with: rotated.text)
       #expect(token.secrets.map(\.text) == rotated.secrets.map(\.text) && token.secrets.count == 2)
       #expect(token.secrets[1] == cluster.secrets[0])
-      #expect(pod.secrets.count == 2 && pod.secrets[1] == (try cluster.narrowed(TokenClaims(role: .pod))).secrets[0])
+      let pods = try cluster.narrowed(TokenClaims(role: .pod))
+      #expect(pod.secrets.count == 2 && pod.secrets[1] == pods.secrets[0])
       for file in [path, copy] {
         var information = stat()
         #expect(stat(file, &information) == 0 && information.st_mode & 0o7777 == 0o600)

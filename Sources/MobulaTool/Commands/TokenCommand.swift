@@ -178,7 +178,7 @@ struct RotateTokenCommand: AsyncParsableCommand {
     discussion: """
       The head and all hosts that are there get the new token and use it from then on; hosts that are away get it when
       they come back. The old one is taken as well until `mobula token rotate --finish`. Tokens that were made from the
-      old one are refused then: make them anew, and let jobs that were started before end first.
+      old one are refused then: make them anew, and let jobs that were started before the new one end first.
 
       The new token travels encrypted under the old one. Where the old one is known to somebody who can hear the network,
       use TLS, or stop the cluster and start it with another token.

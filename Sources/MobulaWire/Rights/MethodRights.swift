@@ -31,7 +31,7 @@ package enum MethodRights {
     "head.status": everybody, "head.resolve": everybody, "head.waitForObjects": everybody,
     "head.list": [.driver, .tool, .viewer],
     "head.progress": [.driver, .tool, .viewer], "head.bring": processes,
-    "head.setName": [.driver, .tool], "head.removeName": [.driver, .tool], "head.remove": [.driver, .tool],
+    "head.setName": [.driver, .tool], "head.removeName": [.driver, .tool], "head.remove": processes,
     "head.forgetHost": [.tool],
 
     "host.welcome": processes, "host.attach": processes, "host.registerHolds": processes, "host.leave": processes,
