@@ -107,7 +107,7 @@ let package = Package(
     tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
     tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore"]),
     tests("MobulaPodTests", ["MobulaPod", "MobulaWire", "MobulaCore"]),
-    tests("MobulaTests", ["Mobula", "MobulaWire", "MobulaCore"]),
+    tests("MobulaTests", ["Mobula", "MobulaTestKit", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),

@@ -142,27 +142,7 @@ extension Cluster {
   ///
   /// One that is there all the time comes exactly once; of one that comes or goes meanwhile that is not said.
   public func list(_ page: ([ObjectListing]) async throws -> Void) async throws {
-    let limit = 4096
-    var request: ListRequest? = ListRequest(limit: limit)
-    // One with more names than fit into a page comes in several, one after the other.
-    var open: ObjectListing?
-    while let asked = request {
-      var objects = try await head.call(HeadAPI.list, asked)
-      request = ListRequest.next(after: objects, limit: limit)
-      if var whole = open {
-        if let first = objects.first, first.object == whole.object {
-          whole.names += first.names
-          whole.furtherNames = first.furtherNames
-          objects.removeFirst()
-        } else {
-          whole.furtherNames = nil
-        }
-        objects.insert(whole, at: 0)
-        open = nil
-      }
-      if objects.last?.furtherNames != nil { open = objects.removeLast() }
-      if !objects.isEmpty { try await page(objects) }
-    }
+    try await ObjectListing.reading({ try await head.call(HeadAPI.list, $0) }, page)
   }
 
   /// What the head knows of the object with this name, or this text form of an `ObjectID`.

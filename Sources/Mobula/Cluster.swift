@@ -68,13 +68,13 @@ public final class Cluster: Sendable {
   /// - Throws: `MobulaError` (`unavailable`) when no host runs here.
   package static func hostState(_ options: ClusterOptions) async throws -> HostState? {
     try await StoreSession.state(
-      directory: options.directory, token: try StoreSession.token(in: options.directory))
+      directory: options.directory, token: try StoreSession.token(in: options.directory, for: .tool))
   }
 
   private static func connect(
     _ options: ClusterOptions, role: PeerRole, name: String, program: WorkerProgram?
   ) async throws -> Cluster {
-    let token = try StoreSession.token(in: options.directory)
+    let token = try StoreSession.token(in: options.directory, for: program == nil ? .tool : .driver)
     var hello = Hello(role: role, name: name)
     hello.build = program?.build
     let store = try await StoreSession.connect(directory: options.directory, token: token, hello: hello)
@@ -82,7 +82,7 @@ public final class Cluster: Sendable {
       hello.cluster = store.welcome.cluster
       hello.host = store.welcome.host
       let tls = try ClusterOptions.tls(in: options.directory)
-      let workers = WorkerConnections(token: token, tls: tls, hello: hello)
+      let workers = WorkerConnections(tls: tls, hello: hello)
       let log = Logger(label: "mobula")
       let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
       let head: HeadSession
@@ -93,6 +93,7 @@ public final class Cluster: Sendable {
         (head, job) = try await HeadSession.startJob(way, workers)
       }
       if job != .commandLine { await store.drives(job) }
+      workers.use(nil, renewing: { [job] in try await head.jobToken(job, token) })
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
         workers: workers, log: log)
@@ -202,20 +203,7 @@ public final class Cluster: Sendable {
 
   /// What the head knows of the cluster.
   public func status() async throws -> ClusterStatus {
-    var status = try await head.call(HeadAPI.status, StatusRequest())
-    var page = status
-    while page.more == true {
-      let next = StatusRequest(
-        afterHost: status.hosts.last?.host, afterPod: status.pods.last?.pod, afterJob: status.jobs.last)
-      page = try await head.call(HeadAPI.status, next)
-      // A page that brings nothing would come again and again.
-      guard !page.hosts.isEmpty || !page.pods.isEmpty || !page.jobs.isEmpty else { break }
-      status.hosts += page.hosts
-      status.pods += page.pods
-      status.jobs += page.jobs
-    }
-    status.more = nil
-    return status
+    try await ClusterStatus.reading { try await head.call(HeadAPI.status, $0) }
   }
 
   /// Gives up a host that is away and not coming back, by its name or identifier, with all that it had and held.

@@ -214,6 +214,26 @@ final class HeadSession: Sendable {
     }
   }
 
+  /// The token with which the workers of the job, and who calls them, prove themselves.
+  ///
+  /// - Parameter own: this process's own, which may have been made from a cluster token that can make it, too.
+  func jobToken(_ job: JobID, _ own: ClusterToken) async throws -> ClusterToken {
+    while true {
+      let connection = try await link().connection(until: .now + .seconds(30))
+      do {
+        let reply = try await connection.call(HeadAPI.jobToken, JobTokenRequest(job: job))
+        return try ClusterToken(connection.open(reply.sealed))
+      } catch let error as MobulaError where error.code == .connectionClosed {
+        // The link notices too, and makes a new one.
+        try await Task.sleep(for: .milliseconds(20))
+      } catch let error as MobulaError where error.code == .notFound {
+        // A head of the build before, which gives no tokens.
+        guard let cluster = own.elder else { throw error }
+        return try cluster.ofJob(job)
+      }
+    }
+  }
+
   /// Ends the job and the connection; what is called from now on fails.
   func close() async {
     if case .driver(let job, let secret?) = membership, let link = try? await link() {

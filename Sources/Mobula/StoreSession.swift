@@ -94,13 +94,15 @@ final class StoreSession: Sendable {
     }
   }
 
-  /// The token that a host keeps beside its sockets.
+  /// The token that a host keeps beside its sockets, narrowed to what the process is.
   ///
   /// - Throws: `MobulaError` (`unavailable`) when nothing was ever started there.
-  static func token(in directory: String) throws(MobulaError) -> ClusterToken {
+  static func token(in directory: String, for role: TokenRole) throws(MobulaError) -> ClusterToken {
     let file = ClusterOptions.tokenFile(in: directory)
     guard access(file, F_OK) == 0 else { throw nothingRuns("there is no \(file)") }
-    return try ClusterToken.read(file: file)
+    let token = try ClusterToken.following(file)
+    // Another than the cluster's was put there by somebody, for what it is good for.
+    return token.claims.isEmpty ? try token.narrowed(TokenClaims(role: role)) : token
   }
 
   private static func nothingRuns(_ why: String) -> MobulaError {

@@ -28,11 +28,10 @@ public enum Worker {
   }
 
   private static func serve() async throws {
-    guard let text = currentEnvironment()[WorkerEnvironment.variable] else {
+    // A program that a task starts is a driver of its own, not this worker once more.
+    guard let text = SharedEnvironment.take(WorkerEnvironment.variable) else {
       throw MobulaError(.invalidArgument, "\(WorkerEnvironment.variable) is not set: workers are started by pods.")
     }
-    // A program that a task starts is a driver of its own, not this worker once more.
-    unsetenv(WorkerEnvironment.variable)
     // The pod holds the other end of standard input: however it ends, this process ends with it,
     // even while the user's work keeps every thread of the pool busy.
     detachThread(named: "lifeline") {
@@ -44,7 +43,7 @@ public enum Worker {
     }
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
     let options = ClusterOptions(directory: environment.directory)
-    let token = try ClusterToken.read(file: ClusterOptions.tokenFile(in: environment.directory))
+    let token = try jobToken(environment)
     let tls = try ClusterOptions.tls(in: environment.directory)
     var hello = Hello(role: .worker, name: environment.podName)
     hello.build = environment.program.build
@@ -52,10 +51,11 @@ public enum Worker {
     let store = try await StoreSession.connect(directory: environment.directory, token: token, hello: hello)
     hello.host = store.welcome.host
     hello.cluster = store.welcome.cluster
-    let workers = WorkerConnections(token: token, tls: tls, hello: hello)
+    let workers = WorkerConnections(tls: tls, hello: hello)
     let log = Logger(label: "mobula.worker")
     let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
     let head = try await HeadSession.join(environment.job, way, workers)
+    workers.use(token, renewing: { try await head.jobToken(environment.job, token) })
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
       program: environment.program, workers: workers, log: log)
@@ -82,6 +82,15 @@ public enum Worker {
       // The process ends here; what the other task waits for ends with it.
       exit(0)
     }
+  }
+}
+
+extension Worker {
+  /// What the pod has given it; of a pod that knows no tokens of jobs, that which the cluster's token makes.
+  private static func jobToken(_ environment: WorkerEnvironment) throws(MobulaError) -> ClusterToken {
+    let file = ClusterOptions.tokenFile(in: environment.directory)
+    if let text = environment.token { return try ClusterToken(text).withElder(file) }
+    return try ClusterToken.read(file: file).ofJob(environment.job)
   }
 }
 

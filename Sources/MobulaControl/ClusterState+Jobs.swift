@@ -55,6 +55,16 @@ extension ClusterState {
     }
   }
 
+  /// Whether a job is over for certain. One that is not known may be heard of yet, from a member, at a head that knows
+  /// less than the one before it did.
+  package func hasEnded(_ job: JobID) -> Bool {
+    guard jobs[job] == nil else { return false }
+    return directory.endedJobs.contains(job) || !mayLearn || settlesAt == nil && now >= settings.hostTimeout
+  }
+
+  /// Whether the job's driver is at the other end of a connection.
+  package func drives(_ job: JobID, _ connection: ConnectionID) -> Bool { jobs.connection(of: job) == connection }
+
   package mutating func endJob(_ request: JobEnd) throws(MobulaError) {
     if try jobs.ended(request.job, secret: request.secret) { end([request.job], "as its driver says") }
   }

@@ -34,6 +34,16 @@ public enum SharedEnvironment {
     environment.filter { name, _ in !isSecret(name) }
   }
 
+  /// Takes a variable away: its value is in no place any more where others find it. To be called before there are other
+  /// threads that look at the environment.
+  public static func take(_ name: String) -> String? {
+    guard let value = getenv(name) else { return nil }
+    let text = String(cString: value)
+    memset(value, 0, strlen(value))
+    unsetenv(name)
+    return text
+  }
+
   /// Moves the values of this process's secrets out of the place that `/proc/PID/environ` shows to other processes of
   /// the user. They are read as before. To be called before there are other threads.
   public static func hideSecrets() {

@@ -11,12 +11,15 @@ extension Head {
     head.answerBroadcasts(&router)
     head.answerLeases(&router)
     router.on(HeadAPI.status) { request, _ in head.status(request) }
+    router.admit { authority throws(MobulaError) in try head.admit(authority) }
+    router.giveTokens(hosts: { head.hosts }, mayHave: { job, connection in try head.check(job, of: connection) })
     return router
   }
 
   private func answerMembers(_ router: inout RPCRouter) {
     router.on(HeadAPI.registerHost) { request, connection in
       try await self.refuse(besides: self.connection { $0.rival(of: request) }, "host \(request.name)")
+      defer { Task { await connection.renewToken() } }
       return try await self.knowing(connection) { id in
         try await self.ask { $0.register($1, request, on: id) }.registration
       }
@@ -59,7 +62,8 @@ extension Head {
       }
       return Empty()
     }
-    router.on(HeadAPI.claimLeases) { request, _ in
+    router.on(HeadAPI.claimLeases) { request, connection in
+      try connection.check(request.job)
       self.perform { $0.claimed(request) }
       return Empty()
     }
@@ -132,12 +136,19 @@ extension Head {
       _ = try await self.ask { $0.removeName($1, request.nameOrID) }
       return Empty()
     }
-    router.on(HeadAPI.resolve) { request, _ in
-      try self.attempt { state throws(MobulaError) in try state.resolve(request.nameOrID) }
+    router.on(HeadAPI.resolve) { request, connection in
+      var listing = try self.listing(of: request.nameOrID)
+      // Who works for another job knows the name that it asks by, and is told no other.
+      if let job = connection.authority?.job, job != listing.object.job {
+        listing.names = listing.names.filter { $0 == request.nameOrID }
+        listing.furtherNames = nil
+      }
+      return listing
     }
     router.on(HeadAPI.list) { request, _ in self.list(request) }
-    router.on(HeadAPI.remove) { request, _ in
-      try await self.ask { $0.remove($1, request.nameOrID) }.listing
+    router.on(HeadAPI.remove) { request, connection in
+      if connection.authority?.job != nil { try connection.check(self.listing(of: request.nameOrID).object) }
+      return try await self.ask { $0.remove($1, request.nameOrID) }.listing
     }
     router.on(HeadAPI.waitForObjects) { request, _ in
       // From outside: no number of seconds is too odd to be taken as one.
@@ -166,7 +177,8 @@ extension Head {
   }
 
   private func answerLeases(_ router: inout RPCRouter) {
-    router.on(HeadAPI.requestLease) { request, _ in
+    router.on(HeadAPI.requestLease) { request, connection in
+      try self.check(request.job, of: connection)
       let grant = try await self.ask { $0.requestLease($1, request) }.lease
       // Nobody is left to take it.
       if Task.isCancelled { self.perform { $0.returned(LeaseReturn(lease: request.lease, workerIsReusable: true)) } }
@@ -180,5 +192,26 @@ extension Head {
       try self.attempt { state throws(MobulaError) in try state.leaseLost(request, on: connection.number) }
       return Empty()
     }
+  }
+
+  // MARK: Rights
+
+  /// Refuses tokens of jobs that have ended.
+  private func admit(_ authority: Authority) throws(MobulaError) {
+    guard let job = authority.job, perform({ $0.hasEnded(job) }) else { return }
+    throw MobulaError(.denied, "Job \(job) has ended, and its tokens with it: run the program again.")
+  }
+
+  /// Refuses peers that have less than the cluster token, and nothing to do with the job.
+  private func check(_ job: JobID, of connection: RPCConnection) throws(MobulaError) {
+    try connection.check(job)
+    guard connection.authority?.role == .driver else { return }
+    guard perform({ $0.drives(job, connection.number) }) else {
+      throw MobulaError(.denied, "A driver's token may not touch job \(job), which another driver has started.")
+    }
+  }
+
+  private func listing(of nameOrID: Name) throws(MobulaError) -> ObjectListing {
+    try attempt { state throws(MobulaError) in try state.resolve(nameOrID) }
   }
 }

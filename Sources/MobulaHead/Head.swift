@@ -107,6 +107,9 @@ public final class Head: Sendable {
   /// Since the head's start; what the state machines call an instant.
   var now: Duration { start.duration(to: .now) }
 
+  /// The connections that hosts have made.
+  var hosts: [RPCConnection] { server.withLock { $0?.connections(of: .host) } ?? [] }
+
   // MARK: Deciding
 
   /// Lets the state decide, then sees to what it decided.

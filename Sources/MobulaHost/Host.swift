@@ -148,6 +148,7 @@ public final class Host: Sendable {
   private func keepHead() async throws {
     var router = RPCRouter()
     router.on(MemberControlAPI.alive) { _, _ in Empty() }
+    router.takeTokens(configuration.token)
     objects.addControl(to: &router)
     do {
       try await head.run(router: router, patience: configuration.isFirstStart ? .seconds(15) : nil) { connection in

@@ -77,7 +77,10 @@ final class HostObjects: Sendable {
       try await self.setName(request, connection)
       return Empty()
     }
-    router.on(HostAPI.removeName) { request, _ in
+    router.on(HostAPI.removeName) { request, connection in
+      if connection.authority?.job != nil {
+        try connection.check(try await self.head.call(HeadAPI.resolve, request).object)
+      }
       self.notes.unname(request.nameOrID)
       _ = try await self.head.call(HeadAPI.removeName, request)
       return Empty()

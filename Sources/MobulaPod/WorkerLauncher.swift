@@ -18,7 +18,8 @@ enum WorkerLauncher {
       worker: worker, pod: configuration.pod, podName: configuration.name, podSocket: configuration.socket,
       directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
     environment.listen = configuration.listen
-    // Workers run the code of users: they read the token from its file, and get no secret of this host's.
+    // Workers run the code of users: they get the token of their job, and no secret of this host's.
+    environment.token = try configuration.token.ofJob(request.job).text
     var variables = SharedEnvironment.forWorkers(currentEnvironment())
     variables.merge(request.program.environment ?? [:]) { _, drivers in drivers }
     // For the drivers that a task starts.

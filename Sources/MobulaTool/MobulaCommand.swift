@@ -29,6 +29,7 @@ import MobulaBench
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self, ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self,
+      TokenCommand.self,
       FetchCommand.self, CredentialsCommand.self, BroadcastCommand.self, BenchCommand.self, MicrobenchmarkCommand.self,
       SimulateCommand.self, SuperviseCommand.self, HeadCommand.self, HostCommand.self, PodCommand.self,
     ])

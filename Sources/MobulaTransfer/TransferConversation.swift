@@ -25,7 +25,7 @@ extension TransferSocket {
 
   /// The other side of `authenticateAsClient`. A peer without the token is told so.
   func authenticateAsServer(token: ClusterToken, hello: Hello, _ patience: Patience) throws(MobulaError) -> Hello {
-    var handshake = ServerHandshake(token: token, hello: hello)
+    var handshake = ServerHandshake(token: token, hello: hello, admits: Authority.checkIsCluster)
     while true {
       let frame = try receiveFrame(patience)
       do throws(MobulaError) {

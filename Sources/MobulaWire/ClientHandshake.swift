@@ -15,12 +15,14 @@ public struct ClientHandshake: Sendable {
     /// Waits for the server's opening. Can transition to: proving, failed.
     case opened(opening: [UInt8])
     /// Waits for the server's proof. Can transition to: done, failed.
-    case proving(Handshake.Transcript, peer: Hello)
-    case done
+    case proving(Handshake.Transcript, peer: Hello, version: Int, key: [UInt8])
+    case done(Handshake.Session)
     case failed
   }
 
   private let token: ClusterToken
+  /// Those of it that it may prove, all with the same claims.
+  private let secrets: [TokenSecret]
   private let hello: Hello
   private let nonce: [UInt8]
   private var state = State.idle
@@ -31,6 +33,11 @@ public struct ClientHandshake: Sendable {
 
   init(token: ClusterToken, hello: Hello, nonce: [UInt8]) {
     self.token = token
+    let secrets = token.secrets
+    let links = secrets.first?.links ?? []
+    self.secrets = secrets.filter { $0.links == links }
+    var hello = hello
+    hello.claims = links.isEmpty ? nil : links.map { ByteString($0) }
     self.hello = hello
     self.nonce = nonce
   }
@@ -57,29 +64,52 @@ public struct ClientHandshake: Sendable {
       let reply = try read(frame, expecting: "the server's hello")
       guard let peer = reply.hello, let theirs = reply.nonce, theirs.count == Handshake.nonceSize, theirs != nonce
       else { throw Handshake.violation("the server's hello is incomplete") }
-      try Handshake.check(peer, against: hello)
+      let version = try Handshake.check(peer, against: hello)
       let transcript = Handshake.Transcript(
         clientNonce: nonce, serverNonce: theirs, clientOpening: opening, serverOpening: frame)
-      self.state = .proving(transcript, peer: peer)
-      let proof = transcript.proof(Handshake.clientLabel, token)
-      return .send(Handshake.encode(Handshake.ClientProof(proof: proof)))
-    case .proving(let transcript, let peer):
+      let key = try key(for: peer, version: version, tokens: reply.tokens)
+      self.state = .proving(transcript, peer: peer, version: version, key: key)
+      return .send(Handshake.encode(Handshake.ClientProof(proof: transcript.proof(Handshake.clientLabel, key))))
+    case .proving(let transcript, let peer, let version, let key):
       let reply = try read(frame, expecting: "the server's proof")
       guard let proof = reply.proof else { throw Handshake.violation("the server's proof is missing") }
-      guard constantTimeEqual(proof, transcript.proof(Handshake.serverLabel, token)) else {
+      guard constantTimeEqual(proof, transcript.proof(Handshake.serverLabel, key)) else {
         throw MobulaError(
           .unauthenticated,
           "\(peer.title) does not know the cluster token: check the address, and use the token that `mobula start --head` wrote (--token-file)."
         )
       }
-      self.state = .done
+      self.state = .done(
+        Handshake.Session(
+          version: version, authority: .everything, sealingKey: transcript.proof(Handshake.sealLabel, key)))
       return .done(peer: peer)
     }
   }
 
+  /// What was agreed on, once it is through.
+  var session: Handshake.Session? { if case .done(let session) = state { session } else { nil } }
+
+  /// The key to prove.
+  ///
+  /// - Parameter tokens: hints of those that the server has.
+  private func key(for peer: Hello, version: Int, tokens: [ByteString]?) throws(MobulaError) -> [UInt8] {
+    // A server that knows no claims is shown the cluster token, if this process can come by it.
+    let known = version >= Handshake.versionWithClaims ? secrets : token.elders
+    guard let first = known.first else {
+      throw MobulaError(
+        .mismatch,
+        "\(peer.title) is of a build that knows no token but the cluster's, which this process does not have: upgrade that one first."
+      )
+    }
+    guard first.isClusterToken, let tokens else { return first.key }
+    return (known.first { tokens.contains(ByteString($0.hint)) } ?? first).key
+  }
+
   private func read(_ frame: [UInt8], expecting what: String) throws(MobulaError) -> Handshake.ServerReply {
     let version = try Handshake.decode(Handshake.Version.self, from: frame, expecting: what)
-    if let version = version.hello?.wireVersion { try Handshake.check(version: version, against: hello) }
+    if let hello = version.hello {
+      try Handshake.check(hello.wireVersion, upTo: hello.newestWireVersion, against: self.hello)
+    }
     let reply = try Handshake.decode(Handshake.ServerReply.self, from: frame, expecting: what)
     if let error = reply.error { throw error }
     return reply

@@ -23,10 +23,15 @@ public struct PeerRole: RawRepresentable, Hashable, Sendable, Codable, CustomStr
 
 /// How a process introduces itself on every connection, RPC or bulk.
 public struct Hello: Codable, Sendable, Hashable {
-  /// The version of frames, handshake and messages that this build speaks.
-  public static let currentWireVersion = 2
+  /// The newest version of frames, handshake and messages that this build speaks.
+  public static let currentWireVersion = 3
+  /// The oldest one, that of the build before.
+  public static let oldestWireVersion = 2
 
+  /// The oldest version that the process speaks: builds that speak a single one look for theirs here.
   public var wireVersion: Int
+  /// The newest one; `nil` from a build that speaks a single one.
+  public var newestWireVersion: Int?
   public var role: PeerRole
   /// What people call the process, such as its host's name.
   public var name: String
@@ -42,13 +47,17 @@ public struct Hello: Codable, Sendable, Hashable {
   public var process: Int32
   /// SHA-256 of the executable, where work needs the same build on both sides.
   public var build: String?
+  /// What a connecting process's token was narrowed by, each step as the bytes that its key was made from; `nil` with
+  /// the cluster token.
+  public internal(set) var claims: [ByteString]?
 
   public init(
     role: PeerRole, name: String, cluster: ClusterID? = nil, host: HostID? = nil, incarnation: UInt64 = 0,
     epoch: UInt64 = 0, process: Int32 = currentProcess(), build: String? = nil,
-    wireVersion: Int = Hello.currentWireVersion
+    wireVersion: Int = Hello.oldestWireVersion, newestWireVersion: Int? = Hello.currentWireVersion
   ) {
     self.wireVersion = wireVersion
+    self.newestWireVersion = newestWireVersion
     self.role = role
     self.name = name
     self.cluster = cluster

@@ -20,6 +20,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
   private var phase: Phase
   /// The other side's address, where it is the one that was asked for.
   private let endpoint: Endpoint?
+  private let token: ClusterToken
   private let router: RPCRouter
   private let options: RPCOptions
   /// Called once, when the handshake is through or has failed.
@@ -36,11 +37,13 @@ final class RPCChannelHandler: ChannelInboundHandler {
   private let gate: TLSGate?
 
   init(
-    _ phase: Phase, endpoint: Endpoint?, router: RPCRouter, options: RPCOptions, gate: TLSGate? = nil,
+    _ phase: Phase, endpoint: Endpoint?, token: ClusterToken, router: RPCRouter, options: RPCOptions,
+    gate: TLSGate? = nil,
     ready: @escaping @Sendable (Result<RPCConnection, MobulaError>) -> Void
   ) {
     self.phase = phase
     self.endpoint = endpoint
+    self.token = token
     self.router = router
     self.options = options
     self.gate = gate
@@ -143,7 +146,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
         phase = .client(handshake)
         switch step {
         case .send(let body): send(body, context)
-        case .done(let peer): open(peer, context)
+        case .done(let peer): open(peer, handshake.session, authority: nil, context)
         }
       case .server(var handshake):
         let step = try handshake.receive(frame)
@@ -152,7 +155,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
         case .send(let body): send(body, context)
         case .sendAndDone(let body, let peer):
           send(body, context)
-          open(peer, context)
+          open(peer, handshake.session, authority: handshake.session?.authority, context)
         }
       }
     } catch {
@@ -186,12 +189,17 @@ final class RPCChannelHandler: ChannelInboundHandler {
     context.close(promise: nil)
   }
 
-  private func open(_ peer: Hello, _ context: ChannelHandlerContext) {
+  /// - Parameter authority: what the peer may call; `nil` where this side connected, and offers no more than it shall.
+  private func open(
+    _ peer: Hello, _ session: Handshake.Session?, authority: Authority?, _ context: ChannelHandlerContext
+  ) {
+    guard let session else { preconditionFailure("a handshake that is through has agreed on something") }
     handshakeTimer?.cancel()
     decoder.limit = options.maximumFrame
     let title = endpoint.map { "\(peer.title) at \($0)" } ?? peer.title
     let connection = RPCConnection(
-      channel: context.channel, peer: peer, title: title, router: router, options: options)
+      channel: context.channel, peer: peer, title: title, session: session, authority: authority, token: token,
+      router: router, options: options)
     phase = .open(connection)
     let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
     let interval = TimeAmount(options.pingInterval)

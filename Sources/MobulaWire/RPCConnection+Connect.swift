@@ -50,7 +50,8 @@ extension RPCConnection {
     // name has, several may be tried at a time, and only one is to shake hands.
     channel.eventLoop.execute { [options, secure] in
       let handler = RPCChannelHandler(
-        .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, router: router, options: options
+        .client(ClientHandshake(token: token, hello: hello)), endpoint: endpoint, token: token, router: router,
+        options: options
       ) { ready.completeWith($0.mapError { $0 }) }
       do {
         if let secure {

@@ -25,7 +25,10 @@ extension RPCConnection {
   }
 
   private func handle(_ request: RPCRequest) async throws -> RPCMessage {
-    switch (router.handlers[request.method], request.isStream) {
+    let handler = router.handlers[request.method]
+    // Before anything of the body is looked at. What nobody answers is told as such, whoever asks.
+    if handler != nil, let authority { try authorise(request.method, authority) }
+    switch (handler, request.isStream) {
     case (.call(let body), false):
       return .response(id: request.id, body: try await body(request.body, self)[...])
     case (.stream(let body), true):
@@ -41,6 +44,14 @@ extension RPCConnection {
         "The method \"\(request.method)\" was used as \(isStream ? "a stream, but is a call" : "a call, but is a stream"): use the same version of Mobula on both sides."
       )
     }
+  }
+
+  /// - Throws: `MobulaError` (`denied`) when the peer's token does not allow the call, or not any more.
+  private func authorise(_ method: String, _ authority: Authority) throws(MobulaError) {
+    guard authority.role != nil else { return }
+    if authority.expires != nil { try authority.check(at: secondsSince1970()) }
+    try MethodRights.check(method, authority)
+    try router.admits?(authority)
   }
 
   /// Sends a stream's element once there is credit for it.

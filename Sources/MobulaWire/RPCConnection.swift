@@ -26,16 +26,30 @@ public final class RPCConnection: Sendable {
   public let id: UInt64
   /// The other side's introduction.
   public let peer: Hello
+  /// What the peer may call, by the token that it has proved; `nil` on a connection that this process made: the peer may
+  /// call all that it is offered.
+  public let authority: Authority?
+  /// The newest wire version that both sides speak: what is newer is not to be asked of the peer.
+  public var wireVersion: Int { session.version }
+  let session: Handshake.Session
+  /// What this side has proved, or takes as a proof.
+  let token: ClusterToken
   let channel: any Channel
   let router: RPCRouter
   let options: RPCOptions
   let shared: Mutex<Shared>
   private let lastCall = Atomic<UInt64>(0)
 
-  init(channel: any Channel, peer: Hello, title: String, router: RPCRouter, options: RPCOptions) {
+  init(
+    channel: any Channel, peer: Hello, title: String, session: Handshake.Session, authority: Authority?,
+    token: ClusterToken, router: RPCRouter, options: RPCOptions
+  ) {
     id = Self.lastID.wrappingAdd(1, ordering: .relaxed).newValue
     self.channel = channel
     self.peer = peer
+    self.session = session
+    self.authority = authority
+    self.token = token
     self.router = router
     self.options = options
     shared = Mutex(Shared(machine: Machine(peer: title, window: options.streamWindow)))

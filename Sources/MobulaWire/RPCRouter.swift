@@ -1,4 +1,4 @@
-internal import MobulaCore
+public import MobulaCore
 
 /// What a process offers to its peers: handlers by method name, put together before serving.
 ///
@@ -12,9 +12,16 @@ public struct RPCRouter: Sendable {
   }
 
   private(set) var handlers: [String: Handler] = [:]
+  /// Asked before each call of a peer that has less than the cluster token.
+  private(set) var admits: (@Sendable (Authority) throws(MobulaError) -> Void)?
 
   /// A router that offers nothing.
   public init() {}
+
+  /// Has `admits` throw for those whose calls are refused although their token would do: that of a job which has ended.
+  public mutating func admit(_ admits: @escaping @Sendable (Authority) throws(MobulaError) -> Void) {
+    self.admits = admits
+  }
 
   /// Answers calls of `method`; each method has one handler.
   public mutating func on<Request, Response>(

@@ -152,7 +152,8 @@ public final class RPCServer: Sendable {
         try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.server))
       }
       let handler = RPCChannelHandler(
-        .server(handshake), endpoint: nil, router: service.router, options: service.options, gate: gate
+        .server(handshake), endpoint: nil, token: service.token, router: service.router, options: service.options,
+        gate: gate
       ) { result in
         guard case .success(let connection) = result else { return }
         registry.insert(connection)
@@ -184,6 +185,11 @@ public final class RPCServer: Sendable {
     } catch {
       throw MobulaError(.invalidArgument, "Listening at \(endpoint) is not possible (\(error)): check the address.")
     }
+  }
+
+  /// The connections whose peers said that they are this.
+  package func connections(of role: PeerRole) -> [RPCConnection] {
+    registry.state.withLock { state in state.connections.values.filter { $0.peer.role == role } }
   }
 
   /// Stops listening, closes all connections and waits until they are gone.

@@ -93,7 +93,8 @@ import Testing
     let (opening, answer, _) = try upToProof(&c, &s)
     let transcript = Handshake.Transcript(
       clientNonce: clientNonce, serverNonce: serverNonce, clientOpening: opening, serverOpening: answer)
-    let reflected = Handshake.encode(Handshake.ClientProof(proof: transcript.proof(Handshake.serverLabel, token)))
+    let reflected = Handshake.encode(
+      Handshake.ClientProof(proof: transcript.proof(Handshake.serverLabel, Array(token.text.utf8))))
     #expect(code { _ = try s.receive(reflected) } == .unauthenticated)
     // Nor is the server's nonce, sent back as the client's own, accepted.
     var other = ServerHandshake(token: token, hello: server, nonce: serverNonce)
@@ -112,16 +113,43 @@ import Testing
     #expect(code { _ = try s.receive(proof) } == .unauthenticated)
   }
 
-  @Test func versionsMustBeEqual() throws {
+  @Test(arguments: [(7, nil), (4, 5), (1, 1), (1, nil)] as [(Int, Int?)])
+  func versionsMustMeet(_ oldest: Int, _ newest: Int?) throws {
     var newer = client
-    newer.wireVersion = 7
+    (newer.wireVersion, newer.newestWireVersion) = (oldest, newest)
     var s = ServerHandshake(token: token, hello: server)
     var c = ClientHandshake(token: token, hello: newer)
     let refused = #expect(throws: MobulaError.self) { try s.receive(c.start()) }
     #expect(refused?.code == .mismatch)
-    #expect(refused?.message.contains("version 7") == true)
-    #expect(refused?.message.contains("speaks \(Hello.currentWireVersion)") == true)
+    #expect(refused?.message.contains("version \(oldest)") == true)
+    #expect(refused?.message.contains("speaks 2 to 3") == true)
     #expect(throws: refused!) { try c.receive(s.refusal(of: refused!)) }
+  }
+
+  /// The common version, whoever of two is the newer build; a build that speaks one version says so alone.
+  @Test(
+    arguments: [
+      ((2, 3), (2, 3), 3), ((2, nil), (2, 3), 2), ((2, 3), (2, nil), 2), ((3, 4), (2, 3), 3), ((2, 3), (3, 4), 3),
+      ((3, nil), (2, 3), 3), ((2, nil), (2, nil), 2),
+    ] as [((Int, Int?), (Int, Int?), Int)])
+  func theNewestCommonVersionIsTaken(_ one: (Int, Int?), _ other: (Int, Int?), _ common: Int) throws {
+    var (a, b) = (client, server)
+    (a.wireVersion, a.newestWireVersion) = one
+    (b.wireVersion, b.newestWireVersion) = other
+    var c = ClientHandshake(token: token, hello: a)
+    var s = ServerHandshake(token: token, hello: b)
+    let (_, _, proof) = try upToProof(&c, &s)
+    guard case .sendAndDone(let last, _) = try s.receive(proof) else { throw Strange() }
+    _ = try c.receive(last)
+    #expect(c.session?.version == common && s.session?.version == common)
+  }
+
+  @Test func versionsThatEndBeforeTheyBeginAreAViolation() throws {
+    var odd = client
+    (odd.wireVersion, odd.newestWireVersion) = (3, 2)
+    var s = ServerHandshake(token: token, hello: server)
+    var c = ClientHandshake(token: token, hello: odd)
+    #expect(code { _ = try s.receive(c.start()) } == .protocolViolation)
   }
 
   @Test func aVersionWithAnotherHelloIsToldWhichOneItNeeds() throws {

@@ -60,7 +60,7 @@ private func eventually(_ condition: () -> Bool) async throws {
 
   private static var otherVersion: [UInt8] {
     var hello = Fixture.server
-    hello.wireVersion = 99
+    (hello.wireVersion, hello.newestWireVersion) = (99, nil)
     return Frame.encode(
       Handshake.encode(Handshake.ServerReply(hello: hello, nonce: Array(repeating: 7, count: 32))))
   }

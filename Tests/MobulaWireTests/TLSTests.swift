@@ -96,6 +96,51 @@ struct TLSTests {
     #expect(error?.message.contains("has expired") == true)
   }
 
+  /// New connections use what is in the folder now; those that there are go on; and what can't be used changes nothing.
+  @Test func certificatesAreReadAgainWhenTheyChange() async throws {
+    try await withFolder { path in
+      let folder = CertificateFolder(path)
+      try certificates.folder("own").copy(to: folder)
+      let tls = try ClusterTLS(folder)
+      let (own, other) = (try certificates.tls(), try certificates.tls("other"))
+      let server = try await RPCServer.bind(
+        to: fixture.endpoint, token: fixture.token, hello: Fixture.server, router: fixture.router, tls: tls)
+      func connect(_ tls: ClusterTLS) async throws -> RPCConnection {
+        try await RPCConnection.connect(to: server.endpoint, token: fixture.token, hello: Fixture.client, tls: tls)
+      }
+      func isRefused(_ tls: ClusterTLS) async -> Bool {
+        do {
+          await (try await connect(tls)).close()
+          return false
+        } catch { return (error as? MobulaError)?.code == .unauthenticated }
+      }
+      let living = try await connect(own)
+      #expect(await isRefused(other))
+      // A key that is not the certificate's, a certificate that has expired, and one that is missing.
+      try certificates.folder("other").copy(to: folder)
+      try copy(certificates.folder("own").key, to: folder.key)
+      #expect(await !isRefused(own))
+      try certificates.folder("expired").copy(to: folder)
+      #expect(await !isRefused(own))
+      unlink(folder.certificate)
+      #expect(await !isRefused(own))
+      try certificates.folder("other").copy(to: folder)
+      #expect(await isRefused(own))
+      #expect(await !isRefused(other))
+      #expect(try await living.call(echo, "still there") == "still there")
+      await living.close()
+      await server.close()
+    }
+  }
+
+  private func copy(_ from: String, to path: String) throws {
+    let text = try readSmallFile(from)
+    unlink(path)
+    let file = try #require(fopen(path, "w"))
+    fputs(text, file)
+    fclose(file)
+  }
+
   @Test func aClientWithoutACertificateIsRefused() async throws {
     var bare = try certificates.tls()
     var configuration = TLSConfiguration.makeClientConfiguration()

@@ -4,7 +4,6 @@ import Synchronization
 
 /// A driver's connections to the workers that it leases.
 final class WorkerConnections: Sendable {
-  private let token: ClusterToken
   private let tls: ClusterTLS?
   private let hello: Hello
   private struct State {
@@ -16,13 +15,15 @@ final class WorkerConnections: Sendable {
     var waiting: [LeaseID: [CheckedContinuation<String?, Never>]] = [:]
     /// Leases that were asked for: a head that went away since may have had them granted.
     var requested: Set<LeaseID> = []
+    /// The job's.
+    var token: ClusterToken?
+    var renewing: (@Sendable () async throws -> ClusterToken)?
   }
   /// How long after the end of its worker's connection a lease's loss is waited for.
   private static let lossPatience = Duration.seconds(3)
   private let state = Mutex(State())
 
-  init(token: ClusterToken, tls: ClusterTLS?, hello: Hello) {
-    self.token = token
+  init(tls: ClusterTLS?, hello: Hello) {
     self.tls = tls
     self.hello = hello
   }
@@ -30,7 +31,7 @@ final class WorkerConnections: Sendable {
   /// The connection to a worker, made when there is none that lives.
   func connection(to endpoint: Endpoint) async throws -> RPCConnection {
     if let connection = state.withLock({ $0.connections[endpoint] }) { return connection }
-    let connection = try await RPCConnection.connect(to: endpoint, token: token, hello: hello, tls: tls)
+    let connection = try await connect(to: endpoint)
     let (winner, isNew) = state.withLock { state in
       if let other = state.connections[endpoint] { return (other, false) }
       state.connections[endpoint] = connection
@@ -47,6 +48,34 @@ final class WorkerConnections: Sendable {
       await connection.close()
     }
     return winner
+  }
+
+  /// What workers of the job are shown; asked for once there is one to be called, when it is not given.
+  func use(_ token: ClusterToken?, renewing: @escaping @Sendable () async throws -> ClusterToken) {
+    state.withLock { ($0.token, $0.renewing) = (token, renewing) }
+  }
+
+  private func connect(to endpoint: Endpoint) async throws -> RPCConnection {
+    let known = state.withLock { $0.token }
+    if let known {
+      do {
+        return try await RPCConnection.connect(to: endpoint, token: known, hello: hello, tls: tls)
+      } catch let error as MobulaError where error.code == .unauthenticated {
+        // The cluster's token may have been rotated since this process got that of its job.
+        guard let new = try? await newToken(), new.text != known.text else { throw error }
+        return try await RPCConnection.connect(to: endpoint, token: new, hello: hello, tls: tls)
+      }
+    }
+    return try await RPCConnection.connect(to: endpoint, token: newToken(), hello: hello, tls: tls)
+  }
+
+  private func newToken() async throws -> ClusterToken {
+    guard let renewing = state.withLock({ $0.renewing }) else {
+      throw MobulaError(.unavailable, "This process is just being connected: call workers when it is.")
+    }
+    let token = try await renewing()
+    state.withLock { $0.token = token }
+    return token
   }
 
   /// The connection to the worker of a fresh lease.
@@ -120,7 +149,10 @@ final class WorkerConnections: Sendable {
   }
 
   func close() async {
-    let connections = state.withLock { Array($0.connections.values) }
+    let connections = state.withLock { state in
+      state.renewing = nil
+      return Array(state.connections.values)
+    }
     for connection in connections { await connection.close() }
   }
 }

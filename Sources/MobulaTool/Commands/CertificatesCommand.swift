@@ -1,6 +1,7 @@
 import ArgumentParser
 import FoundationEssentials
 import Glibc
+import Mobula
 import MobulaCore
 import MobulaWire
 
@@ -17,10 +18,11 @@ struct CertificatesCommand: AsyncParsableCommand {
         mobula start --head --listen 10.0.0.1 --tls tls/10.0.0.1
         mobula certificates add --directory tls --host 10.0.0.3
         mobula certificates show --directory tls
+        mobula certificates install new-tls         on a host that runs, in the place of what it has
 
       Hosts need ca.pem, cert.pem and key.pem. Keep ca.key to yourself: who has it can make certificates.
       """,
-    subcommands: [CreateCommand.self, AddCommand.self, ShowCommand.self])
+    subcommands: [CreateCommand.self, AddCommand.self, ShowCommand.self, InstallCommand.self])
 }
 
 /// What the subcommands share.
@@ -172,5 +174,35 @@ struct ShowCommand: AsyncParsableCommand {
       if !entry.names.isEmpty { print("  names    \(entry.names.joined(separator: ", "))") }
       print("  expires  \(entry.expiry.formatted(.iso8601))\(entry.hasExpired ? ", and has expired" : "")")
     }
+  }
+}
+
+struct InstallCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "install", abstract: "Give the host here other certificates, while it runs.",
+    discussion: """
+      Head, host, pods and workers use them for their next connections; those that there are go on. ca.pem may have
+      several CAs: with the old and the new one on all hosts first, a cluster can change its CA.
+
+      Example:
+        mobula certificates install new-tls
+      """)
+
+  @Argument(help: "A folder with ca.pem, cert.pem and key.pem.") var folder: String
+  @OptionGroup var directory: DirectoryOption
+
+  func run() async throws {
+    let directory = directory.runDirectory
+    let folder = CertificateFolder(folder)
+    let tls = try ClusterTLS(folder)
+    let started = try directory.readConfiguration()
+    let copy = ClusterOptions.certificates(in: directory.path)
+    guard access(copy.path, F_OK) == 0 else {
+      throw MobulaError(
+        .mismatch, "The host in \(directory.path) was started without TLS: stop it, and start it with --tls.")
+    }
+    if let state = started.state { try folder.copy(to: StateDirectory(path: state).certificates) }
+    try folder.copy(to: copy)
+    print("Installed \(tls), for all new connections.")
   }
 }

@@ -20,34 +20,48 @@ struct ListCommand: AsyncParsableCommand {
       Examples:
         mobula ls
         mobula ls --json
+        mobula ls --address 10.0.0.1:7600 --token-file viewer-token
       """)
 
   @OptionGroup var json: JSONFlag
   @OptionGroup var quiet: QuietFlag
+  @OptionGroup var remote: RemoteOptions
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withCluster(directory.options) { cluster in
-      if quiet.quiet { return try await cluster.list { for object in $0 { print(object.object) } } }
-      if json.json {
-        var list = JSONList()
-        try await cluster.list { try list.add($0) }
-        return list.finish()
+    if let head = try remote.head {
+      return try await head.withConnection { connection in
+        try await show(
+          pages: { try await RemoteHead.list(connection, $0) }, status: { try await RemoteHead.status(connection) })
       }
-      let names = Dictionary(
-        try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
-      var table = TextTable([("name", .left), ("size", .right), ("hosts", .left), ("holders", .right), ("id", .left)])
-      // The first page waits, as it may be all, and then is in the order of names.
-      var first: [ObjectListing]?
-      var isLong = false
-      try await cluster.list { page in
-        guard first != nil || isLong else { return first = page }
-        for objects in [first ?? [], page] where !objects.isEmpty { show(objects, names, &table) }
-        (first, isLong) = (nil, true)
-      }
-      let all = (first ?? []).sorted { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }
-      if !isLong { show(all, names, &table) }
     }
+    try await withCluster(directory.options) { cluster in
+      try await show(pages: { try await cluster.list($0) }, status: { try await cluster.status() })
+    }
+  }
+
+  private func show(
+    pages: (([ObjectListing]) async throws -> Void) async throws -> Void, status: () async throws -> ClusterStatus
+  ) async throws {
+    if quiet.quiet { return try await pages { for object in $0 { print(object.object) } } }
+    if json.json {
+      var list = JSONList()
+      try await pages { try list.add($0) }
+      return list.finish()
+    }
+    let names = Dictionary(
+      try await status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a })
+    var table = TextTable([("name", .left), ("size", .right), ("hosts", .left), ("holders", .right), ("id", .left)])
+    // The first page waits, as it may be all, and then is in the order of names.
+    var first: [ObjectListing]?
+    var isLong = false
+    try await pages { page in
+      guard first != nil || isLong else { return first = page }
+      for objects in [first ?? [], page] where !objects.isEmpty { show(objects, names, &table) }
+      (first, isLong) = (nil, true)
+    }
+    let all = (first ?? []).sorted { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }
+    if !isLong { show(all, names, &table) }
   }
 
   private func show(_ objects: [ObjectListing], _ names: [HostID: Name], _ table: inout TextTable) {

@@ -5,6 +5,7 @@ import MobulaCore
 import MobulaHost
 import MobulaPod
 import MobulaStore
+import MobulaWire
 
 // The processes that `mobula start` starts; not for people.
 
@@ -100,8 +101,8 @@ struct PodCommand: AsyncParsableCommand {
     }
     var configuration = PodConfiguration(
       pod: entry.pod, name: entry.name.text, host: started.host, head: started.head,
-      token: try directory.runDirectory.token(), directory: directory.runDirectory.path, address: started.address,
-      resources: entry.resources)
+      token: try directory.runDirectory.token().narrowed(TokenClaims(role: .pod)),
+      directory: directory.runDirectory.path, address: started.address, resources: entry.resources)
     configuration.listen = started.listen
     configuration.tls = try directory.runDirectory.tls()
     configuration.isFirstStart = ServiceProcess.isFirstStart

@@ -211,6 +211,11 @@ struct StartCommand: AsyncParsableCommand {
         "A token is needed to join a cluster: copy the file `token` that `mobula start --head` made, and give it with --token-file."
       )
     }
+    if let role = try token.authority().role {
+      throw MobulaError(
+        .denied,
+        "This is a \(role)'s token, and a host needs the cluster's: copy the file `token` of the head's machine.")
+    }
     try state.write(token)
     unlink(directory.tokenFile)
     try token.write(file: directory.tokenFile)

@@ -11,17 +11,24 @@ struct StatusCommand: AsyncParsableCommand {
     commandName: "status", abstract: "Show the cluster's hosts, pods and jobs.",
     discussion: """
       While the head is away, or does not answer within three seconds, what this machine's host knows is shown, and why it
-      is without.
+      is without. With --address, the head alone is asked, from anywhere.
 
       Examples:
         mobula status
         mobula status --json
+        mobula status --address 10.0.0.1:7600 --token-file viewer-token
       """)
 
   @OptionGroup var json: JSONFlag
+  @OptionGroup var remote: RemoteOptions
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
+    if let head = try remote.head {
+      let status = try await head.withConnection { try await RemoteHead.status($0) }
+      let report = StatusReport(cluster: status, host: nil)
+      return json.json ? try printJSON(report) : print(report.lines().joined(separator: "\n"))
+    }
     let processes = directory.runDirectory.processes()
     let host: HostState?
     do {

@@ -53,7 +53,11 @@ struct RunDirectory {
     }
   }
 
-  func token() throws(MobulaError) -> ClusterToken { try ClusterToken.read(file: tokenFile) }
+  /// The cluster's token, as it is in its file from now on; what it is replaced with goes into the state directory, too.
+  func token() throws(MobulaError) -> ClusterToken {
+    let state = (try? readConfiguration())?.state.map { StateDirectory(path: $0).tokenFile }
+    return try ClusterToken.following(tokenFile, copies: state.map { [$0] } ?? [])
+  }
 
   /// `nil` when the host was started without.
   func tls() throws(MobulaError) -> ClusterTLS? { try ClusterOptions.tls(in: path) }

@@ -67,6 +67,11 @@ public enum HeadAPI {
   public static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   public static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
 
+  /// The token with which the workers of a job, and who calls them, prove themselves to each other.
+  public static let jobToken = RPCMethod<JobTokenRequest, JobTokenReply>("head.jobToken")
+  /// The head, and all hosts that are connected, use other tokens of the cluster from now on.
+  public static let rotateToken = RPCMethod<TokenNews, TokenReply>("head.rotateToken")
+
   /// One page of the cluster as it is.
   public static let status = RPCMethod<StatusRequest, ClusterStatus>("head.status")
 }
@@ -82,6 +87,8 @@ public enum HostControlAPI {
   /// Answers when the object is complete in the host's store.
   public static let bring = RPCMethod<BringOrder, BringOutcome>("host.order")
   public static let progress = RPCMethod<ProgressQuestion, ReplicaProgress>("host.orderProgress")
+  /// The cluster has other tokens from now on.
+  public static let rotateToken = RPCMethod<TokenNews, Empty>("host.rotateToken")
 }
 
 /// What a pod answers to the head, on the connection that the pod made.

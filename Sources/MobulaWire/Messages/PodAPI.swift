@@ -27,7 +27,7 @@ public struct WorkerEnvironment: Codable, Sendable {
   public var podName: String
   /// The pod's socket.
   public var podSocket: String
-  /// Where the host's sockets and the token are.
+  /// Where the host's sockets are.
   public var directory: String
   /// The address that others are told.
   public var address: String
@@ -35,6 +35,8 @@ public struct WorkerEnvironment: Codable, Sendable {
   public var listen: String?
   public var job: JobID
   public var program: WorkerProgram
+  /// The token of the job; `nil` from a pod that knows none.
+  public var token: String?
 
   public init(
     worker: WorkerID, pod: PodID, podName: String, podSocket: String, directory: String, address: String, job: JobID,

@@ -67,11 +67,14 @@ public struct CertificateFolder: Sendable, Hashable {
       return
     }
     try target.makeFolder()
-    for (source, file) in zip(hostFiles, target.hostFiles) {
+    let files = target.hostFiles.map { (new: "\($0).new", file: $0) }
+    for (source, file) in zip(hostFiles, files) {
       let text = try readSmallFile(source)
-      unlink(file)
-      try writeNew(file, text, mode: 0o600)
+      unlink(file.new)
+      try writeNew(file.new, text, mode: 0o600)
     }
+    // Each as a whole, and all as nearly at once as it goes: processes that run may read them in between.
+    for (new, file) in files { try systemCall("\(file) can't be replaced") { rename(new, file) } }
   }
 
   /// Removes what `copy` wrote.

@@ -3,16 +3,22 @@ internal import Glibc
 public import MobulaCore
 internal import NIOCore
 internal import NIOSSL
+internal import Synchronization
 
 /// Mutual TLS 1.3 among the processes of a cluster.
 ///
 /// A peer belongs to the cluster when the cluster's own CA has signed its certificate, whatever name is in it;
-/// the CAs of the system don't count.
+/// the CAs of the system don't count. The files are looked at for each connection, and read again when they have
+/// changed: connections that there are stay as they are.
 public struct ClusterTLS: Sendable, CustomStringConvertible {
-  var client: NIOSSLContext
-  let server: NIOSSLContext
-  /// When this side's certificate expires.
-  private let expiry: Date
+  private let files: Files
+  /// Instead of that from the files.
+  var client: NIOSSLContext {
+    get { ownClient ?? files.contexts.client }
+    set { ownClient = newValue }
+  }
+  private var ownClient: NIOSSLContext?
+  var server: NIOSSLContext { files.contexts.server }
 
   /// Reads `ca.pem`, `cert.pem` and `key.pem`.
   ///
@@ -24,6 +30,60 @@ public struct ClusterTLS: Sendable, CustomStringConvertible {
 
   /// - Parameter isChecked: whether a certificate that has expired is refused at once.
   package init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {
+    files = try Files(folder, isChecked: isChecked)
+  }
+
+  public var description: String {
+    "TLS with a certificate that expires at \(files.contexts.expiry.formatted(.iso8601))"
+  }
+}
+
+/// What a folder's files make, as long as they stay as they are.
+private final class Files: Sendable {
+  private struct State {
+    var stamps: [FileStamp]
+    var contexts: TLSContexts
+    /// Of files that could not be used, so that they are not read again for each connection.
+    var refused: [FileStamp]?
+  }
+
+  private let folder: CertificateFolder
+  private let state: Mutex<State>
+
+  init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {
+    self.folder = folder
+    // Before they are read, so that what is written meanwhile is read again.
+    let stamps = Self.stamps(of: folder) ?? []
+    state = Mutex(State(stamps: stamps, contexts: try TLSContexts(folder, isChecked: isChecked)))
+  }
+
+  /// Those of the files as they are now; of the files before while these can't be read, don't belong together (they may
+  /// just be copied), or have expired.
+  var contexts: TLSContexts {
+    guard let stamps = Self.stamps(of: folder) else { return state.withLock { $0.contexts } }
+    if let known = state.withLock({ $0.stamps == stamps || $0.refused == stamps ? $0.contexts : nil }) { return known }
+    let new = try? TLSContexts(folder, isChecked: true)
+    return state.withLock { state in
+      if let new { (state.stamps, state.contexts, state.refused) = (stamps, new, nil) } else { state.refused = stamps }
+      return state.contexts
+    }
+  }
+
+  /// `nil` when one of them is not there.
+  private static func stamps(of folder: CertificateFolder) -> [FileStamp]? {
+    let stamps = folder.hostFiles.compactMap { try? FileStamp(of: $0) }
+    return stamps.count == folder.hostFiles.count ? stamps : nil
+  }
+}
+
+/// Both sides of TLS, from one set of files.
+private struct TLSContexts: Sendable {
+  let client: NIOSSLContext
+  let server: NIOSSLContext
+  /// When this side's certificate expires.
+  let expiry: Date
+
+  init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {
     let chain = try Self.certificates(folder.certificate)
     let authorities = try Self.certificates(folder.authority)
     let expiry = Date(timeIntervalSince1970: Double(chain.map(\.notValidAfter).min() ?? 0))
@@ -77,6 +137,4 @@ public struct ClusterTLS: Sendable, CustomStringConvertible {
     }
     return list
   }
-
-  public var description: String { "TLS with a certificate that expires at \(expiry.formatted(.iso8601))" }
 }

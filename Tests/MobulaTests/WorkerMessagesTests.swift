@@ -1,0 +1,43 @@
+import MobulaCore
+import MobulaTestKit
+import MobulaWire
+import Testing
+
+@testable import Mobula
+
+/// What drivers and workers say to each other, compared with the bytes in `docs/Wire.md`.
+@Suite struct WorkerMessagesTests {
+  private static let object = ObjectID(high: 0x0000_0007_0102_0304, low: 0x1112_1314_1516_1718)
+  private static let actor = ActorAddress(
+    actor: RemoteActorID(high: 1, low: 2), endpoint: .tcp(host: "10.0.0.1", port: 7600), lease: LeaseID(high: 5, low: 6)
+  )
+  private static let reply = WorkReply(value: ByteString([1, 2]), reply: 3)
+
+  static var all: [GoldenMessage] {
+    var list: [GoldenMessage] = []
+    list += GoldenMessage.of(
+      WorkerAPI.run, TaskCall(type: "T", arguments: ByteString([1, 2]), result: object), reply)
+    list += GoldenMessage.of(
+      WorkerAPI.spawn, SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6)), actor)
+    list += GoldenMessage.of(WorkerAPI.stop, actor, Empty())
+    list += GoldenMessage.of(
+      WorkerAPI.call,
+      ActorCall(actor: actor.actor, target: "t", substitutions: ["S"], arguments: [ByteString([1, 2])]), reply)
+    list += GoldenMessage.of(WorkerAPI.received, ReplyReceived(reply: 3), Empty())
+    return list
+  }
+
+  @Test func everyMessageIsAsTheDocumentSays() throws {
+    try WireDocument.export(Self.all)
+    let document = try WireDocument()
+    for message in Self.all {
+      let problem = document.problem(of: message)
+      #expect(problem == nil, "\(problem ?? "")")
+    }
+  }
+
+  @Test func everyMethodOfWorkersHasItsBytes() throws {
+    let document = try WireDocument()
+    #expect(document.methods.filter { $0.hasPrefix("worker.") } == Set(Self.all.map(\.method)))
+  }
+}
