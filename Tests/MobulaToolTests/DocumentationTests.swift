@@ -20,7 +20,10 @@ import Testing
   /// Between backticks or quotes, what a variable's name looks like.
   private func variables(_ text: String, quotedBy quote: Character) -> Set<String> {
     Set(
-      text.split(separator: quote, omittingEmptySubsequences: false).map(String.init).filter { word in
+      text.split(separator: quote, omittingEmptySubsequences: false).map { word in
+        // With a value, too.
+        String(word.prefix { $0 != "=" })
+      }.filter { word in
         word.count > 2 && word.first!.isLetter
           && word.allSatisfy { $0.isASCII && ($0.isUppercase || $0.isNumber || $0 == "_") }
       })
