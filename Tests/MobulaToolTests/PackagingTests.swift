@@ -47,7 +47,7 @@ import Testing
     #expect(start.contains("\\-\\-capacity") && start.contains("mobula start \\-\\-head"))
     guard let groff = program("groff") else { return }
     for page in pages {
-      let formatted = try await run(groff, ["-man", "-Tutf8", "-ww", folder.path + "/man/" + page])
+      let formatted = try await run(groff, ["-man", "-Tutf8", "-P-cbou", "-ww", folder.path + "/man/" + page])
       #expect(formatted.status.isSuccess && formatted.errors.isEmpty, "\(page): \(formatted.errors)")
       #expect(formatted.output.contains("NAME") && formatted.output.contains("SYNOPSIS"), "\(page)")
     }
