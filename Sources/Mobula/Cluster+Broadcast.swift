@@ -49,7 +49,7 @@ extension ObjectRef {
   /// - Throws: as `broadcast`; `notFound` for a host that is not in the cluster.
   public func prefetch(on hosts: HostID...) async throws {
     let known = Dictionary(
-      try await reference.cluster.status().hosts.map { ($0.host, $0) }, uniquingKeysWith: { a, _ in a })
+      try await reference.cluster.settledStatus().hosts.map { ($0.host, $0) }, uniquingKeysWith: { a, _ in a })
     let chosen = try hosts.map { host in
       guard let found = known[host] else {
         throw MobulaError(.notFound, "No host \(host) is in the cluster: `mobula status --json` lists the hosts' ids.")
@@ -78,7 +78,7 @@ extension Cluster {
   ///
   /// - Throws: `MobulaError` (`notFound`) when there are none.
   public func hosts(_ selector: HostSelector) async throws -> [ClusterStatus.Host] {
-    let all = try await status().hosts
+    let all = try await settledStatus().hosts
     let chosen = all.filter { selector.matches($0.labels) }
     guard !chosen.isEmpty else {
       let text = selector.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " ")
@@ -87,6 +87,18 @@ extension Cluster {
       )
     }
     return chosen
+  }
+
+  /// As `status`, once the hosts are back that a head which was just started knows of, or it waits for them no more:
+  /// "every host" would be those that happened to be first.
+  package func settledStatus() async throws -> ClusterStatus {
+    let end = ContinuousClock.now + Self.absence
+    while true {
+      let status = try await status()
+      let isComplete = (status.absent ?? []).allSatisfy { $0.seconds > 0 }
+      if isComplete || ContinuousClock.now >= end { return status }
+      try await Task.sleep(for: .milliseconds(50))
+    }
   }
 
   /// Has every one of `hosts` fetch an object, and returns when each has it or can't get it.

@@ -74,11 +74,8 @@ def reboot(trial, head, others, state, keeps):
     if driver.still() != list(driver.actors().values()):
         raise Fail(f"{text}: the actors' workers are {driver.still()}, and were {driver.actors()}")
     life.check_names(driver.named(), (head, *others), sample=20)
-    try:
-        life.check_books(head, {})
-    except Fail as fail:
-        os.system(f"rm -rf /tmp/d-kept; cp -r {trial.directory} /tmp/d-kept")
-        raise Fail(f"{text}: {fail}")
+    # Of a job of which only named objects are left a recovered head can't tell that it is over, before a minute.
+    life.check_books(head, {}, seconds=30 if keeps else 90)
     errors = [thing for thing in things if thing[3]]
     longest = max(thing[2] - thing[1] for thing in things if thing[2] > down)
     return (f"{text}: others back after {back:.1f} s, {len(driver.named())} names there, {len(errors)} errors of a driver "
