@@ -93,8 +93,10 @@ public struct ResourceRequest: Sendable {
   /// Resources by name, e.g. `["worker_pod_b": 1]`.
   ///
   /// - Parameters:
+  ///   - custom: resources of one's own.
   ///   - cpu: CPUs; 1 unless told otherwise.
   ///   - memory: memory of the pod, for its books; none unless told otherwise.
+  ///   - strategy: which of the pods that have it is taken.
   public static func resources(
     _ custom: Resources = [:], cpu: ResourceAmount = 1, memory: ByteCount? = nil, strategy: PlacementStrategy = .pack
   ) -> ResourceRequest {

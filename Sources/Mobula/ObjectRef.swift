@@ -57,8 +57,10 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
 
   /// The value, with a deadline and a say in where its bytes come from.
   ///
-  /// - Parameter sources: `.relay` takes them from any host that has some of them; `.origin` from the
-  ///   host where the object was made, however many ask it.
+  /// - Parameters:
+  ///   - deadline: for how long to wait; `ClusterOptions.valueDeadline` unless told otherwise.
+  ///   - sources: `.relay` takes them from any host that has some of them; `.origin` from the host where the object was
+  ///     made, however many ask it.
   public func value(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Value {
     let cluster = reference.cluster
     let pinned = try await cluster.store.pin(id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)

@@ -3,15 +3,15 @@ internal import Glibc
 internal import Synchronization
 
 /// A process that this one started, watched by a thread that reaps it.
-/// How a process ended.
 public final class ChildProcess: Sendable {
-  /// By itself, with this status.
+  /// How a process ended.
   public enum Exit: Hashable, Sendable, CustomStringConvertible {
-    /// By this signal.
+    /// By itself, with this status.
     case status(CInt)
-    /// Whether it ended by itself, with status 0.
+    /// By this signal.
     case signal(CInt)
 
+    /// Whether it ended by itself, with status 0.
     public var isSuccess: Bool { self == .status(0) }
 
     public var description: String {
@@ -25,8 +25,8 @@ public final class ChildProcess: Sendable {
   /// Where a standard stream of the child goes.
   public enum Stream: Sendable {
     /// Where this process's own stream goes.
-    /// To `/dev/null`.
     case inherit
+    /// To `/dev/null`.
     case null
     /// A copy of this descriptor, which the caller goes on owning.
     case descriptor(CInt)
@@ -34,10 +34,10 @@ public final class ChildProcess: Sendable {
 
   private enum State {
     case running([CheckedContinuation<Exit, Never>])
-    /// The process's number, which is another process's once it was reaped.
     case exited(Exit)
   }
 
+  /// The process's number, which is another process's once it was reaped.
   public let pid: Int32
   private let state = Mutex(State.running([]))
 
@@ -46,7 +46,12 @@ public final class ChildProcess: Sendable {
   /// Starts `executable` (searched for in `PATH` when it has no slash).
   ///
   /// - Parameters:
+  ///   - executable: its path, or its name.
+  ///   - arguments: without the executable's own name.
   ///   - environment: the child's whole environment; `nil` for this process's, to the byte.
+  ///   - input: its standard input.
+  ///   - output: its standard output.
+  ///   - errors: its standard error.
   ///   - extra: descriptors that the child has as 3, 4 and so on; the caller goes on owning these. Beside them and the
   ///     standard streams it has none, also of those that this process was given by whoever started it.
   ///   - newSession: whether the child leads a session of its own, out of reach of the terminal's Ctrl-C.

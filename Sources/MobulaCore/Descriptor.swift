@@ -44,8 +44,11 @@ public enum MemoryFile {
   /// Makes a memfd of `size` bytes that can neither shrink nor grow, whoever else gets its descriptor. No more seals
   /// can be added: one against writing would keep its memory from being given back, and others from mapping it.
   ///
-  /// - Parameter isReserved: whether every page is reserved now; otherwise `reserve` has to come
-  ///   before the first touch. Reserving first is what turns "no memory" into an error instead of a SIGBUS.
+  /// - Parameters:
+  ///   - name: what `/proc` shows of it.
+  ///   - size: its bytes, from now on.
+  ///   - isReserved: whether every page is reserved now; otherwise `reserve` has to come before the first touch.
+  ///     Reserving first is what turns "no memory" into an error instead of a SIGBUS.
   /// - Throws: `MobulaError`: `full` when the system has no memory for it, else `inputOutput`.
   public static func create(
     name: String, size: Int, isReserved: Bool = true

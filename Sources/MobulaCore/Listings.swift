@@ -136,9 +136,9 @@ public struct ClusterStatus: Codable, Sendable {
   /// How many objects there are.
   public var objects: Int
   /// Lease requests that wait for resources.
-  /// A state of a cluster.
   public var waiting: Int
 
+  /// A state of a cluster.
   public init(
     cluster: ClusterID, head: Endpoint, hosts: [Host], pods: [Pod], jobs: [JobID], objects: Int, waiting: Int,
     absent: [AbsentHost]? = nil

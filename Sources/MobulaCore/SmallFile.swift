@@ -7,6 +7,7 @@ internal import Glibc
 /// what a shell makes of `<(…)` within thirty.
 ///
 /// - Parameters:
+///   - path: the file's.
 ///   - what: the beginning of a message, as in `The cluster token can't be read from FILE`.
 ///   - limit: the most bytes that it may have.
 /// - Throws: `MobulaError`: `inputOutput` with the system's reason, `invalidArgument` for more than `limit` bytes,

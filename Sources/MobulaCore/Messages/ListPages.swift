@@ -62,7 +62,9 @@ public struct PageBudget: Sendable {
 
 /// Parts of a list, each of which fits into a page.
 ///
-/// - Parameter size: about how many bytes one of them takes.
+/// - Parameters:
+///   - list: all of it, in its order.
+///   - size: about how many bytes one of them takes.
 public func pages<Element>(of list: [Element], size: (Element) -> Int) -> [[Element]] {
   var pages: [[Element]] = []
   var budget = PageBudget()
