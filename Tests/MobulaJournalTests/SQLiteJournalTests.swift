@@ -162,7 +162,7 @@ import Testing
         do {
           // Of the copies that SQLite keeps not all are read.
           _ = try SQLiteJournal(path: path)
-        } catch {
+        } catch let error as MobulaError {
           count += 1
           #expect(error.code == .corrupted && error.message.contains("mobula head recover"), "\(error)")
         }
