@@ -233,7 +233,7 @@ struct RotateTokenCommand: AsyncParsableCommand {
     guard away.isEmpty else {
       throw MobulaError(
         .unavailable,
-        "These hosts are away and may not have the new token: \(away.joined(separator: ", ")). Wait for them, forget them (`mobula host forget`), or give --force and copy the file \(directory.runDirectory.tokenFile) to them."
+        "These hosts are away and may not have the new token: \(away.map(\.description).joined(separator: ", ")). Wait for them, forget them (`mobula host forget`), or give --force and copy the file \(directory.runDirectory.tokenFile) to them."
       )
     }
     let reply = try await connection.call(
