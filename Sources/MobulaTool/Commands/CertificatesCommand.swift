@@ -18,7 +18,8 @@ struct CertificatesCommand: AsyncParsableCommand {
         mobula start --head --listen 10.0.0.1 --tls tls/10.0.0.1
         mobula certificates add --directory tls --host 10.0.0.3
         mobula certificates show --directory tls
-        mobula certificates install new-tls         on a host that runs, in the place of what it has
+        # On a host that runs, in the place of what it has.
+        mobula certificates install new-tls
 
       Hosts need ca.pem, cert.pem and key.pem. Keep ca.key to yourself: who has it can make certificates.
       """,
