@@ -218,7 +218,9 @@ func life(_ cluster: Cluster) async throws {
   let hosts = try await cluster.status().hosts
   var residents: [Resident] = []
   for (index, name) in list("LIFE_HOSTS").enumerated() {
-    guard let host = hosts.first(where: { $0.name == Name(name) })?.host else { throw Failure("no host is called \(name)") }
+    guard let host = hosts.first(where: { $0.name == Name(name) })?.host else {
+      throw Failure("no host is called \(name)")
+    }
     let resident = try await cluster.spawn(
       Resident.self, with: index, .resources(cpu: 0.1, strategy: .host(host)))
     life.notes.write("actor \(name) \(try await resident.process())")
