@@ -21,7 +21,17 @@ extension ClusterState {
 
   /// A driver goes on with its job, on another connection, perhaps at another head.
   package mutating func resumeJob(
-    _ request: JobResumption, host: HostID?, on connection: ConnectionID
+    _ id: RequestID, _ request: JobResumption, host: HostID?, on connection: ConnectionID
+  ) {
+    // One that is known only from what hosts and pods have of it is written down from now on.
+    let isNews = jobs[request.job] != nil && jobs[request.job]?.secret == nil
+    propose(
+      isNews ? [.job(JobRecord(job: request.job, secret: request.secret))] : [],
+      .jobResumption(id, request, host: host, on: connection))
+  }
+
+  mutating func resume(
+    _ id: RequestID, _ request: JobResumption, host: HostID?, on connection: ConnectionID
   ) throws(MobulaError) {
     let learns =
       mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(request.job)
@@ -31,6 +41,7 @@ extension ClusterState {
     if isNews { save([.job(JobRecord(job: request.job, secret: request.secret))]) }
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
+    answer(id, .done)
     // Pods that have not registered yet may have what it claims.
     if settlesAt == nil { settleClaims(of: request.job, releasing: false) }
   }
@@ -80,7 +91,7 @@ extension ClusterState {
     guard !ended.isEmpty else { return }
     for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
     let records = ended.map { JournalRecord.jobForgotten($0) }
-    propose(records, .jobEnd(ended, records))
+    propose(records, .jobEnd(ended))
   }
 
   /// Where a job's driver is called; `nil` while it is away.
