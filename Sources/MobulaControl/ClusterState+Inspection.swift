@@ -60,6 +60,9 @@ extension ClusterState {
     }
   }
 
+  /// Whether a pod is given leases.
+  package func mayLease(_ pod: PodID) -> Bool { scheduler.pods[pod]?.isConfirmed == true }
+
   /// Pods that have leased more than they have, which none may.
   package var overbooked: [PodID] {
     scheduler.pods.filter { !$0.value.total.covers($0.value.leased) }.keys.sorted()

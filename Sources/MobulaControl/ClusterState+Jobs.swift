@@ -21,16 +21,35 @@ extension ClusterState {
 
   /// A driver goes on with its job, on another connection, perhaps at another head.
   package mutating func resumeJob(
-    _ request: JobResumption, host: HostID?, on connection: ConnectionID
+    _ id: RequestID, _ request: JobResumption, host: HostID?, on connection: ConnectionID
+  ) {
+    // One that is known only from what hosts and pods have of it, or from its driver, is written down from now on: the
+    // next head learns of no job that was not.
+    let isNews = jobs[request.job].map { $0.secret == nil } ?? learnsJob(request.job)
+    propose(
+      isNews ? [.job(JobRecord(job: request.job, secret: request.secret))] : [],
+      .jobResumption(id, request, isNews: isNews, host: host, on: connection))
+  }
+
+  private func learnsJob(_ job: JobID) -> Bool {
+    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(job)
+  }
+
+  mutating func resume(
+    _ id: RequestID, _ request: JobResumption, isNews: Bool, host: HostID?, on connection: ConnectionID
   ) throws(MobulaError) {
-    let learns =
-      mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(request.job)
-    let isNews = try jobs.resumed(
-      request.job, secret: request.secret, host: host, claims: Set(request.leases), learns: learns, on: connection)
-    // The next head learns of no job that was not written down.
-    if isNews { save([.job(JobRecord(job: request.job, secret: request.secret))]) }
+    do {
+      try jobs.resumed(
+        request.job, secret: request.secret, host: host, claims: Set(request.leases),
+        learns: isNews && !directory.endedJobs.contains(request.job), on: connection)
+    } catch {
+      // What was written down is not so after all.
+      if isNews { saveLater([.job(request.job)]) }
+      throw error
+    }
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
+    answer(id, .done)
     // Pods that have not registered yet may have what it claims.
     if settlesAt == nil { settleClaims(of: request.job, releasing: false) }
   }
@@ -80,7 +99,7 @@ extension ClusterState {
     guard !ended.isEmpty else { return }
     for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
     let records = ended.map { JournalRecord.jobForgotten($0) }
-    propose(records, .jobEnd(ended, records))
+    propose(records, .jobEnd(ended))
   }
 
   /// Where a job's driver is called; `nil` while it is away.

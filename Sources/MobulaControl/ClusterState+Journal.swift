@@ -1,22 +1,34 @@
 package import MobulaCore
 
 extension ClusterState {
-  /// Records of what has happened and can't be refused: they are tried again until they are kept.
-  mutating func save(later records: [JournalRecord]) {
-    guard isJournalled, !records.isEmpty else { return }
-    unsaved += records
-    act(.wakeAt(now + .seconds(1)))
+  /// What the journal has of these may not be so: what is so then is written when it takes records again, and nothing
+  /// else about them is on its way.
+  mutating func saveLater(_ subjects: some Sequence<JournalSubject>) {
+    guard isJournalled else { return }
+    unsaved.formUnion(subjects)
+    if !unsaved.isEmpty { act(.wakeAt(now + .seconds(1))) }
   }
 
   mutating func saveUnsaved() {
-    guard !unsaved.isEmpty else { return }
-    let records = unsaved
-    unsaved = []
-    save(records)
+    let subjects = unsaved.filter { proposed[$0] == nil }
+    unsaved.subtract(subjects)
+    save(subjects.map { record(of: $0) }.sorted { "\($0)" < "\($1)" })
+  }
+
+  /// What is so now.
+  private func record(of subject: JournalSubject) -> JournalRecord {
+    switch subject {
+    case .host(let host): membership.record(of: host).map { .host($0) } ?? .hostForgotten(host)
+    case .pod(let pod): membership.record(of: pod).map { .pod($0) } ?? .podForgotten(pod)
+    case .job(let job):
+      jobs[job]?.secret.map { .job(JobRecord(job: job, secret: $0)) } ?? .jobForgotten(job)
+    case .name(let name): record(of: name)
+    case .recovering: .recovering(isRecovering)
+    }
   }
 
   /// Records of what needs nobody's answer.
-  mutating func save(_ records: [JournalRecord]) { propose(records, .news(records)) }
+  mutating func save(_ records: [JournalRecord]) { propose(records, .news) }
 
   /// What is to be written before a number is given out.
   mutating func reserve(_ counter: JournalCounter, _ number: UInt64) -> [JournalRecord] {
@@ -64,6 +76,27 @@ extension ClusterState {
       directory.beginSettling()
       settlesAt = settings.hostTimeout
       act(.wakeAt(settings.hostTimeout))
+    }
+  }
+}
+
+/// What a record is about: of two records about one thing the later one holds.
+enum JournalSubject: Hashable, Sendable {
+  case host(HostID), pod(PodID), job(JobID), name(Name), recovering
+
+  /// `nil` for what only grows.
+  init?(_ record: JournalRecord) {
+    switch record {
+    case .cluster, .epoch, .counter: return nil
+    case .recovering: self = .recovering
+    case .host(let record): self = .host(record.host)
+    case .hostForgotten(let host): self = .host(host)
+    case .pod(let record): self = .pod(record.pod)
+    case .podForgotten(let pod): self = .pod(pod)
+    case .job(let record): self = .job(record.job)
+    case .jobForgotten(let job): self = .job(job)
+    case .name(let record): self = .name(Name(record.name))
+    case .nameRemoved(let name): self = .name(Name(name))
     }
   }
 }

@@ -15,17 +15,32 @@ extension ClusterState {
       retired.isRetired = true
       return answer(id, .registration(retired))
     }
-    // What is decided is written down first, if there is anything new in it.
-    let records =
-      try membership.news(of: host, registration.name, registration.process).map { [JournalRecord.host($0)] } ?? []
-    guard records.isEmpty || registering.insert(host).inserted else {
+    guard !registering.contains(host) else {
       throw MobulaError(.unavailable, "Host \(registration.name) is being registered: try again.")
     }
-    propose(records, .registration(id, registration, on: connection))
+    try propose(id, registration, on: connection)
   }
 
-  /// What the process is, is written down: it becomes the host.
-  mutating func join(
+  /// What the process will be is written down first, if there is anything new in it.
+  private mutating func propose(
+    _ id: RequestID, _ registration: HostRegistration, on connection: ConnectionID
+  ) throws(MobulaError) {
+    let news = try membership.news(of: registration.host, registration.name, registration.process)
+    if news != nil { registering.insert(registration.host) }
+    propose(news.map { [.host($0)] } ?? [], .registration(id, registration, news, on: connection))
+  }
+
+  /// It is written down: the process becomes the host, unless it would be another one by now.
+  mutating func written(
+    _ id: RequestID, _ registration: HostRegistration, _ news: HostRecord?, on connection: ConnectionID
+  ) throws(MobulaError) {
+    guard try membership.news(of: registration.host, registration.name, registration.process) == news else {
+      return try propose(id, registration, on: connection)
+    }
+    try join(id, registration, on: connection)
+  }
+
+  private mutating func join(
     _ id: RequestID, _ registration: HostRegistration, on connection: ConnectionID
   ) throws(MobulaError) {
     let host = registration.host
@@ -40,7 +55,9 @@ extension ClusterState {
     watch(connection)
     apply(actions)
     if !inventory.isEmpty, !isKnown { beginSettling() }
-    apply(directory.registered(host, inventory, learns: mayLearn))
+    apply(
+      directory.registered(
+        host, inventory, learns: mayLearn, isComplete: registration.awaitsProcesses != true))
     heard(of: Set((inventory.sealed.map(\.object) + inventory.holds).map(\.job)))
     endSettlingEarly()
     var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
@@ -49,28 +66,53 @@ extension ClusterState {
   }
 
   /// A pod registers, with the leases in its books.
-  package mutating func register(
-    _ registration: PodRegistration, on connection: ConnectionID
-  ) throws(MobulaError) -> RegistrationReply {
-    guard registration.resources.arePlausible else {
-      throw MobulaError(
-        .invalidArgument,
-        "Pod \(registration.name) can't have \(registration.resources): amounts are positive, and at most 25 TB of memory."
-      )
+  package mutating func register(_ id: RequestID, _ registration: PodRegistration, on connection: ConnectionID) {
+    decide(id) { state throws(MobulaError) in
+      guard registration.resources.arePlausible else {
+        throw MobulaError(
+          .invalidArgument,
+          "Pod \(registration.name) can't have \(registration.resources): amounts are positive, and at most 25 TB of memory."
+        )
+      }
+      guard !state.registeringPods.contains(registration.pod) else {
+        throw MobulaError(.unavailable, "Pod \(registration.name) is being registered: try again.")
+      }
+      try state.propose(id, registration, on: connection)
     }
+  }
+
+  private mutating func propose(
+    _ id: RequestID, _ registration: PodRegistration, on connection: ConnectionID
+  ) throws(MobulaError) {
+    let news = try self.news(of: registration)
+    if news != nil { registeringPods.insert(registration.pod) }
+    propose(news.map { [.pod($0)] } ?? [], .podRegistration(id, registration, news, on: connection))
+  }
+
+  private func news(of registration: PodRegistration) throws(MobulaError) -> PodRecord? {
+    try membership.news(
+      of: registration.pod, registration.description, registration.process, session: registration.session)
+  }
+
+  /// It is written down: the process becomes the pod, unless it would be another one, or in another session, by now.
+  mutating func written(
+    _ id: RequestID, _ registration: PodRegistration, _ news: PodRecord?, on connection: ConnectionID
+  ) throws(MobulaError) {
+    guard try self.news(of: registration) == news else { return try propose(id, registration, on: connection) }
+    try join(id, registration, on: connection)
+  }
+
+  private mutating func join(
+    _ id: RequestID, _ registration: PodRegistration, on connection: ConnectionID
+  ) throws(MobulaError) {
     let pod = registration.pod
-    let description = PodDescription(
-      name: registration.name, host: registration.host, resources: registration.resources)
     let known = membership.pods[pod]
-    let recorded = membership.record(of: pod)
     let actions = try membership.podRegistered(
-      pod, description, registration.process,
-      session: registration.session, on: connection)
+      pod, registration.description, registration.process, session: registration.session, on: connection)
     podNames.joined(pod, registration.name)
     watch(connection)
     apply(actions)
     if !registration.leases.isEmpty, known?.isHeard != true { beginSettling() }
-    if let record = membership.record(of: pod), record != recorded { save([.pod(record)]) }
     let session = membership.pods[pod]?.session ?? 1
     // Leases of a session that is over were revoked, and so were those that this head knows nothing of.
     let areCurrent =
@@ -88,7 +130,7 @@ extension ClusterState {
     reply.incarnation = membership.pods[pod]?.process.incarnation
     reply.session = session
     if confirms { reply.end = end }
-    return reply
+    answer(id, .registration(reply))
   }
 
   /// A pod has ended what it was told to end.
@@ -164,7 +206,7 @@ extension ClusterState {
       default: nil
       }
     }
-    propose(records, .members(actions, records))
+    propose(records, .members(actions))
   }
 
   mutating func apply(_ actions: [MembershipAction]) {
@@ -210,5 +252,6 @@ extension HostRegistration {
 }
 
 extension PodRegistration {
+  fileprivate var description: PodDescription { PodDescription(name: name, host: host, resources: resources) }
   var process: ProcessIdentity { ProcessIdentity(nonce: nonce, incarnation: incarnation) }
 }

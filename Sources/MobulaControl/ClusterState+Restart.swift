@@ -14,14 +14,15 @@ extension ClusterState {
   mutating func heard(of registered: Set<JobID>) {
     // Who comes after the others have settled is not waited for; and what was written down is all that there was.
     let mayResume = settlesAt != nil && mayLearn
-    let ended = jobs.heard(registered, mayResume: mayResume, at: now).filter { !directory.endedJobs.contains($0) }
-    end(ended, "with a head before this one")
+    // What a late host has of a job that has ended here makes it no running job.
+    let others = registered.filter { !directory.endedJobs.contains($0) }
+    end(jobs.heard(others, mayResume: mayResume, at: now), "with a head before this one")
     if let next = jobs.nextDeadline { act(.wakeAt(next)) }
   }
 
   mutating func endSettling() {
     settlesAt = nil
-    if isRecovering { save(later: [.recovering(false)]) }
+    if isRecovering { saveLater([.recovering]) }
     isRecovering = false
     apply(directory.settled())
     for job in jobs.running { settleClaims(of: job) }

@@ -39,14 +39,17 @@ package struct ClusterState: Sendable {
   /// Numbers below these may be given out.
   var limits: [JournalCounter: UInt64] = [:]
   /// What is being written down, with what follows from it.
-  var proposals: [CommitID: Proposal] = [:]
+  var proposals: [CommitID: (proposal: Proposal, subjects: [JournalSubject])] = [:]
   var lastCommit = CommitID(0)
-  /// Records that could not be kept when they came to be.
-  var unsaved: [JournalRecord] = []
+  /// What the journal could not keep when it came to be.
+  var unsaved: Set<JournalSubject> = []
+  /// About what records are being written down, and how many.
+  var proposed: [JournalSubject: Int] = [:]
   /// Names that are about to be given, once that is written down.
   var pendingNames: [Name: ObjectID] = [:]
   /// Members whose registration is about to be written down.
   var registering: Set<HostID> = []
+  var registeringPods: Set<PodID> = []
   /// The last instant that anybody told, since the head's start.
   package var now = Duration.zero
   private var actions: [ClusterAction] = []

@@ -13,19 +13,23 @@ package struct CommitID: Hashable, Comparable, Sendable, CustomStringConvertible
 /// What follows once the records of a decision are kept, or could not be.
 enum Proposal: Sendable {
   /// A process becomes the host that it says it is.
-  case registration(RequestID, HostRegistration, on: ConnectionID)
+  case registration(RequestID, HostRegistration, HostRecord?, on: ConnectionID)
+  /// A process becomes the pod that it says it is.
+  case podRegistration(RequestID, PodRegistration, PodRecord?, on: ConnectionID)
   /// Members came into another state.
-  case members([MembershipAction], [JournalRecord])
+  case members([MembershipAction])
   case jobStart(RequestID, JobReply, JobSecret, resumes: Bool, host: HostID?, on: ConnectionID)
+  /// A driver goes on with a job that this journal does not know.
+  case jobResumption(RequestID, JobResumption, isNews: Bool, host: HostID?, on: ConnectionID)
   /// Jobs are over: their work ends and their objects go.
-  case jobEnd([JobID], [JournalRecord])
+  case jobEnd([JobID])
   case claim(RequestID, ClaimReply)
   /// - The last is what the name becomes; `nil` where it is no news.
   case name(RequestID, NameRequest, KnownName?)
   case nameRemoval(RequestID, Name)
   case removal(RequestID, ObjectID, ObjectListing)
   /// What needs nobody's answer.
-  case news([JournalRecord])
+  case news
 }
 
 extension ClusterState {
@@ -33,26 +37,36 @@ extension ClusterState {
   mutating func propose(_ records: [JournalRecord], _ proposal: Proposal) {
     guard isJournalled, !records.isEmpty else { return finish(proposal, nil) }
     lastCommit = lastCommit.next
-    proposals[lastCommit] = proposal
+    let subjects = records.compactMap { JournalSubject($0) }
+    for subject in subjects { proposed[subject, default: 0] += 1 }
+    proposals[lastCommit] = (proposal, subjects)
     act(.commit(lastCommit, records))
   }
 
   /// The journal has kept the records of a commit, or has not, because of `failure`. Said once for each commit, in
   /// their order.
   package mutating func committed(_ commit: CommitID, _ failure: MobulaError?) {
-    guard let proposal = proposals.removeValue(forKey: commit) else { return }
+    guard let (proposal, subjects) = proposals.removeValue(forKey: commit) else { return }
+    for subject in subjects {
+      let left = proposed[subject, default: 1] - 1
+      proposed[subject] = left == 0 ? nil : left
+    }
+    // What is refused is not so, and what can't be refused is so all the same: both are written down again.
+    if failure == nil { unsaved.subtract(subjects) } else { saveLater(subjects) }
     finish(proposal, failure)
   }
 
   private mutating func finish(_ proposal: Proposal, _ failure: MobulaError?) {
     switch proposal {
-    case .registration(let id, let registration, let connection):
+    case .registration(let id, let registration, let news, let connection):
       registering.remove(registration.host)
       if let failure { return refuse(id, failure) }
-      decide(id) { state throws(MobulaError) in try state.join(id, registration, on: connection) }
-    case .members(let actions, let records):
-      if failure != nil { save(later: records) }
-      apply(actions)
+      decide(id) { state throws(MobulaError) in try state.written(id, registration, news, on: connection) }
+    case .podRegistration(let id, let registration, let news, let connection):
+      registeringPods.remove(registration.pod)
+      if let failure { return refuse(id, failure) }
+      decide(id) { state throws(MobulaError) in try state.written(id, registration, news, on: connection) }
+    case .members(let actions): apply(actions)
     case .jobStart(let id, let reply, let secret, let resumes, let host, let connection):
       if let failure {
         unreserve(.jobs)
@@ -61,8 +75,12 @@ extension ClusterState {
       jobs.started(reply.job, secret: secret, resumes: resumes, host: host, on: connection)
       watch(connection)
       answer(id, .job(reply))
-    case .jobEnd(let ended, let records):
-      if failure != nil { save(later: records) }
+    case .jobResumption(let id, let request, let isNews, let host, let connection):
+      if let failure { return refuse(id, failure) }
+      decide(id) { state throws(MobulaError) in
+        try state.resume(id, request, isNews: isNews, host: host, on: connection)
+      }
+    case .jobEnd(let ended):
       for job in ended {
         apply(directory.jobEnded(job))
         apply(scheduler.jobEnded(job, at: now))
@@ -86,8 +104,7 @@ extension ClusterState {
       if let failure { return refuse(id, failure) }
       apply(directory.removed(object))
       answer(id, .listing(listing))
-    case .news(let records):
-      if failure != nil { save(later: records) }
+    case .news: break
     }
   }
 
@@ -104,7 +121,7 @@ extension ClusterState {
       answer(id, .name(NameReply(isNamed: directory.names[name] == object)))
     } catch {
       // What was written down is not so after all.
-      save(later: [record(of: name)])
+      saveLater([.name(name)])
       refuse(id, error)
     }
   }

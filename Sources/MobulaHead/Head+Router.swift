@@ -32,7 +32,7 @@ extension Head {
     router.on(HeadAPI.registerPod) { request, connection in
       try await self.refuse(besides: self.connection { $0.rival(of: request) }, "pod \(request.name)")
       return try await self.knowing(connection) { id in
-        try self.attempt { state throws(MobulaError) in try state.register(request, on: id) }
+        try await self.ask { $0.register($1, request, on: id) }.registration
       }
     }
     router.on(HeadAPI.confirmPod) { request, connection in
@@ -56,9 +56,7 @@ extension Head {
     }
     router.on(HeadAPI.resumeJob) { request, connection in
       try await self.knowing(connection) { id in
-        try self.attempt { state throws(MobulaError) in
-          try state.resumeJob(request, host: connection.peer.host, on: id)
-        }
+        _ = try await self.ask { $0.resumeJob($1, request, host: connection.peer.host, on: id) }
       }
       return Empty()
     }

@@ -102,11 +102,17 @@ struct MemberTable<ID: Hashable & Comparable & Sendable, Description: Sendable>:
   }
 
   /// The incarnation and session that a process would be in if it registered; `nil` for one that was superseded.
-  func outcome(of process: ProcessIdentity, as id: ID) -> (incarnation: UInt64, session: UInt64)? {
+  ///
+  /// - Parameter session: the one that it was last told.
+  func outcome(
+    of process: ProcessIdentity, as id: ID, session: UInt64? = nil
+  ) -> (incarnation: UInt64, session: UInt64)? {
     guard let known = members[id] else {
-      return (process.nonce == nil ? process.incarnation : max(process.incarnation, 1), 1)
+      return (process.nonce == nil ? process.incarnation : max(process.incarnation, 1), session ?? 1)
     }
-    if known.presence == .retired { return (max(process.incarnation, known.process.incarnation + 1), known.session) }
+    if known.presence == .retired {
+      return (max(process.incarnation, known.process.incarnation + 1), max(known.session, session ?? 1))
+    }
     return number(of: process, after: known.process).map { ($0, known.session) }
   }
 

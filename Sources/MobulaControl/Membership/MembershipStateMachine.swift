@@ -83,10 +83,7 @@ struct MembershipStateMachine: Sendable {
     on connection: ConnectionID
   ) throws(MobulaError) -> [MembershipAction] {
     let what = "pod \(description.name)"
-    try Self.check(process, what)
-    guard session ?? 0 <= ProcessIdentity.highest else {
-      throw MobulaError(.invalidArgument, "The session \(session ?? 0) of \(what) is none that a head gave out.")
-    }
+    try Self.check(process, what, session: session)
     switch pods.register(pod, description, process, on: connection, session: session) {
     case .joined: return [.podJoined(pod)]
     case .returned(let former): return close(former) + [.podReturned(pod)]
@@ -137,6 +134,25 @@ struct MembershipStateMachine: Sendable {
     guard let nonce = process.nonce else { return nil }
     let record = HostRecord(host: host, nonce: nonce, incarnation: incarnation, session: session, name: name)
     return record == self.record(of: host) ? nil : record
+  }
+
+  /// What is to be written down before a process registers as a pod; `nil` where it is known.
+  ///
+  /// - Throws: as `podRegistered`.
+  func news(
+    of pod: PodID, _ description: PodDescription, _ process: ProcessIdentity, session said: UInt64?
+  ) throws(MobulaError) -> PodRecord? {
+    let what = "pod \(description.name)"
+    try Self.check(process, what, session: said)
+    guard let (incarnation, session) = pods.outcome(of: process, as: pod, session: said) else {
+      throw Self.outdated(what, process.incarnation, pods[pod]?.process.incarnation ?? 0)
+    }
+    guard let nonce = process.nonce else { return nil }
+    let isAnother = pods[pod].map { $0.presence != .retired && $0.process.incarnation != incarnation } ?? false
+    let record = PodRecord(
+      pod: pod, host: description.host, nonce: nonce, incarnation: incarnation,
+      session: isAnother ? session + 1 : session, name: description.name)
+    return record == self.record(of: pod) ? nil : record
   }
 
   /// What is to be written down of a host; `nil` for one whose process has no nonce.
@@ -249,7 +265,10 @@ struct MembershipStateMachine: Sendable {
 
   private func close(_ connection: ConnectionID?) -> [MembershipAction] { connection.map { [.close($0)] } ?? [] }
 
-  private static func check(_ process: ProcessIdentity, _ what: String) throws(MobulaError) {
+  private static func check(_ process: ProcessIdentity, _ what: String, session: UInt64? = nil) throws(MobulaError) {
+    guard session ?? 0 <= ProcessIdentity.highest else {
+      throw MobulaError(.invalidArgument, "The session \(session ?? 0) of \(what) is none that a head gave out.")
+    }
     guard process.incarnation <= ProcessIdentity.highest else {
       throw MobulaError(
         .invalidArgument, "\(process.incarnation) is no incarnation of \(what): no process was started so often.")

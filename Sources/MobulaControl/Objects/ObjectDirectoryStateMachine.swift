@@ -49,9 +49,11 @@ package struct ObjectDirectoryStateMachine: Sendable {
 
   /// A host has registered, again or for the first time: what it has replaces what was known of it.
   ///
-  /// - Parameter learns: whether names are learned from it, while the head settles.
+  /// - Parameters:
+  ///   - learns: whether names are learned from it, while the head settles.
+  ///   - isComplete: false while processes of it may hold more than it says: it holds what it held until it says all.
   mutating func registered(
-    _ host: HostID, _ inventory: HostInventory, learns: Bool = true
+    _ host: HostID, _ inventory: HostInventory, learns: Bool = true, isComplete: Bool = true
   ) -> [DirectoryAction] {
     let replicas = Set(inventory.sealed.map(\.object)).union(inventory.partial.keys)
     let holds = inventory.holds.union(inventory.sealed.filter(\.isHeld).map(\.object))
@@ -65,7 +67,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       let isKnown =
         record.planner.isReady(host) || record.planner.given[host] != nil || record.absent.contains(host)
       let isGone = isKnown && !replicas.contains(object) && !record.planner.fillers.contains(host)
-      let isReleased = record.holders.contains(host) && !holds.contains(object)
+      let isReleased = isComplete && record.holders.contains(host) && !holds.contains(object)
       if isGone || isReleased { missing.append((object, isGone, isReleased)) }
     }
     for (object, isGone, isReleased) in missing.sorted(by: { $0.object < $1.object }) {
@@ -78,7 +80,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
     let superseded = isSettling && learns ? learn(inventory.names) : []
-    let wasUnheard = unheard.remove(host) != nil
+    let wasUnheard = isComplete && unheard.remove(host) != nil
     var actions = changed(host, changes) + settle(superseded)
     if isSettling || wasUnheard {
       for object in replicas.union(holds) { records[object]?.isInherited = true }

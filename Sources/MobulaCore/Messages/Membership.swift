@@ -20,6 +20,9 @@ public struct HostRegistration: Codable, Sendable {
   public var names: [Name: KnownName]
   /// What people tell hosts apart by, as in `zone=eu-1`.
   public var labels: [Name: Name]
+  /// Whether processes that were here before this one have not said yet what they hold: what the host was known to hold
+  /// stays held until it registers without this.
+  public var awaitsProcesses: Bool?
   /// Whether `HeadAPI.registerMore` follows with more replicas, holds and names. The host is registered with the last.
   public var more: Bool?
 
