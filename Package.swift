@@ -104,6 +104,7 @@ let package = Package(
     tests("MobulaJournalTests", ["MobulaJournal", "MobulaCore", grdb]),
     tests(
       "MobulaHeadTests", ["MobulaHead", "MobulaControl", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
+    tests("MobulaSimulationTests", ["MobulaSimulation", "MobulaCore"]),
     tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
     tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore"]),
     tests("MobulaPodTests", ["MobulaPod", "MobulaWire", "MobulaCore"]),
