@@ -23,22 +23,30 @@ extension ClusterState {
   package mutating func resumeJob(
     _ id: RequestID, _ request: JobResumption, host: HostID?, on connection: ConnectionID
   ) {
-    // One that is known only from what hosts and pods have of it is written down from now on.
-    let isNews = jobs[request.job] != nil && jobs[request.job]?.secret == nil
+    // One that is known only from what hosts and pods have of it, or from its driver, is written down from now on: the
+    // next head learns of no job that was not.
+    let isNews = jobs[request.job].map { $0.secret == nil } ?? learnsJob(request.job)
     propose(
       isNews ? [.job(JobRecord(job: request.job, secret: request.secret))] : [],
-      .jobResumption(id, request, host: host, on: connection))
+      .jobResumption(id, request, isNews: isNews, host: host, on: connection))
+  }
+
+  private func learnsJob(_ job: JobID) -> Bool {
+    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(job)
   }
 
   mutating func resume(
-    _ id: RequestID, _ request: JobResumption, host: HostID?, on connection: ConnectionID
+    _ id: RequestID, _ request: JobResumption, isNews: Bool, host: HostID?, on connection: ConnectionID
   ) throws(MobulaError) {
-    let learns =
-      mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(request.job)
-    let isNews = try jobs.resumed(
-      request.job, secret: request.secret, host: host, claims: Set(request.leases), learns: learns, on: connection)
-    // The next head learns of no job that was not written down.
-    if isNews { save([.job(JobRecord(job: request.job, secret: request.secret))]) }
+    do {
+      try jobs.resumed(
+        request.job, secret: request.secret, host: host, claims: Set(request.leases),
+        learns: isNews && !directory.endedJobs.contains(request.job), on: connection)
+    } catch {
+      // What was written down is not so after all.
+      if isNews { saveLater([.job(request.job)]) }
+      throw error
+    }
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
     answer(id, .done)

@@ -20,7 +20,7 @@ enum Proposal: Sendable {
   case members([MembershipAction])
   case jobStart(RequestID, JobReply, JobSecret, resumes: Bool, host: HostID?, on: ConnectionID)
   /// A driver goes on with a job that this journal does not know.
-  case jobResumption(RequestID, JobResumption, host: HostID?, on: ConnectionID)
+  case jobResumption(RequestID, JobResumption, isNews: Bool, host: HostID?, on: ConnectionID)
   /// Jobs are over: their work ends and their objects go.
   case jobEnd([JobID])
   case claim(RequestID, ClaimReply)
@@ -75,9 +75,11 @@ extension ClusterState {
       jobs.started(reply.job, secret: secret, resumes: resumes, host: host, on: connection)
       watch(connection)
       answer(id, .job(reply))
-    case .jobResumption(let id, let request, let host, let connection):
+    case .jobResumption(let id, let request, let isNews, let host, let connection):
       if let failure { return refuse(id, failure) }
-      decide(id) { state throws(MobulaError) in try state.resume(id, request, host: host, on: connection) }
+      decide(id) { state throws(MobulaError) in
+        try state.resume(id, request, isNews: isNews, host: host, on: connection)
+      }
     case .jobEnd(let ended):
       for job in ended {
         apply(directory.jobEnded(job))

@@ -31,8 +31,8 @@ import Testing
     state.takeActions().compactMap { action in
       switch action {
       case .commit(let id, let records): "commit \(id): \(records.map(Self.short).joined(separator: ", "))"
-      case .answer(let id, let reply): "answer \(id): \(Self.short(reply))"
-      case .refuse(let id, let error): "refuse \(id): \(error.code)"
+      case .answer(let id, let reply): "answer \(id.number): \(Self.short(reply))"
+      case .refuse(let id, let error): "refuse \(id.number): \(error.code)"
       case .watch(let connection): "watch \(connection.number)"
       case .close(let connection): "close \(connection.number)"
       default: nil

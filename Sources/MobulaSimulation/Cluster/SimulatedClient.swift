@@ -1,4 +1,4 @@
-internal import MobulaControl
+import MobulaControl
 import MobulaCore
 
 /// A process on a host that holds objects: a driver or a worker. What it holds is so, whatever others know of it.
