@@ -80,7 +80,8 @@ def shown(item):
 def declarations():
     """The fields of each struct, as (name, type, what it is), and what the methods are."""
     structs, methods = {}, {}
-    for path in sorted((ROOT / "Sources").rglob("*.swift")):
+    folders = [ROOT / "Sources" / name for name in ("MobulaCore", "MobulaWire", "Mobula", "MobulaBench")]
+    for path in sorted(path for folder in folders for path in folder.rglob("*.swift")):
         comment, stack = [], []
         for line in path.read_text().splitlines():
             text = line.strip()
@@ -90,17 +91,18 @@ def declarations():
             if text.startswith("//"):
                 continue
             if match := re.match(r"(?:public |package |private |fileprivate )*(struct|enum|class|extension|actor) (\w+)", text):
-                stack.append((len(line) - len(line.lstrip()), match[2]))
-                if match[1] == "struct":
-                    structs.setdefault(match[2], [])
+                stack.append((len(line) - len(line.lstrip()), match[2], match[1]))
             while stack and text == "}" and len(line) - len(line.lstrip()) <= stack[-1][0]:
                 stack.pop()
-            names = [name for _, name in stack]
+            # Nested ones by their whole name.
+            names = [".".join(name for _, name, _ in stack)] if stack else []
             field = re.match(r"(?:public |package |private\(set\) |internal\(set\) |private )*(?:var|let) (.+)", text)
-            if field and names and "static" not in text and "{" not in text and "=" not in text.split("//")[0].split(":")[0]:
-                # `var a: A` and `var a = 1`; several in one line share their type.
-                for part in re.finditer(r"(\w+)\s*:\s*([^=]+?)(?:\s*=.*)?$", field[1]):
-                    structs.setdefault(names[-1], []).append((part[1], part[2].strip(), " ".join(comment)))
+            is_property = stack and stack[-1][2] == "struct" and len(line) - len(line.lstrip()) == stack[-1][0] + 2
+            if field and is_property and "static" not in text and "{" not in text:
+                if one := re.match(r"(\w+)\s*:\s*([^=]+?)(?:\s*=.*)?$", field[1]):
+                    structs.setdefault(names[-1], []).append((one[1], one[2].strip(), " ".join(comment)))
+                elif one := re.match(r"(\w+) = (?:true|false)$", field[1]):
+                    structs.setdefault(names[-1], []).append((one[1], "Bool", " ".join(comment)))
             if match := re.search(r"RPC(?:Stream)?Method<(.+?)>\(\"([^\"]+)\"\)", text):
                 about = " ".join(line for line in comment if line)
                 methods[match[2]] = (match[1], about)
@@ -140,25 +142,29 @@ def fields(name, structs, item, seen):
 
 
 def inner(item, structs, kind):
-    """The types of a type's text that are structs of ours, with a value of each that is in the item."""
+    """The structs of ours that a value of one has in it, each with a value."""
     found = []
-    if item[0] == "map" and kind in structs:
-        for key, value in item[1]:
-            for field, text, _ in structs[kind]:
-                if key == ("text", field):
-                    found += named(value, structs, text)
+    for key, value in item[1]:
+        for field, text, _ in structs[kind]:
+            if key == ("text", field):
+                found += named(value, structs, text, kind)
     return found
 
 
-def named(item, structs, text):
-    text = text.strip().rstrip("?").removeprefix("[").removesuffix("]").split(":")[-1].strip().rstrip("?")
-    name = text.split(".")[-1]
-    if item[0] == "list":
-        return named(item[1][0], structs, text) if item[1] else []
-    if item[0] == "map" and structs.get(name):
-        return [(name, item)] + inner(item, structs, name)
-    if item[0] == "map" and item[1]:
-        return named(item[1][0][1], structs, text)
+def named(item, structs, text, parent=""):
+    text = text.strip().rstrip("?")
+    if text.startswith("[") and ":" in text:
+        # A dictionary: as a map, or as a list of keys and values.
+        rest = text[1:-1].split(":", 1)[1]
+        values = [value for _, value in item[1]] if item[0] == "map" else item[1][1::2] if item[0] == "list" else []
+        return named(values[0], structs, rest, parent) if values else []
+    if text.startswith("["):
+        return named(item[1][0], structs, text[1:-1], parent) if item[0] == "list" and item[1] else []
+    if item[0] != "map":
+        return []
+    for name in (f"{parent}.{text}", text):
+        if structs.get(name):
+            return [(name, item)] + inner(item, structs, name)
     return []
 
 
@@ -189,9 +195,9 @@ def main():
             item, end = read(data)
             if end != len(data):
                 raise SystemExit(f"{method} {side} has {len(data) - end} bytes too many")
-            name = kind.split(".")[-1]
-            bare = name.removeprefix("Array<").removesuffix(">")
-            for one, value in named(item, structs, bare):
+            if kind.startswith("Array<"):
+                kind = f"[{kind[6:-1]}]"
+            for one, value in named(item, structs, kind, "Handshake"):
                 types.setdefault(one, value)
             rows += [f"{side} {data.hex()}", f"  {shown(item)}"]
         return ["```", *rows, "```", ""] if rows else []
