@@ -135,13 +135,7 @@ extension Head {
       return Empty()
     }
     router.on(HeadAPI.resolve) { request, connection in
-      var listing = try self.listing(of: request.nameOrID)
-      // Who works for another job knows the name that it asks by, and is told no other.
-      if let job = connection.authority?.job, job != listing.object.job {
-        listing.names = listing.names.filter { $0 == request.nameOrID }
-        listing.furtherNames = nil
-      }
-      return listing
+      connection.shown(try self.listing(of: request.nameOrID), askedBy: request.nameOrID)
     }
     router.on(HeadAPI.list) { request, _ in self.list(request) }
     router.on(HeadAPI.remove) { request, connection in

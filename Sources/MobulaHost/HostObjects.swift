@@ -85,10 +85,11 @@ final class HostObjects: Sendable {
       _ = try await self.head.call(HeadAPI.removeName, request)
       return Empty()
     }
-    router.on(HostAPI.resolve) { request, _ in
+    router.on(HostAPI.resolve) { request, connection in
       // Without a head that is just being started again, who asks hears so soon.
       let patience: Duration = self.head.status.state == .connected ? .seconds(10) : .seconds(2)
-      return try await self.head.call(HeadAPI.resolve, request, deadline: patience)
+      let listing = try await self.head.call(HeadAPI.resolve, request, deadline: patience)
+      return connection.shown(listing, askedBy: request.nameOrID)
     }
     router.on(HostAPI.bring) { request, connection in try await self.bring(request, connection) }
     router.on(HostAPI.progress) { request, _ in self.progress(of: request.object) }

@@ -26,13 +26,14 @@ import Testing
     let left = try #require(authority.expires) - Int64(time(nil))
     #expect(authority.role == .viewer && 29 * 86_400...30 * 86_400 ~= left)
     let json = try await mobula("token", "show", viewer, "--json")
-    #expect(json.output.contains("\"role\" : \"viewer\"") && json.output.contains("\"hasExpired\" : false"), "\(json)")
+    func compact(_ finished: Finished) -> String { finished.output.filter { !$0.isWhitespace } }
+    #expect(compact(json).contains("\"role\":\"viewer\"") && compact(json).contains("\"hasExpired\":false"), "\(json)")
     // Never the key, which is the text's last part.
     let key = try String(decoding: Data(contentsOf: URL(filePath: viewer)), as: UTF8.self).split(separator: ".").last!
     #expect(!shown.output.contains(key.prefix(32)) && !json.output.contains(key.prefix(32)))
 
     let worker = try await mobula("token", "create", "--from", cluster, "--role", "worker", "--job", "7", "--json")
-    #expect(worker.output.contains("\"job\" : 7") && worker.output.contains("\"token\" : \"mobula1."), "\(worker)")
+    #expect(compact(worker).contains("\"job\":7") && compact(worker).contains("\"token\":\"mobula1."), "\(worker)")
     let own = try await mobula("token", "show", cluster)
     #expect(own.output.contains("role     cluster"), "\(own)")
     let wider = try await mobula("token", "create", "--from", viewer, "--role", "tool")
@@ -76,7 +77,8 @@ import Testing
       let pod = cluster.folder.path + "/pod"
       try parent.narrowed(TokenClaims(role: .pod)).write(file: pod)
       let other = try await run(Products.mobula, ["ls", "--address", cluster.head, "--token-file", pod])
-      #expect(other.status == .status(1) && other.errors.contains("may not call \"head.list\""), "\(other)")
+      #expect(
+        other.status == .status(1) && other.errors.contains("A pod's token may not call \"head.status\""), "\(other)")
       let stranger = cluster.folder.path + "/stranger"
       try ClusterToken.random().narrowed(TokenClaims(role: .viewer)).write(file: stranger)
       let refused = try await run(Products.mobula, ["status", "--address", cluster.head, "--token-file", stranger])

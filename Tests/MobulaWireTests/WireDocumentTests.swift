@@ -183,7 +183,8 @@ import Testing
       HostAPI.welcome, empty,
       WelcomeReply(
         host: host, name: "h", cluster: ClusterID(high: 13, low: 14), head: endpoint, address: "10.0.0.1",
-        storeSocket: "/run/store.sock", ticket: DescriptorTicket(high: 15, low: 16), capacity: ByteCount(1000)))
+        storeSocket: "/run/store.sock", ticket: DescriptorTicket(high: 15, low: 16), capacity: ByteCount(1000),
+        resolves: true))
     list += GoldenMessage.of(
       HostAPI.attach, AttachRequest(client: StoreClientID(16), secret: ClientSecret(high: 17, low: 18)), empty)
     list += GoldenMessage.of(
@@ -192,6 +193,7 @@ import Testing
     list += GoldenMessage.of(HostAPI.drives, DriverNotice(job: job), empty)
     list += GoldenMessage.of(HostAPI.setName, NameRequest(name: name, object: object, claim: 9), empty)
     list += GoldenMessage.of(HostAPI.removeName, ResolveRequest(name), empty)
+    list += GoldenMessage.of(HostAPI.resolve, ResolveRequest(name), listing)
     list += GoldenMessage.of(
       HostAPI.bring, BringRequest(object: object, policy: .relay, readsFiles: true),
       BringReply(digest: digest, bytesCopied: 5, isInFile: true))

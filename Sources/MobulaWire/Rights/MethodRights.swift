@@ -38,7 +38,8 @@ package enum MethodRights {
     "host.holdsChanged": processes, "host.confirmHolds": processes, "host.setName": processes,
     "host.removeName": processes, "host.bring": processes, "host.fetch": processes, "host.listS3": processes,
     "host.drives": [.driver],
-    "host.progress": everybody, "host.origins": everybody, "host.state": everybody, "host.statistics": everybody,
+    "host.resolve": everybody, "host.progress": everybody, "host.origins": everybody, "host.state": everybody,
+    "host.statistics": everybody,
 
     // The bench has a token of its own.
     "bench.counters": nobody, "bench.failed": nobody, "bench.fault": nobody, "bench.finished": nobody,

@@ -20,6 +20,15 @@ extension RPCConnection {
       .denied, "\(authority.title) may not touch object \(object), which is not of that job: a driver's token may.")
   }
 
+  /// An object as the peer may see it: who works for another job knows the name that it asks by, and is told no other.
+  package func shown(_ listing: ObjectListing, askedBy name: Name) -> ObjectListing {
+    guard let job = authority?.job, job != listing.object.job else { return listing }
+    var listing = listing
+    listing.names = listing.names.filter { $0 == name }
+    listing.furtherNames = nil
+    return listing
+  }
+
   /// Whether the peer has proved itself with an older token of the cluster than this side's newest.
   package var hasOldToken: Bool { session.hasOldToken }
 
