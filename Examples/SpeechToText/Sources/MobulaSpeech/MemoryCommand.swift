@@ -27,7 +27,7 @@ struct MemoryCommand: AsyncParsableCommand {
       for _ in 0..<actors {
         all.append(
           try await cluster.spawn(
-            LoadAndRunModel.self, with: .init(model: prepared.blob, host: host.name),
+            LoadAndRunModel.self, with: .init(model: prepared.blob, host: host.name.text),
             model.request(.host(host.host))))
       }
       var added = 0

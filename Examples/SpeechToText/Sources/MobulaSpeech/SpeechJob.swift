@@ -83,7 +83,7 @@ func spawn(
       let host = hosts[index % hosts.count]
       group.addTask {
         let actor = try await cluster.spawn(
-          LoadAndRunModel.self, with: .init(model: model.blob, host: host.name), options.request(.host(host.host)))
+          LoadAndRunModel.self, with: .init(model: model.blob, host: host.name.text), options.request(.host(host.host)))
         return (index, actor)
       }
     }
