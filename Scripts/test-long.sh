@@ -22,13 +22,4 @@ if [[ $suites ]]; then
   MOBULA_LONG_TESTS=1 swift test "${flags[@]}" --skip-build --no-parallel 2>&1 | tee -a "$log" || status=$?
 fi
 
-passed=$(grep -cE '^(✔|.*) Test .* passed after|^PASS ' "$log" || true)
-failed=$(grep -cE '^(✘|.*) Test .* failed after|^FAIL ' "$log" || true)
-skipped=$(grep -cE '^(➜|.*) Test .* skipped|^SKIP ' "$log" || true)
-if ((status != 0 && failed == 0)); then failed=1; fi
-if ((passed == 0)); then
-  echo "No test ran." >&2
-  status=1
-fi
-echo "Long: $passed passed, $failed failed, $skipped skipped"
-exit "$status"
+Scripts/summary.sh "$log" "$status" "Long: "

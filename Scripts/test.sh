@@ -45,14 +45,4 @@ fi
 # What clusters meet sooner or later, done to the tool as users have it.
 MOBULA=.build/release/mobula Tests/Trials/run 2>&1 | tee -a "$log" || status=$?
 
-# Skipped tests say why, and are counted: none of them may look as if it had passed.
-passed=$(grep -cE '^(✔|.*) Test .* passed after|^PASS ' "$log" || true)
-failed=$(grep -cE '^(✘|.*) Test .* failed after|^FAIL ' "$log" || true)
-skipped=$(grep -cE '^(➜|.*) Test .* skipped|^SKIP ' "$log" || true)
-if ((status != 0 && failed == 0)); then failed=1; fi
-if ((passed == 0)); then
-  echo "No test ran." >&2
-  status=1
-fi
-echo "$passed passed, $failed failed, $skipped skipped"
-exit "$status"
+Scripts/summary.sh "$log" "$status"
