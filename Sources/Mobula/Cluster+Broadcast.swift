@@ -79,7 +79,8 @@ extension Cluster {
   /// - Throws: `MobulaError` (`notFound`) when there are none.
   public func hosts(_ selector: HostSelector) async throws -> [ClusterStatus.Host] {
     let all = try await settledStatus().hosts
-    let chosen = all.filter { selector.matches($0.labels) }
+    // One that is about to go needs no more copies.
+    let chosen = all.filter { selector.matches($0.labels) && $0.draining != true }
     guard !chosen.isEmpty else {
       let text = selector.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " ")
       throw MobulaError(

@@ -213,6 +213,14 @@ public final class Cluster: Sendable {
     _ = try await head.call(HeadAPI.forgetHost, ResolveRequest(Name(nameOrID)))
   }
 
+  /// A host is about to go: its pods get no more leases, and copies on other hosts become the ones that are kept. It
+  /// stays so when the head is started again, until the host has gone, or with `cancels`.
+  ///
+  /// - Throws: `MobulaError` (`notFound`) when no host is called so.
+  package func drainHost(_ nameOrID: String, cancels: Bool = false) async throws -> DrainReply {
+    try await head.call(HeadAPI.drainHost, DrainRequest(nameOrID: Name(nameOrID), cancels: cancels ? true : nil))
+  }
+
   // MARK: - Inside
 
   /// This process's reference to an object; holds are reported with the next flush.

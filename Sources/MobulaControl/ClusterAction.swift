@@ -35,6 +35,7 @@ package enum ClusterAction: Sendable {
 package enum ClusterReply: Sendable {
   case done
   case registration(RegistrationReply)
+  case drain(DrainReply)
   case job(JobReply)
   case claim(ClaimReply)
   case name(NameReply)
@@ -48,6 +49,9 @@ package enum ClusterReply: Sendable {
 
   package var registration: RegistrationReply {
     get throws(MobulaError) { if case .registration(let reply) = self { reply } else { throw Self.mixedUp } }
+  }
+  package var drain: DrainReply {
+    get throws(MobulaError) { if case .drain(let reply) = self { reply } else { throw Self.mixedUp } }
   }
   package var job: JobReply {
     get throws(MobulaError) { if case .job(let reply) = self { reply } else { throw Self.mixedUp } }

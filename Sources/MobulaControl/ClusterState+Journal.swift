@@ -67,6 +67,7 @@ extension ClusterState {
     for record in journal.hosts.values { hostNames.joined(record.host, record.name) }
     for record in journal.pods.values { podNames.joined(record.pod, record.name) }
     directory.load(journal.names.values)
+    for host in journal.draining { setDraining(host, true) }
     let members = Set(journal.hosts.values.filter { $0.state != .retired }.map(\.host))
     directory.expect(members)
     isRecovering = journal.isRecovering

@@ -157,6 +157,28 @@ extension ClusterState {
 
   /// Somebody says that a host, by its name or identifier, is not coming back.
   package mutating func forget(_ nameOrID: Name) throws(MobulaError) {
+    decided(try membership.forgotten(try host(called: nameOrID)))
+  }
+
+  /// A host is about to go, or is not after all.
+  package mutating func drain(_ id: RequestID, _ request: DrainRequest) {
+    decide(id) { state throws(MobulaError) in
+      let host = try state.host(called: request.nameOrID)
+      let isDraining = request.cancels != true
+      let isNews = state.directory.draining.contains(host) != isDraining
+      state.propose(isNews ? [.draining(host, isDraining)] : [], .drain(id, host, isDraining))
+    }
+  }
+
+  mutating func setDraining(_ host: HostID, _ isDraining: Bool) {
+    guard directory.draining.contains(host) != isDraining else { return }
+    act(.log(.notice, "host \(hostName(host)) is \(isDraining ? "being drained" : "drained no longer")"))
+    apply(scheduler.setDraining(host, isDraining, at: now))
+    apply(directory.setDraining(host, isDraining))
+  }
+
+  /// - Throws: `MobulaError`: `notFound` when no member is called so, `invalidArgument` when several are.
+  private func host(called nameOrID: Name) throws(MobulaError) -> HostID {
     let named = membership.hosts.members.filter {
       $0.value.presence != .retired
         && (Name($0.value.description.name) == nameOrID || $0.key.description == nameOrID.text)
@@ -170,7 +192,7 @@ extension ClusterState {
     guard let host = named.first else {
       throw MobulaError(.notFound, "No host is called \(nameOrID): `mobula status` lists those that there are.")
     }
-    decided(try membership.forgotten(host))
+    return host
   }
 
   /// Refuses what a host says on a connection that it did not register on, or no longer uses.
@@ -199,11 +221,15 @@ extension ClusterState {
   mutating func tickMembers() { decided(membership.tick(now)) }
 
   private mutating func decided(_ actions: [MembershipAction]) {
-    let records = actions.compactMap { action -> JournalRecord? in
+    let records = actions.flatMap { action -> [JournalRecord] in
       switch action {
-      case .hostAbsent(let host), .hostRetired(let host): membership.record(of: host).map { .host($0) }
-      case .podLost(let pod): membership.record(of: pod).map { .pod($0) }
-      default: nil
+      case .hostAbsent(let host): membership.record(of: host).map { [.host($0)] } ?? []
+      // One that comes back begins anew, also in this.
+      case .hostRetired(let host):
+        (membership.record(of: host).map { [.host($0)] } ?? [])
+          + (directory.draining.contains(host) ? [.draining(host, false)] : [])
+      case .podLost(let pod): membership.record(of: pod).map { [.pod($0)] } ?? []
+      default: []
       }
     }
     propose(records, .members(actions))
@@ -229,6 +255,7 @@ extension ClusterState {
       case .hostRetired(let host):
         act(.log(.warning, "host \(hostName(host)) is given up, with what it had and held"))
         retired.insert(host)
+        setDraining(host, false)
         hostNames.left(host)
         directory.zones[host] = nil
       case .podJoined(let pod): act(.log(.info, "pod \(podName(pod)) has joined"))

@@ -24,7 +24,7 @@ extension ClusterState {
         host: host, name: member.description.name, bulk: member.description.bulk,
         capacity: member.description.capacity, objects: directory.usage[host].objects,
         bytes: directory.usage[host].bytes, connected: member.connection != nil,
-        labels: member.description.labels)
+        labels: member.description.labels, draining: directory.draining.contains(host) ? true : nil)
     }
     let podsShown = pods.elements.map { pod, book in
       ClusterStatus.Pod(

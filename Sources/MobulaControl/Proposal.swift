@@ -16,6 +16,8 @@ enum Proposal: Sendable {
   case registration(RequestID, HostRegistration, HostRecord?, on: ConnectionID)
   /// A process becomes the pod that it says it is.
   case podRegistration(RequestID, PodRegistration, PodRecord?, on: ConnectionID)
+  /// A host is to be drained, or no longer.
+  case drain(RequestID, HostID, Bool)
   /// Members came into another state.
   case members([MembershipAction])
   case jobStart(RequestID, JobReply, JobSecret, resumes: Bool, host: HostID?, on: ConnectionID)
@@ -66,6 +68,10 @@ extension ClusterState {
       registeringPods.remove(registration.pod)
       if let failure { return refuse(id, failure) }
       decide(id) { state throws(MobulaError) in try state.written(id, registration, news, on: connection) }
+    case .drain(let id, let host, let isDraining):
+      if let failure { return refuse(id, failure) }
+      setDraining(host, isDraining)
+      answer(id, .drain(DrainReply(host: host, name: Name(membership.hosts[host]?.description.name ?? ""))))
     case .members(let actions): apply(actions)
     case .jobStart(let id, let reply, let secret, let resumes, let host, let connection):
       if let failure {

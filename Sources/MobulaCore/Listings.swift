@@ -59,12 +59,15 @@ public struct ClusterStatus: Codable, Sendable {
     public var connected: Bool
     /// As in `zone=eu-1`.
     public var labels: [Name: Name]
+    /// Whether it gets nothing new, since it is about to go; `nil` when not.
+    public var draining: Bool?
 
     /// A host as the head knows it.
     public init(
       host: HostID, name: String, bulk: Endpoint, capacity: ByteCount, objects: Int, bytes: ByteCount, connected: Bool,
-      labels: [Name: Name] = [:]
+      labels: [Name: Name] = [:], draining: Bool? = nil
     ) {
+      self.draining = draining
       self.labels = labels
       self.host = host
       self.name = Name(name)

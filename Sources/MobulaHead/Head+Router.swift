@@ -47,6 +47,7 @@ extension Head {
       try self.attempt { state throws(MobulaError) in try state.forget(request.nameOrID) }
       return Empty()
     }
+    router.on(HeadAPI.drainHost) { request, _ in try await self.ask { $0.drain($1, request) }.drain }
     router.on(HeadAPI.startJob) { request, connection in
       try await self.knowing(connection) { id in
         try await self.ask {

@@ -51,6 +51,9 @@ enum SQLiteSchema {
       return (table, "INSERT OR REPLACE INTO \(table)(\(names)) VALUES(\(places))")
     })
 
+  /// What the keys of hosts that are being drained begin with.
+  private static let drainingKey = "draining "
+
   // MARK: Writing
 
   static func write(_ record: JournalRecord, _ db: Database) throws {
@@ -69,6 +72,10 @@ enum SQLiteSchema {
           integer(UInt64(host.state.rawValue)), blob(Array(host.name.utf8)), integer(host.since),
         ], db)
     case .hostForgotten(let host): try delete("host", "id", blob(host), db)
+    // In a row of its own kind, which older builds pass over.
+    case .draining(let host, true):
+      try insert("meta", ["\(drainingKey)\(host)".databaseValue, blob(host)], db)
+    case .draining(let host, false): try delete("meta", "key", "\(drainingKey)\(host)".databaseValue, db)
     case .pod(let pod):
       try insert(
         "pod",
@@ -131,6 +138,7 @@ enum SQLiteSchema {
       case "cluster": return .cluster(try row.identifier())
       case "epoch": return .epoch(try row.number64())
       case "recovering": return .recovering(try row.number64() != 0)
+      case let key where key.hasPrefix(drainingKey): return .draining(try row.identifier(), true)
       case let key:
         guard key.hasPrefix("counter "), let counter = UInt8(key.dropFirst(8)).flatMap(JournalCounter.init) else {
           return nil

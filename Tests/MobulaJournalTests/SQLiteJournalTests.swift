@@ -26,6 +26,8 @@ import Testing
       HostRecord(
         host: HostID(high: 1, low: 3), nonce: .random(), incarnation: .max, session: .max, state: .retired,
         name: "b \u{0} \u{1F41F}", since: 9)),
+    .draining(HostID(high: 1, low: 2), true), .draining(HostID(high: 1, low: 3), true),
+    .draining(HostID(high: 1, low: 3), false),
     .pod(
       PodRecord(
         pod: PodID(high: 5, low: 6), host: HostID(high: 1, low: 2), nonce: .random(), incarnation: 2, session: 1,

@@ -77,7 +77,7 @@ import Testing
       hosts: [
         .init(
           host: host, name: "h", bulk: endpoint, capacity: ByteCount(1000), objects: 1, bytes: ByteCount(300_000),
-          connected: true, labels: [Name("zone"): Name("eu")])
+          connected: true, labels: [Name("zone"): Name("eu")], draining: true)
       ],
       pods: [.init(pod: pod, name: "p", host: host, resources: ["CPU": 2], leased: ["CPU": 1], leases: 1)],
       jobs: [job], objects: 1, waiting: 2, absent: [.init(host: host, name: "h", seconds: 60)])
@@ -111,6 +111,8 @@ import Testing
     list += GoldenMessage.of(HeadAPI.confirmPod, PodConfirmation(pod: pod, session: 3), empty)
     list += GoldenMessage.of(HeadAPI.leave, HostLeave(host: host, nonce: nonce), empty)
     list += GoldenMessage.of(HeadAPI.forgetHost, ResolveRequest(name), empty)
+    list += GoldenMessage.of(
+      HeadAPI.drainHost, DrainRequest(nameOrID: name, cancels: true), DrainReply(host: host, name: "h"))
     let changes: [ReplicaChange] = [
       .sealed(report, held: true), .partial(object: object, geometry: geometry), .gone(object: object),
     ]

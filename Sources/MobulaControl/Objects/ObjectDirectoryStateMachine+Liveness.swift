@@ -19,10 +19,14 @@ extension ObjectDirectoryStateMachine {
   /// The host whose replica is not evicted from now on; `nil` where there is one already, or nothing to lose: what came
   /// from outside can come again.
   private func movedPrimary(_ object: ObjectID, _ record: ObjectRecord) -> HostID? {
-    guard !isSettling, record.claimedName == nil, let first = record.planner.firstComplete,
-      record.primary.map({ record.planner.isComplete($0) }) != true
-    else { return nil }
-    return first
+    guard !isSettling, record.claimedName == nil, let first = record.planner.firstComplete else { return nil }
+    let isThere = record.primary.map { record.planner.isComplete($0) } == true
+    if !draining.isEmpty, record.primary.map({ draining.contains($0) }) != false,
+      let other = record.planner.complete.first(where: { !draining.contains($0) })
+    {
+      return other
+    }
+    return isThere ? nil : first
   }
 
   /// Drops what is no longer live among `objects` and inside it, and serves who waits for the rest.

@@ -22,6 +22,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
   var tombstones: Tombstones
   /// What hosts have, for `mobula status`.
   var usage = ReplicaUsage()
+  /// Hosts that are about to go: where another has a copy, that one is kept.
+  private(set) var draining: Set<HostID> = []
   /// Where hosts are, for those that say so.
   var zones: [HostID: Name] = [:]
   /// The last instant that anybody told.
@@ -144,6 +146,16 @@ package struct ObjectDirectoryStateMachine: Sendable {
   package mutating func transferEnded(receiver: HostID, object: ObjectID) -> [DirectoryAction] {
     records[object]?.planner.forget(receiver)
     return settle([object])
+  }
+
+  /// The role of its primaries goes to other hosts that have all of them, now and from now on.
+  mutating func setDraining(_ host: HostID, _ isDraining: Bool) -> [DirectoryAction] {
+    guard isDraining else {
+      draining.remove(host)
+      return []
+    }
+    draining.insert(host)
+    return settle(records.keys.sorted())
   }
 
   // MARK: Restart

@@ -11,7 +11,8 @@ extension SchedulerStateMachine {
 
   /// The pods as placement sees them, in the order of their identifiers.
   var views: [PodView] {
-    pods.filter(\.value.isConfirmed).sorted { $0.key < $1.key }.map { pod, book in
+    pods.filter { $0.value.isConfirmed && !draining.contains($0.value.host) }.sorted { $0.key < $1.key }.map {
+      pod, book in
       PodView(
         pod: pod, host: book.host, total: book.total, free: book.total - book.leased, leases: book.leases.count)
     }
@@ -64,6 +65,7 @@ extension SchedulerStateMachine {
   /// Why a waiting request fails now; `nil` while it may go on waiting.
   private func refusal(of waiting: Waiting, _ views: [PodView], at now: Duration) -> LeaseRefusal? {
     let demand = waiting.demand
+    if case .host(let host) = demand.rule, draining.contains(host) { return .draining(host) }
     let feasible = views.filter { PodPlacement.isFeasible($0, demand.resources, demand.rule) }
     if let error = feasible.compactMap({ waiting.unfitPods[$0.pod] }).first,
       feasible.allSatisfy({ waiting.unfitPods[$0.pod] != nil })

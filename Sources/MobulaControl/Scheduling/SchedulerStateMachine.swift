@@ -53,6 +53,8 @@ struct SchedulerStateMachine: Sendable {
   /// In order of arrival.
   var queue: [Waiting] = []
   var asking: [RequestID: Waiting] = [:]
+  /// Hosts whose pods get no more leases.
+  private(set) var draining: Set<HostID> = []
   /// Where the leases are that drivers have.
   private(set) var places: [LeaseID: PodID] = [:]
   private var endedJobs = EndedJobs()
@@ -173,6 +175,12 @@ struct SchedulerStateMachine: Sendable {
     guard pods[pod] != nil else { return [] }
     for (lease, booking) in pods[pod]!.leases where booking.state == .ending { _ = drop(lease, at: pod, nil) }
     pods[pod]?.isConfirmed = true
+    return place(at: now)
+  }
+
+  /// The pods of a host get no more leases, or may get some again. Those that they have end by themselves.
+  mutating func setDraining(_ host: HostID, _ isDraining: Bool, at now: Duration) -> [SchedulerAction] {
+    if isDraining { draining.insert(host) } else { draining.remove(host) }
     return place(at: now)
   }
 

@@ -44,6 +44,8 @@ enum LeaseRefusal: Hashable, Sendable {
   /// Some pods could, but none was free in time; the text is the last pod's own refusal.
   case busy(Resources, said: String?)
   case jobEnded(JobID)
+  /// It is wanted on a host that is about to go.
+  case draining(HostID)
   /// The request can't be meant so, or every pod that could hold it says why it won't.
   case impossible(MobulaError)
 
@@ -59,6 +61,9 @@ enum LeaseRefusal: Hashable, Sendable {
         "No pod had \(demand) free in time\(reason); start more hosts, or end work that no longer needs its resources.")
     case .jobEnded(let job):
       return MobulaError(.cancelled, "Job \(job) has ended, and its lease requests with it; start a new one.")
+    case .draining(let host):
+      return MobulaError(
+        .unavailable, "Host \(name(host)) is being drained and takes no more work: choose another, or all of them.")
     case .impossible(let error): return error
     }
   }

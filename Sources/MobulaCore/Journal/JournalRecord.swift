@@ -14,6 +14,8 @@ package enum JournalRecord: Hashable, Sendable {
   case host(HostRecord)
   /// Nothing is known of the host any more, not even that it was retired.
   case hostForgotten(HostID)
+  /// Whether the host gets nothing new, since it is about to go.
+  case draining(HostID, Bool)
   case pod(PodRecord)
   case podForgotten(PodID)
   case job(JobRecord)

@@ -8,6 +8,7 @@ package struct JournalState: Hashable, Sendable {
   /// Numbers below these may have been given out.
   package var limits: [JournalCounter: UInt64] = [:]
   package var hosts: [HostID: HostRecord] = [:]
+  package var draining: Set<HostID> = []
   package var pods: [PodID: PodRecord] = [:]
   package var jobs: [JobID: JobRecord] = [:]
   /// By the name's bytes.
@@ -27,6 +28,8 @@ package struct JournalState: Hashable, Sendable {
     case .counter(let counter, let limit): limits[counter] = max(limits[counter] ?? 0, limit)
     case .host(let record): hosts[record.host] = record
     case .hostForgotten(let host): hosts[host] = nil
+    case .draining(let host, true): draining.insert(host)
+    case .draining(let host, false): draining.remove(host)
     case .pod(let record): pods[record.pod] = record
     case .podForgotten(let pod): pods[pod] = nil
     case .job(let record): jobs[record.job] = record

@@ -100,6 +100,28 @@ public struct PodConfirmation: Codable, Sendable {
   }
 }
 
+/// A host, by its name or identifier, is about to go.
+public struct DrainRequest: Codable, Sendable {
+  public var nameOrID: Name
+  /// Set when it stays after all.
+  public var cancels: Bool?
+
+  package init(nameOrID: Name, cancels: Bool? = nil) {
+    self.nameOrID = nameOrID
+    self.cancels = cancels
+  }
+}
+
+public struct DrainReply: Codable, Sendable {
+  public var host: HostID
+  public var name: Name
+
+  package init(host: HostID, name: Name) {
+    self.host = host
+    self.name = name
+  }
+}
+
 /// A host's process ends in order: its processes use nothing of the cluster any more.
 public struct HostLeave: Codable, Sendable {
   public var host: HostID

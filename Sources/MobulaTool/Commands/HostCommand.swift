@@ -5,8 +5,9 @@ import MobulaCore
 /// What people do with the hosts of a cluster; without a subcommand, the service that the supervisor starts.
 struct HostCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "host", abstract: "Give up a host that is not coming back.",
-    subcommands: [ForgetHostCommand.self, ServeHostCommand.self], defaultSubcommand: ServeHostCommand.self)
+    commandName: "host", abstract: "Empty a host before it goes, or give up one that is not coming back.",
+    subcommands: [DrainHostCommand.self, ForgetHostCommand.self, ServeHostCommand.self],
+    defaultSubcommand: ServeHostCommand.self)
 }
 
 struct ForgetHostCommand: AsyncParsableCommand {

@@ -168,7 +168,7 @@ struct StatusReport: Encodable {
     for host in status.hosts.sorted(by: { $0.name < $1.name }) {
       hosts.add([
         "\(host.name)", host.host.short, "\(host.objects)", "\(host.bytes)", "\(host.capacity)",
-        host.connected ? "connected" : "lost",
+        !host.connected ? "lost" : host.draining == true ? "draining" : "connected",
         host.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " "),
       ])
     }

@@ -16,6 +16,11 @@ public enum HeadAPI {
   /// - Errors: `notFound` when no host is called so, `unavailable` when it is connected.
   public static let forgetHost = RPCMethod<ResolveRequest, Empty>("head.forgetHost")
 
+  /// A host is about to go: it gets no more work, and other hosts' copies become the ones that are kept. Or it is not.
+  ///
+  /// - Errors: `notFound` when no host is called so.
+  public static let drainHost = RPCMethod<DrainRequest, DrainReply>("head.drainHost")
+
   public static let replicasChanged = RPCMethod<ReplicaChanges, Empty>("head.replicasChanged")
   public static let holdsChanged = RPCMethod<HoldChanges, Empty>("head.holdsChanged")
   public static let locate = RPCMethod<LocateRequest, LocateReply>("head.locate")

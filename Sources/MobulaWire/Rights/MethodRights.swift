@@ -33,6 +33,7 @@ package enum MethodRights {
     "head.progress": [.driver, .tool, .viewer], "head.bring": processes,
     "head.setName": [.driver, .tool], "head.removeName": [.driver, .tool], "head.remove": processes,
     "head.forgetHost": [.tool],
+    "head.drainHost": [.tool],
 
     "host.welcome": processes, "host.attach": processes, "host.registerHolds": processes, "host.leave": processes,
     "host.holdsChanged": processes, "host.confirmHolds": processes, "host.setName": processes,
