@@ -19,6 +19,7 @@ extension ClusterState {
   private func record(of subject: JournalSubject) -> JournalRecord {
     switch subject {
     case .host(let host): membership.record(of: host).map { .host($0) } ?? .hostForgotten(host)
+    case .draining(let host): .draining(host, directory.draining.contains(host))
     case .pod(let pod): membership.record(of: pod).map { .pod($0) } ?? .podForgotten(pod)
     case .job(let job):
       jobs[job]?.secret.map { .job(JobRecord(job: job, secret: $0)) } ?? .jobForgotten(job)
@@ -67,7 +68,7 @@ extension ClusterState {
     for record in journal.hosts.values { hostNames.joined(record.host, record.name) }
     for record in journal.pods.values { podNames.joined(record.pod, record.name) }
     directory.load(journal.names.values)
-    for host in journal.draining { setDraining(host, true) }
+    for host in journal.draining.sorted() { setDraining(host, true) }
     let members = Set(journal.hosts.values.filter { $0.state != .retired }.map(\.host))
     directory.expect(members)
     isRecovering = journal.isRecovering
@@ -83,7 +84,7 @@ extension ClusterState {
 
 /// What a record is about: of two records about one thing the later one holds.
 enum JournalSubject: Hashable, Sendable {
-  case host(HostID), pod(PodID), job(JobID), name(Name), recovering
+  case host(HostID), draining(HostID), pod(PodID), job(JobID), name(Name), recovering
 
   /// `nil` for what only grows.
   init?(_ record: JournalRecord) {
@@ -92,6 +93,7 @@ enum JournalSubject: Hashable, Sendable {
     case .recovering: self = .recovering
     case .host(let record): self = .host(record.host)
     case .hostForgotten(let host): self = .host(host)
+    case .draining(let host, _): self = .draining(host)
     case .pod(let record): self = .pod(record.pod)
     case .podForgotten(let pod): self = .pod(pod)
     case .job(let record): self = .job(record.job)

@@ -165,8 +165,7 @@ extension ClusterState {
     decide(id) { state throws(MobulaError) in
       let host = try state.host(called: request.nameOrID)
       let isDraining = request.cancels != true
-      let isNews = state.directory.draining.contains(host) != isDraining
-      state.propose(isNews ? [.draining(host, isDraining)] : [], .drain(id, host, isDraining))
+      state.propose([.draining(host, isDraining)], .drain(id, host, isDraining))
     }
   }
 
