@@ -8,6 +8,8 @@ final class HostProcesses: Sendable {
   private struct State {
     var table = ProcessTable()
     var connections: [ProcessTable.Connection: RPCConnection] = [:]
+    /// Whether the head was last told what is held before all of them had said it.
+    var hasRegisteredEarly = false
   }
 
   /// Who holds everything in the stead of processes that are coming back; no client of the store has this number.
@@ -45,7 +47,26 @@ final class HostProcesses: Sendable {
       Task { [head] in _ = try? await head.call(HeadAPI.driverEnded, notice, deadline: .seconds(600)) }
     }
     letGo(client.number)
-    if isLast { letGo(Self.absent) }
+    if isLast { allAreBack() }
+  }
+
+  /// Those who were here before have all said what they hold, or ended.
+  private func allAreBack() {
+    letGo(Self.absent)
+    let isLate = state.withLock { state in
+      defer { state.hasRegisteredEarly = false }
+      return state.hasRegisteredEarly
+    }
+    // The head keeps what this host may hold until a registration says all of it.
+    if isLate { head.renew() }
+  }
+
+  /// Whether somebody is coming back who has not said what it holds: a registration that begins now leaves it out.
+  func isAnyoneAbsent() -> Bool {
+    state.withLock { state in
+      state.hasRegisteredEarly = state.table.isAnyoneAbsent
+      return state.table.isAnyoneAbsent
+    }
   }
 
   func disconnected(_ connection: ProcessTable.Connection) {
@@ -60,6 +81,7 @@ final class HostProcesses: Sendable {
     let clients = store.clients
     let connections = state.withLock { state in
       state.table.end(clients)
+      state.hasRegisteredEarly = false
       defer { state.connections = [:] }
       return Array(state.connections.values)
     }
@@ -150,7 +172,7 @@ final class HostProcesses: Sendable {
     reports.setHolds(who.holds, known: who.known, by: who.client.number)
     store.setHeld(who.holds, true)
     unhold(who.known)
-    if isLast { letGo(Self.absent) }
+    if isLast { allAreBack() }
     guard store.clients.contains(who.client) else {
       // It has ended meanwhile, before anybody knew that it holds something.
       gone(who.client)

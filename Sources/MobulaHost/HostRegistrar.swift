@@ -44,6 +44,7 @@ final class HostRegistrar: Sendable {
   /// - Returns: false when the cluster has given up what is here.
   private func isMember(_ connection: RPCConnection) async throws -> Bool {
     let me = identity.values
+    let isEarly = processes.isAnyoneAbsent()
     let all = store.inventory()
     // What contains one of these, or holds it, may be made known only after the registration, and what held it before
     // may have let go of it by then: all are held until that has been told, too.
@@ -60,12 +61,16 @@ final class HostRegistrar: Sendable {
     registration.nonce = me.nonce
     registration.epoch = me.epoch
     registration.beganAnew = me.beganAnew
+    if isEarly { registration.awaitsProcesses = true }
     // In parts that each fit into a frame; it counts with the last.
     let (first, rest) = registration.parts()
     var reply = try await connection.call(HeadAPI.registerHost, first)
     for part in rest { reply = try await connection.call(HeadAPI.registerMore, part) }
     if reply.isRetired == true { return false }
     identity.registered(reply)
+    if isEarly, !processes.isAnyoneAbsent() {
+      throw MobulaError(.connectionClosed, "All processes are back since this began: they are registered with it anew.")
+    }
     return true
   }
 

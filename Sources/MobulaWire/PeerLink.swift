@@ -27,6 +27,8 @@ public final class PeerLink: Sendable {
     var hadConnection = false
     /// Why the last attempt to connect failed.
     var trouble: ConnectFailure?
+    /// Whether the connection is closed to register anew.
+    var isRenewing = false
     /// Since when it has been as `status` shows it.
     var since = ContinuousClock.now
     /// Counts changes of the phase.
@@ -173,12 +175,28 @@ public final class PeerLink: Sendable {
     } onCancel: {
       Task { await connection.close() }
     }
-    change { state in
+    let isRenewed = change { state in
       state.phase = .disconnected
       state.trouble = nil
+      defer { state.isRenewing = false }
+      return state.isRenewing
     }
-    if !Task.isCancelled { log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"]) }
+    if isRenewed {
+      log.debug("registering at the \(role) anew")
+    } else if !Task.isCancelled { log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"]) }
     return .now - start
+  }
+
+  /// Closes the connection and makes another: what was registered over it is not all any more. A registration that
+  /// runs is left to itself.
+  public func renew() {
+    let connection = state.withLock { state -> RPCConnection? in
+      guard case .connected(let connection) = state.phase else { return nil }
+      state.isRenewing = true
+      return connection
+    }
+    guard let connection else { return }
+    Task { await connection.close() }
   }
 
   private func impostor(_ error: MobulaError) -> MobulaError {

@@ -40,7 +40,7 @@ import Testing
   @Test func otherCopiesBecomeTheOnesThatAreKept() {
     var directory = ObjectDirectoryStateMachine()
     _ = directory.changed(a, [sealed(model, held: true), sealed(other, held: true)])
-    _ = directory.changed(b, [sealed(model)])
+    _ = directory.changed(b, [sealed(model), .held(model), .held(other)])
     #expect(directory.setDraining(a, true) == [.keep(model, host: b)])
     // A copy that comes later takes the role, too; one on another host that is drained does not.
     #expect(directory.setDraining(c, true) == [])
@@ -79,7 +79,9 @@ import Testing
       #expect(journal.state.draining == [])
       // Who goes and comes back begins anew.
       _ = try await tool.call(HeadAPI.drainHost, DrainRequest(nameOrID: "host 1"))
-      _ = try await host.connection.call(HeadAPI.leave, HostLeave(host: host.id, nonce: nonce))
+      // Its answer may be overtaken by the end of the connection.
+      _ = try? await host.connection.call(HeadAPI.leave, HostLeave(host: host.id, nonce: nonce))
+      for _ in 0..<1000 where !journal.state.draining.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
       #expect(journal.state.draining == [])
     }
   }

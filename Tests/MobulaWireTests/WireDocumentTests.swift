@@ -48,6 +48,7 @@ import Testing
       host: host, name: "h", incarnation: 1, bulk: endpoint, capacity: ByteCount(1000), replicas: [report],
       holds: [object], names: known, labels: [Name("zone"): Name("eu")])
     (registration.nonce, registration.epoch, registration.beganAnew, registration.more) = (nonce, 2, true, true)
+    registration.awaitsProcesses = true
     return registration
   }
 
