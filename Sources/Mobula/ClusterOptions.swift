@@ -27,7 +27,9 @@ public struct ClusterOptions: Sendable {
   /// started, that outlives a logout.
   ///
   /// Where a user has no home it is a folder in `/var/tmp`.
-  public static func defaultDirectory(environment: [String: String] = currentEnvironment()) -> String {
+  public static func defaultDirectory() -> String { defaultDirectory(environment: currentEnvironment()) }
+
+  package static func defaultDirectory(environment: [String: String]) -> String {
     if let directory = environment["MOBULA_DIRECTORY"], !directory.isEmpty { return absolute(directory) }
     if getuid() == 0 { return "/run/mobula" }
     return home(environment).map { $0 + "/.mobula" } ?? "/var/tmp/mobula-\(getuid())"

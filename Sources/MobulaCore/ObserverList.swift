@@ -1,7 +1,7 @@
 internal import Synchronization
 
 /// Who wants to hear of a change.
-public final class ObserverList: Sendable {
+package final class ObserverList: Sendable {
   private struct State {
     var observers: [UInt64: @Sendable () -> Void] = [:]
     var last: UInt64 = 0
@@ -22,10 +22,10 @@ public final class ObserverList: Sendable {
   private let state = Mutex(State())
 
   /// A list of nobody.
-  public init() {}
+  package init() {}
 
   /// - Returns: to be kept for as long as `body` shall be called.
-  public func add(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable {
+  package func add(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable {
     Token(
       self,
       state.withLock { state in
@@ -36,7 +36,7 @@ public final class ObserverList: Sendable {
   }
 
   /// Calls every observer, on this thread.
-  public func notify() {
+  package func notify() {
     let observers = state.withLock { Array($0.observers.values) }
     for observer in observers { observer() }
   }

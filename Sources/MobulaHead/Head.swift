@@ -68,7 +68,7 @@ public final class Head: Sendable {
   }
 
   /// The cluster as it is now.
-  public func status(_ page: StatusRequest = StatusRequest()) -> ClusterStatus {
+  package func status(_ page: StatusRequest = StatusRequest()) -> ClusterStatus {
     let endpoint = endpoint
     return perform { $0.status(at: endpoint, page) }
   }

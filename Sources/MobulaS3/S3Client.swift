@@ -60,7 +60,7 @@ public final class S3Client: Sendable {
   /// - Parameter credentials: a chain that several clients share; one of its own by default.
   /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint, a profile or a file that can't be used. Credentials
   ///   are looked for with the first request.
-  public static func fromEnvironment(
+  package static func fromEnvironment(
     endpoint: String? = nil, credentials: S3CredentialsChain = S3CredentialsChain()
   ) async throws -> S3Client {
     S3Client(configuration: try await credentials.configuration(endpoint: endpoint), credentials: credentials)

@@ -55,7 +55,7 @@ public struct S3Configuration: Sendable {
   /// `trustedRoots`.
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint that is none.
-  public static func fromEnvironment(
+  package static func fromEnvironment(
     endpoint: String? = nil, _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> S3Configuration {
     try fromEnvironment(endpoint: endpoint, environment, shared: SharedConfig())

@@ -1,5 +1,5 @@
 public import FoundationEssentials
-public import MobulaCore
+package import MobulaCore
 
 /// Who asks. Its description never shows the secrets.
 public struct S3Credentials: Sendable, Equatable, CustomStringConvertible, CustomReflectable {
@@ -20,7 +20,7 @@ public struct S3Credentials: Sendable, Equatable, CustomStringConvertible, Custo
   /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is set, `AWS_SESSION_TOKEN`.
   ///
   /// - Throws: `MobulaError` (`unauthenticated`) that names the variables to set.
-  public static func fromEnvironment(
+  package static func fromEnvironment(
     _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> S3Credentials {
     func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }

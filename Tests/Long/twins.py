@@ -31,7 +31,7 @@ def body(trial):
     before = {one.name: life.processes(one) for one in hosts}
     for number in range(5):
         second = Host(trial, f"second{number}", free_port(), None, ("--state", state), {"check": False})
-        if not (second.started.refused and "journal" in second.started.err):
+        if not (second.started.refused and "state folder" in second.started.err):
             raise Fail(f"a second head on one state directory: {second.started}")
         if second.supervisor:
             raise Fail("the supervisor of a second head on one state directory stays")

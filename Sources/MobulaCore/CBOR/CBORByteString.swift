@@ -1,16 +1,16 @@
 /// Bytes that a CBOR encoder writes as one byte string, as it also does with `[UInt8]`.
-public struct ByteString: Hashable, Sendable, Codable {
+package struct ByteString: Hashable, Sendable, Codable {
   /// The bytes.
-  public var bytes: [UInt8]
+  package var bytes: [UInt8]
 
   /// A byte string of these bytes.
-  public init(_ bytes: [UInt8] = []) { self.bytes = bytes }
+  package init(_ bytes: [UInt8] = []) { self.bytes = bytes }
 
-  public init(from decoder: any Decoder) throws {
+  package init(from decoder: any Decoder) throws {
     bytes = try decoder.singleValueContainer().decode([UInt8].self)
   }
 
-  public func encode(to encoder: any Encoder) throws {
+  package func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     try container.encode(bytes)
   }

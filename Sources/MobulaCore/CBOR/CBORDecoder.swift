@@ -3,18 +3,18 @@
 /// Accepts definite and indefinite lengths, and numbers of any width that hold the
 /// value exactly. Tags, and what else is in a map than the keys asked for, are
 /// passed over; of equal keys the first counts.
-public struct CBORDecoder: Sendable {
+package struct CBORDecoder: Sendable {
   /// What values find in `decoder.userInfo`; empty unless set.
-  public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+  package var userInfo: [CodingUserInfoKey: any Sendable] = [:]
   /// What the encoder's sink took; not needed for values encoded without one.
-  public var buffers: (any CBORBufferSource)?
+  package var buffers: (any CBORBufferSource)?
 
   /// A decoder with nothing in its `userInfo`.
-  public init() {}
+  package init() {}
 
   /// - Throws: `DecodingError` for bytes that are not one whole CBOR item, or not one of a `T`,
   ///   or what an `init(from:)` throws.
-  public func decode<T: Decodable>(_ type: T.Type, from bytes: UnsafeRawBufferPointer) throws -> T {
+  package func decode<T: Decodable>(_ type: T.Type, from bytes: UnsafeRawBufferPointer) throws -> T {
     if CBORReader.isScalar(type) {
       var reader = CBORReader(bytes)
       do throws(CBORProblem) {
@@ -36,7 +36,7 @@ public struct CBORDecoder: Sendable {
   }
 
   /// - Throws: as for memory.
-  public func decode<T: Decodable>(_ type: T.Type, from bytes: some Collection<UInt8>) throws -> T {
+  package func decode<T: Decodable>(_ type: T.Type, from bytes: some Collection<UInt8>) throws -> T {
     let value = try bytes.withContiguousStorageIfAvailable {
       try decode(type, from: UnsafeRawBufferPointer($0))
     }

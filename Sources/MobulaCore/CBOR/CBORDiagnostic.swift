@@ -1,6 +1,6 @@
 extension CBORValue: CustomStringConvertible {
   /// The value in diagnostic notation (RFC 8949, section 8): `{"a": [1, h'00FF', null]}` and the like.
-  public var description: String {
+  package var description: String {
     switch self {
     case .unsigned(let number): return "\(number)"
     case .negative(let complement): return "\(-1 - Int128(complement))"

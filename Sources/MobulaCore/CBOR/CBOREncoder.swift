@@ -5,18 +5,18 @@
 /// or more; identifiers become byte strings; enums and dictionaries take the form that Swift gives them, and
 /// where that is a map with texts for keys, these are in the order of their encoded bytes.
 /// A value that encodes nothing becomes an empty map.
-public struct CBOREncoder: Sendable {
+package struct CBOREncoder: Sendable {
   /// What values find in `encoder.userInfo`; empty unless set.
-  public var userInfo: [CodingUserInfoKey: any Sendable] = [:]
+  package var userInfo: [CodingUserInfoKey: any Sendable] = [:]
   /// Where arrays of numbers go that have 1,024 bytes or more; into the CBOR if `nil`.
-  public var buffers: (any CBORBufferSink)?
+  package var buffers: (any CBORBufferSink)?
 
   /// An encoder with nothing in its `userInfo`.
-  public init() {}
+  package init() {}
 
   /// - Throws: `EncodingError`, for more than 64 levels of nesting and for containers used out of turn,
   ///   or what a value's `encode(to:)` throws.
-  public func encode<T: Encodable>(_ value: T) throws -> [UInt8] {
+  package func encode<T: Encodable>(_ value: T) throws -> [UInt8] {
     var scalar = CBORWriter()
     if scalar.scalar(value) { return scalar.bytes }
     let state = CBOREncodingState(userInfo: userInfo, buffers: buffers)

@@ -2,12 +2,12 @@
 ///
 /// Believes no length before it has compared it with the bytes that are left.
 /// After an error, what the reader would read next is undefined.
-public struct CBORReader {
+package struct CBORReader {
   /// How many arrays, maps and tags may lie inside each other.
-  public static let maximumDepth = 64
+  package static let maximumDepth = 64
 
   /// The head of an item, and with it what has no items inside.
-  public enum Token {
+  package enum Token {
     /// A number from 0 on.
     case unsigned(UInt64)
     /// The number −1 − n.
@@ -40,19 +40,19 @@ public struct CBORReader {
 
   private let bytes: UnsafeRawBufferPointer
   /// Where the next token begins.
-  public internal(set) var offset: Int
+  package internal(set) var offset: Int
 
   /// A reader of `bytes`, which must outlive it and all the tokens it returns.
-  public init(_ bytes: UnsafeRawBufferPointer, at offset: Int = 0) {
+  package init(_ bytes: UnsafeRawBufferPointer, at offset: Int = 0) {
     self.bytes = bytes
     self.offset = offset
   }
 
   /// Whether there are no more bytes.
-  public var isAtEnd: Bool { offset >= bytes.count }
+  package var isAtEnd: Bool { offset >= bytes.count }
 
   /// - Throws: `MobulaError` (`protocolViolation`) when the bytes end early or are no CBOR.
-  public mutating func next() throws(MobulaError) -> Token {
+  package mutating func next() throws(MobulaError) -> Token {
     let start = offset
     let initial = try load(UInt8.self)
     let information = initial & 0x1F

@@ -80,7 +80,7 @@ extension CBORReader {
   /// Goes past the next item and all that is in it.
   ///
   /// - Parameter depth: how many arrays, maps and tags it lies in.
-  public mutating func skip(depth: Int = 0) throws(MobulaError) {
+  package mutating func skip(depth: Int = 0) throws(MobulaError) {
     let start = offset
     guard depth <= Self.maximumDepth else { throw tooDeep(at: start) }
     switch try next() {
@@ -102,7 +102,7 @@ extension CBORReader {
   }
 
   /// - Throws: `MobulaError` (`protocolViolation`) unless everything has been read.
-  public func finish() throws(MobulaError) {
+  package func finish() throws(MobulaError) {
     guard isAtEnd else {
       throw malformed("comes after the end of the value", at: offset)
     }

@@ -23,7 +23,7 @@ enum CBORProblem: Error {
 extension CBORReader {
   /// Whether values of this type need no container, and so nothing of an encoder's or decoder's but bytes.
   @inline(__always)
-  public static func isScalar<T>(_ type: T.Type) -> Bool {
+  package static func isScalar<T>(_ type: T.Type) -> Bool {
     T.self == String.self || T.self == Int.self || T.self == Double.self || T.self == Bool.self
       || T.self == Float.self || T.self == UInt64.self || T.self == Int64.self || T.self == UInt32.self
       || T.self == Int32.self || T.self == UInt.self || T.self == UInt8.self || T.self == UInt16.self

@@ -1,12 +1,12 @@
 /// Takes big arrays of numbers from an encoder, to keep them beside the CBOR.
-public protocol CBORBufferSink: AnyObject, Sendable {
+package protocol CBORBufferSink: AnyObject, Sendable {
   /// - Returns: the number that the array's bytes can be had by when they are decoded; `nil` to have
   ///   the array in the CBOR after all.
   func add<Element: BitwiseCopyable & Sendable>(_ array: [Element]) -> Int?
 }
 
 /// Has what a `CBORBufferSink` took.
-public protocol CBORBufferSource: AnyObject, Sendable {
+package protocol CBORBufferSource: AnyObject, Sendable {
   /// The bytes of a buffer, which stay where they are until decoding ends.
   ///
   /// - Throws: when there is no such buffer.

@@ -1,7 +1,7 @@
 /// Any CBOR item as a value, for tools and for what has no Swift type.
 ///
 /// Definite and indefinite lengths, and the widths of numbers, are not told apart.
-public enum CBORValue: Hashable, Sendable {
+package enum CBORValue: Hashable, Sendable {
   /// A number from 0 on.
   case unsigned(UInt64)
   /// The number −1 − n.
@@ -22,33 +22,33 @@ public enum CBORValue: Hashable, Sendable {
   case float(Double)
 
   /// One entry of a map.
-  public struct Pair: Hashable, Sendable {
+  package struct Pair: Hashable, Sendable {
     /// Its key.
-    public var key: CBORValue
+    package var key: CBORValue
     /// Its value.
-    public var value: CBORValue
+    package var value: CBORValue
 
     /// An entry of this key and this value.
-    public init(_ key: CBORValue, _ value: CBORValue) {
+    package init(_ key: CBORValue, _ value: CBORValue) {
       self.key = key
       self.value = value
     }
   }
 
   /// The simple value 20.
-  public static let `false` = Self.simple(20)
+  package static let `false` = Self.simple(20)
   /// The simple value 21.
-  public static let `true` = Self.simple(21)
+  package static let `true` = Self.simple(21)
   /// The simple value 22.
-  public static let null = Self.simple(22)
+  package static let null = Self.simple(22)
   /// The simple value 23.
-  public static let undefined = Self.simple(23)
+  package static let undefined = Self.simple(23)
 
   /// Reads the one item that `bytes` are.
   ///
   /// - Throws: `MobulaError` (`protocolViolation`) for bytes that are no CBOR item, for bytes after it, for text
   ///   that is not in UTF-8, and for more than 64 levels of nesting.
-  public init(decoding bytes: [UInt8]) throws(MobulaError) {
+  package init(decoding bytes: [UInt8]) throws(MobulaError) {
     self = try bytes.withUnsafeBufferPointer { bytes throws(MobulaError) in
       var reader = CBORReader(UnsafeRawBufferPointer(bytes))
       let value = try CBORValue(from: &reader, depth: 0)
@@ -93,14 +93,14 @@ public enum CBORValue: Hashable, Sendable {
   }
 
   /// The bytes of this value in preferred serialization, with definite lengths.
-  public func encoded() -> [UInt8] {
+  package func encoded() -> [UInt8] {
     var writer = CBORWriter()
     write(to: &writer)
     return writer.bytes
   }
 
   /// Appends the item to what `writer` has.
-  public func write(to writer: inout CBORWriter) {
+  package func write(to writer: inout CBORWriter) {
     switch self {
     case .unsigned(let number): writer.unsigned(number)
     case .negative(let complement): writer.negative(complement)

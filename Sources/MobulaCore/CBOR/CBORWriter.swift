@@ -2,26 +2,26 @@
 /// every head, and every floating-point number, in its shortest form.
 ///
 /// It writes what it is told: who writes an array's head also writes its elements.
-public struct CBORWriter: Sendable {
+package struct CBORWriter: Sendable {
   /// What was written.
-  public internal(set) var bytes: [UInt8] = []
+  package internal(set) var bytes: [UInt8] = []
 
   /// A writer of nothing yet.
-  public init() {}
+  package init() {}
 
   /// Writes a number from 0 on.
-  public mutating func unsigned(_ value: UInt64) { head(.unsigned, value) }
+  package mutating func unsigned(_ value: UInt64) { head(.unsigned, value) }
 
   /// The number −1 − `complement`, which reaches down to −2⁶⁴.
-  public mutating func negative(_ complement: UInt64) { head(.negative, complement) }
+  package mutating func negative(_ complement: UInt64) { head(.negative, complement) }
 
   /// Writes a number.
-  public mutating func integer(_ value: Int64) {
+  package mutating func integer(_ value: Int64) {
     if value >= 0 { unsigned(UInt64(value)) } else { negative(UInt64(bitPattern: ~value)) }
   }
 
   /// Writes a byte string.
-  public mutating func byteString(_ value: some Collection<UInt8>) {
+  package mutating func byteString(_ value: some Collection<UInt8>) {
     head(.bytes, UInt64(value.count))
     bytes.append(contentsOf: value)
   }
@@ -34,7 +34,7 @@ public struct CBORWriter: Sendable {
   }
 
   /// Writes a text.
-  public mutating func text(_ value: String) {
+  package mutating func text(_ value: String) {
     var value = value
     value.withUTF8 { utf8 in
       head(.text, UInt64(utf8.count))
@@ -43,28 +43,28 @@ public struct CBORWriter: Sendable {
   }
 
   /// Begins an array: `count` values follow.
-  public mutating func arrayHead(count: Int) { head(.array, UInt64(count)) }
+  package mutating func arrayHead(count: Int) { head(.array, UInt64(count)) }
 
   /// Begins a map: `count` times a key and a value follow.
-  public mutating func mapHead(count: Int) { head(.map, UInt64(count)) }
+  package mutating func mapHead(count: Int) { head(.map, UInt64(count)) }
 
   /// Puts a tag on the value that follows.
-  public mutating func tag(_ number: UInt64) { head(.tag, number) }
+  package mutating func tag(_ number: UInt64) { head(.tag, number) }
 
   /// A simple value: 0 to 19, or 32 to 255, or one of those with a method of their own.
-  public mutating func simple(_ number: UInt8) {
+  package mutating func simple(_ number: UInt8) {
     precondition(number < 24 || number > 31, "simple value \(number) is reserved")
     head(.simple, UInt64(number))
   }
 
   /// Writes true or false.
-  public mutating func boolean(_ value: Bool) { bytes.append(value ? 0xF5 : 0xF4) }
+  package mutating func boolean(_ value: Bool) { bytes.append(value ? 0xF5 : 0xF4) }
 
   /// Writes null.
-  public mutating func null() { bytes.append(0xF6) }
+  package mutating func null() { bytes.append(0xF6) }
 
   /// A number in 64, 32 or 16 bits, whatever is the shortest that keeps every bit of it (a NaN's payload too).
-  public mutating func float(_ value: Double) {
+  package mutating func float(_ value: Double) {
     if let single = CBORFloat.single(exactly: value.bitPattern) {
       float(Float(bitPattern: single))
     } else {
@@ -74,7 +74,7 @@ public struct CBORWriter: Sendable {
   }
 
   /// A number in 32 or 16 bits.
-  public mutating func float(_ value: Float) {
+  package mutating func float(_ value: Float) {
     if let half = CBORFloat.half(exactly: value.bitPattern) {
       bytes.append(0xF9)
       append(bigEndian: half)

@@ -1,25 +1,25 @@
-public struct DropRequest: Codable, Sendable {
-  public var objects: [ObjectID]
+package struct DropRequest: Codable, Sendable {
+  package var objects: [ObjectID]
   /// Of those among them that have wrong bytes, what is wrong.
-  public var damages: [ObjectID: String]
+  package var damages: [ObjectID: String]
 
-  public init(objects: [ObjectID], damages: [ObjectID: String] = [:]) {
+  package init(objects: [ObjectID], damages: [ObjectID: String] = [:]) {
     self.objects = objects
     self.damages = damages
   }
 }
 
-public struct KeepRequest: Codable, Sendable {
-  public var objects: [ObjectID]
+package struct KeepRequest: Codable, Sendable {
+  package var objects: [ObjectID]
 
-  public init(objects: [ObjectID]) { self.objects = objects }
+  package init(objects: [ObjectID]) { self.objects = objects }
 }
 
-public struct NameNews: Codable, Sendable {
-  public var given: [Name: KnownName]
-  public var taken: [Name]
+package struct NameNews: Codable, Sendable {
+  package var given: [Name: KnownName]
+  package var taken: [Name]
 
-  public init(given: [Name: KnownName], taken: [Name]) {
+  package init(given: [Name: KnownName], taken: [Name]) {
     self.given = given
     self.taken = taken
   }

@@ -1,59 +1,59 @@
-public struct JobStart: Codable, Sendable {
+package struct JobStart: Codable, Sendable {
   /// Whether the driver comes back after it lost its connection, with `resumeJob`.
-  public var resumes: Bool?
+  package var resumes: Bool?
 
-  public init(resumes: Bool? = nil) { self.resumes = resumes }
+  package init(resumes: Bool? = nil) { self.resumes = resumes }
 }
 
-public struct JobReply: Codable, Sendable {
-  public var job: JobID
+package struct JobReply: Codable, Sendable {
+  package var job: JobID
   /// Who has it is the job's driver, at whichever head.
-  public var secret: JobSecret?
+  package var secret: JobSecret?
 
-  public init(job: JobID, secret: JobSecret? = nil) {
+  package init(job: JobID, secret: JobSecret? = nil) {
     self.job = job
     self.secret = secret
   }
 }
 
-public struct JobResumption: Codable, Sendable {
-  public var job: JobID
-  public var secret: JobSecret
+package struct JobResumption: Codable, Sendable {
+  package var job: JobID
+  package var secret: JobSecret
   /// The leases that the driver has: those that no pod has are revoked, and others of the job are given back.
-  public var leases: [LeaseID]
+  package var leases: [LeaseID]
 
-  public init(job: JobID, secret: JobSecret, leases: [LeaseID]) {
+  package init(job: JobID, secret: JobSecret, leases: [LeaseID]) {
     self.job = job
     self.secret = secret
     self.leases = leases
   }
 }
 
-public struct LeaseClaims: Codable, Sendable {
-  public var job: JobID
-  public var leases: [LeaseID]
+package struct LeaseClaims: Codable, Sendable {
+  package var job: JobID
+  package var leases: [LeaseID]
 
-  public init(job: JobID, leases: [LeaseID]) {
+  package init(job: JobID, leases: [LeaseID]) {
     self.job = job
     self.leases = leases
   }
 }
 
-public struct JobEnd: Codable, Sendable {
-  public var job: JobID
-  public var secret: JobSecret
+package struct JobEnd: Codable, Sendable {
+  package var job: JobID
+  package var secret: JobSecret
 
-  public init(job: JobID, secret: JobSecret) {
+  package init(job: JobID, secret: JobSecret) {
     self.job = job
     self.secret = secret
   }
 }
 
-public struct DriverEnded: Codable, Sendable {
-  public var host: HostID
-  public var job: JobID
+package struct DriverEnded: Codable, Sendable {
+  package var host: HostID
+  package var job: JobID
 
-  public init(host: HostID, job: JobID) {
+  package init(host: HostID, job: JobID) {
     self.host = host
     self.job = job
   }

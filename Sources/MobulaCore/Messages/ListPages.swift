@@ -2,16 +2,16 @@
 /// time is in exactly one page, whatever comes and goes meanwhile.
 ///
 /// Without anything it is the first page. The page after the last is empty.
-public struct ListRequest: Codable, Sendable {
+package struct ListRequest: Codable, Sendable {
   /// The last object of the page before.
-  public var after: ObjectID?
+  package var after: ObjectID?
   /// Where that object has `furtherNames`: the last of those that came. The page begins with the object once more, and
   /// the names behind that one.
-  public var afterName: Name?
+  package var afterName: Name?
   /// The most objects in the page, which has fewer where more don't fit into a frame.
-  public var limit: Int?
+  package var limit: Int?
 
-  public init(after: ObjectID? = nil, afterName: Name? = nil, limit: Int? = nil) {
+  package init(after: ObjectID? = nil, afterName: Name? = nil, limit: Int? = nil) {
     self.after = after
     self.afterName = afterName
     self.limit = limit
@@ -20,7 +20,7 @@ public struct ListRequest: Codable, Sendable {
 
 extension ListRequest {
   /// Asks for what follows a page; `nil` when there was nothing any more.
-  public static func next(after page: [ObjectListing], limit: Int? = nil) -> ListRequest? {
+  package static func next(after page: [ObjectListing], limit: Int? = nil) -> ListRequest? {
     page.last.map {
       ListRequest(after: $0.object, afterName: $0.furtherNames == nil ? nil : $0.names.last, limit: limit)
     }
@@ -28,13 +28,13 @@ extension ListRequest {
 }
 
 /// Which page of the cluster's state: hosts, pods and jobs come in the order of their identifiers.
-public struct StatusRequest: Codable, Sendable {
+package struct StatusRequest: Codable, Sendable {
   /// The last host, pod and job of the page before.
-  public var afterHost: HostID?
-  public var afterPod: PodID?
-  public var afterJob: JobID?
+  package var afterHost: HostID?
+  package var afterPod: PodID?
+  package var afterJob: JobID?
 
-  public init(afterHost: HostID? = nil, afterPod: PodID? = nil, afterJob: JobID? = nil) {
+  package init(afterHost: HostID? = nil, afterPod: PodID? = nil, afterJob: JobID? = nil) {
     self.afterHost = afterHost
     self.afterPod = afterPod
     self.afterJob = afterJob
@@ -43,17 +43,17 @@ public struct StatusRequest: Codable, Sendable {
 
 /// How much of a list fits into a page: so many bytes, of which a frame has room for a few times as many, since they
 /// are estimated.
-public struct PageBudget: Sendable {
-  public static let bytes = 4 << 20
+package struct PageBudget: Sendable {
+  package static let bytes = 4 << 20
 
   private var left: Int
 
-  public init(bytes: Int = bytes) { left = bytes }
+  package init(bytes: Int = bytes) { left = bytes }
 
-  public var isSpent: Bool { left <= 0 }
+  package var isSpent: Bool { left <= 0 }
 
   /// Counts something of so many bytes, if there is room for it. A page is never empty because of one big thing.
-  public mutating func take(_ bytes: Int) -> Bool {
+  package mutating func take(_ bytes: Int) -> Bool {
     guard left > 0 else { return false }
     left -= bytes
     return true
@@ -65,7 +65,7 @@ public struct PageBudget: Sendable {
 /// - Parameters:
 ///   - list: all of it, in its order.
 ///   - size: about how many bytes one of them takes.
-public func pages<Element>(of list: [Element], size: (Element) -> Int) -> [[Element]] {
+package func pages<Element>(of list: [Element], size: (Element) -> Int) -> [[Element]] {
   var pages: [[Element]] = []
   var budget = PageBudget()
   for element in list {

@@ -1,32 +1,32 @@
 /// A host joins, or joins again after it lost the head.
-public struct HostRegistration: Codable, Sendable {
-  public var host: HostID
-  public var name: String
+package struct HostRegistration: Codable, Sendable {
+  package var host: HostID
+  package var name: String
   /// What a head has told this process in `RegistrationReply`; 0 before. Without a nonce: grows with every start of the
   /// host, and an older one is refused.
-  public var incarnation: UInt64
+  package var incarnation: UInt64
   /// Drawn at the start of the process; one with another is another process of the host.
-  public var nonce: ProcessNonce?
+  package var nonce: ProcessNonce?
   /// The highest epoch of a head that this process has registered at.
-  public var epoch: UInt64?
+  package var epoch: UInt64?
   /// Whether the host has dropped all that it had when it was told that it is retired.
-  public var beganAnew: Bool?
+  package var beganAnew: Bool?
   /// Where other hosts get chunks from it.
-  public var bulk: Endpoint
-  public var capacity: ByteCount
-  public var replicas: [ReplicaReport]
-  public var holds: [ObjectID]
+  package var bulk: Endpoint
+  package var capacity: ByteCount
+  package var replicas: [ReplicaReport]
+  package var holds: [ObjectID]
   /// Names of objects here, so that a head that was restarted knows them again.
-  public var names: [Name: KnownName]
+  package var names: [Name: KnownName]
   /// What people tell hosts apart by, as in `zone=eu-1`.
-  public var labels: [Name: Name]
+  package var labels: [Name: Name]
   /// Whether processes that were here before this one have not said yet what they hold: what the host was known to hold
   /// stays held until it registers without this.
-  public var awaitsProcesses: Bool?
+  package var awaitsProcesses: Bool?
   /// Whether `HeadAPI.registerMore` follows with more replicas, holds and names. The host is registered with the last.
-  public var more: Bool?
+  package var more: Bool?
 
-  public init(
+  package init(
     host: HostID, name: String, incarnation: UInt64, bulk: Endpoint, capacity: ByteCount,
     replicas: [ReplicaReport], holds: [ObjectID], names: [Name: KnownName], labels: [Name: Name] = [:]
   ) {
@@ -43,21 +43,21 @@ public struct HostRegistration: Codable, Sendable {
 }
 
 /// A pod joins, or joins again after it lost the head.
-public struct PodRegistration: Codable, Sendable {
-  public var pod: PodID
-  public var name: String
-  public var host: HostID
+package struct PodRegistration: Codable, Sendable {
+  package var pod: PodID
+  package var name: String
+  package var host: HostID
   /// As of hosts.
-  public var incarnation: UInt64
-  public var nonce: ProcessNonce?
-  public var epoch: UInt64?
+  package var incarnation: UInt64
+  package var nonce: ProcessNonce?
+  package var epoch: UInt64?
   /// The session in which its leases were granted, as the head told it; `nil` before.
-  public var session: UInt64?
-  public var resources: Resources
+  package var session: UInt64?
+  package var resources: Resources
   /// The leases in its books.
-  public var leases: [LeaseRecord]
+  package var leases: [LeaseRecord]
 
-  public init(
+  package init(
     pod: PodID, name: String, host: HostID, incarnation: UInt64, resources: Resources, leases: [LeaseRecord]
   ) {
     self.pod = pod
@@ -69,42 +69,42 @@ public struct PodRegistration: Codable, Sendable {
   }
 }
 
-public struct RegistrationReply: Codable, Sendable {
-  public var cluster: ClusterID
+package struct RegistrationReply: Codable, Sendable {
+  package var cluster: ClusterID
   /// Grows with every start of the head. Members refuse a head of a lower one than they have registered at.
-  public var epoch: UInt64
+  package var epoch: UInt64
   /// Which process of the member this is, for later registrations.
-  public var incarnation: UInt64?
+  package var incarnation: UInt64?
   /// True when the cluster has given the host up, with all that it had: it was not registered. It has to end its
   /// processes' use of its objects first, then to drop these, and then to register as another process.
-  public var isRetired: Bool?
+  package var isRetired: Bool?
   /// Of a pod, the session that it is in now: grows when the pod is declared lost.
-  public var session: UInt64?
+  package var session: UInt64?
   /// Of a pod, the leases in its books that are over. It ends them, then says `confirmPod`; until then it is given none.
-  public var end: [LeaseID]?
+  package var end: [LeaseID]?
 
-  public init(cluster: ClusterID, epoch: UInt64) {
+  package init(cluster: ClusterID, epoch: UInt64) {
     self.cluster = cluster
     self.epoch = epoch
   }
 }
 
 /// A pod has ended the leases that it was told to end.
-public struct PodConfirmation: Codable, Sendable {
-  public var pod: PodID
-  public var session: UInt64
+package struct PodConfirmation: Codable, Sendable {
+  package var pod: PodID
+  package var session: UInt64
 
-  public init(pod: PodID, session: UInt64) {
+  package init(pod: PodID, session: UInt64) {
     self.pod = pod
     self.session = session
   }
 }
 
 /// A host, by its name or identifier, is about to go.
-public struct DrainRequest: Codable, Sendable {
-  public var nameOrID: Name
+package struct DrainRequest: Codable, Sendable {
+  package var nameOrID: Name
   /// Set when it stays after all.
-  public var cancels: Bool?
+  package var cancels: Bool?
 
   package init(nameOrID: Name, cancels: Bool? = nil) {
     self.nameOrID = nameOrID
@@ -112,9 +112,9 @@ public struct DrainRequest: Codable, Sendable {
   }
 }
 
-public struct DrainReply: Codable, Sendable {
-  public var host: HostID
-  public var name: Name
+package struct DrainReply: Codable, Sendable {
+  package var host: HostID
+  package var name: Name
 
   package init(host: HostID, name: Name) {
     self.host = host
@@ -123,11 +123,11 @@ public struct DrainReply: Codable, Sendable {
 }
 
 /// A host's process ends in order: its processes use nothing of the cluster any more.
-public struct HostLeave: Codable, Sendable {
-  public var host: HostID
-  public var nonce: ProcessNonce
+package struct HostLeave: Codable, Sendable {
+  package var host: HostID
+  package var nonce: ProcessNonce
 
-  public init(host: HostID, nonce: ProcessNonce) {
+  package init(host: HostID, nonce: ProcessNonce) {
     self.host = host
     self.nonce = nonce
   }

@@ -1,20 +1,20 @@
 /// More of what a host has, on the connection on which it began to register.
-public struct RegistrationPart: Codable, Sendable {
-  public var host: HostID
-  public var replicas: [ReplicaReport] = []
-  public var holds: [ObjectID] = []
-  public var names: [Name: KnownName] = [:]
+package struct RegistrationPart: Codable, Sendable {
+  package var host: HostID
+  package var replicas: [ReplicaReport] = []
+  package var holds: [ObjectID] = []
+  package var names: [Name: KnownName] = [:]
   /// Whether still more follows.
-  public var more: Bool?
+  package var more: Bool?
 
-  public init(host: HostID) { self.host = host }
+  package init(host: HostID) { self.host = host }
 }
 
 extension HostRegistration {
   /// This registration in parts that each fit into a frame, in the order in which they are to be sent.
   ///
   /// - Parameter bytes: about how many a part has.
-  public func parts(of bytes: Int = PageBudget.bytes) -> (first: HostRegistration, rest: [RegistrationPart]) {
+  package func parts(of bytes: Int = PageBudget.bytes) -> (first: HostRegistration, rest: [RegistrationPart]) {
     var first = self
     (first.replicas, first.holds, first.names) = ([], [], [:])
     var rest: [RegistrationPart] = []
@@ -45,7 +45,7 @@ extension HostRegistration {
   }
 
   /// Takes in what came behind.
-  public mutating func add(_ part: RegistrationPart) {
+  package mutating func add(_ part: RegistrationPart) {
     replicas += part.replicas
     holds += part.holds
     names.merge(part.names) { $1 }

@@ -1,14 +1,14 @@
 /// A complete replica, as its host reports it.
-public struct ReplicaReport: Codable, Sendable, Hashable {
-  public var object: ObjectID
-  public var geometry: ChunkGeometry
-  public var digest: ObjectDigest
+package struct ReplicaReport: Codable, Sendable, Hashable {
+  package var object: ObjectID
+  package var geometry: ChunkGeometry
+  package var digest: ObjectDigest
   /// The objects whose references lie inside this one; it holds them.
-  public var contains: [ObjectID]
+  package var contains: [ObjectID]
   /// Whether it was made here and has no other, so that it is not evicted; `nil` from a host that doesn't say.
-  public var isPrimary: Bool?
+  package var isPrimary: Bool?
 
-  public init(
+  package init(
     object: ObjectID, geometry: ChunkGeometry, digest: ObjectDigest, contains: [ObjectID] = [], isPrimary: Bool? = nil
   ) {
     self.isPrimary = isPrimary
@@ -20,7 +20,7 @@ public struct ReplicaReport: Codable, Sendable, Hashable {
 }
 
 /// What changed in a host's store, in the order in which it happened.
-public enum ReplicaChange: Codable, Sendable {
+package enum ReplicaChange: Codable, Sendable {
   /// Complete; `held` when a process of this host holds it already.
   case sealed(ReplicaReport, held: Bool)
   /// Being received: its verified chunks may be asked for.
@@ -36,23 +36,23 @@ extension ReplicaChange {
   }
 }
 
-public struct ReplicaChanges: Codable, Sendable {
-  public var host: HostID
-  public var changes: [ReplicaChange]
+package struct ReplicaChanges: Codable, Sendable {
+  package var host: HostID
+  package var changes: [ReplicaChange]
 
-  public init(host: HostID, changes: [ReplicaChange]) {
+  package init(host: HostID, changes: [ReplicaChange]) {
     self.host = host
     self.changes = changes
   }
 }
 
 /// The objects that began or ceased to be held by any process of a host.
-public struct HoldChanges: Codable, Sendable {
-  public var host: HostID
-  public var added: [ObjectID]
-  public var removed: [ObjectID]
+package struct HoldChanges: Codable, Sendable {
+  package var host: HostID
+  package var added: [ObjectID]
+  package var removed: [ObjectID]
 
-  public init(host: HostID, added: [ObjectID], removed: [ObjectID]) {
+  package init(host: HostID, added: [ObjectID], removed: [ObjectID]) {
     self.host = host
     self.added = added
     self.removed = removed
@@ -72,18 +72,18 @@ extension HoldChanges {
 
 /// A host asks where to take an object from. Waits at the head until there is a replica, or another one than
 /// those that are known.
-public struct LocateRequest: Codable, Sendable {
-  public var host: HostID
-  public var object: ObjectID
+package struct LocateRequest: Codable, Sendable {
+  package var host: HostID
+  package var object: ObjectID
   /// Hosts that failed it in this transfer.
-  public var excluding: [HostID]
+  package var excluding: [HostID]
   /// Hosts that it takes chunks from already.
-  public var known: [HostID]
-  public var policy: SourcePolicy
+  package var known: [HostID]
+  package var policy: SourcePolicy
   /// Whether to wait for an absent host that alone has it, instead of hearing which one it is.
-  public var waits: Bool?
+  package var waits: Bool?
 
-  public init(
+  package init(
     host: HostID, object: ObjectID, excluding: [HostID] = [], known: [HostID] = [], policy: SourcePolicy = .relay
   ) {
     self.host = host
@@ -95,28 +95,28 @@ public struct LocateRequest: Codable, Sendable {
 }
 
 /// A host that has chunks of an object, or wants some.
-public struct TransferPeer: Codable, Sendable, Hashable {
-  public var host: HostID
+package struct TransferPeer: Codable, Sendable, Hashable {
+  package var host: HostID
   /// Where it serves its chunks: TCP.
-  public var bulk: Endpoint
+  package var bulk: Endpoint
 
-  public init(host: HostID, bulk: Endpoint) {
+  package init(host: HostID, bulk: Endpoint) {
     self.host = host
     self.bulk = bulk
   }
 }
 
-public struct LocateReply: Codable, Sendable {
+package struct LocateReply: Codable, Sendable {
   /// The asking host has the object itself.
-  public var isLocal: Bool
-  public var sources: [TransferPeer]
-  public var geometry: ChunkGeometry
+  package var isLocal: Bool
+  package var sources: [TransferPeer]
+  package var geometry: ChunkGeometry
   /// Known once the maker has sealed it.
-  public var digest: ObjectDigest?
+  package var digest: ObjectDigest?
   /// What the bytes are compared with, where no host has compared them yet.
-  public var checksum: ExpectedChecksum?
+  package var checksum: ExpectedChecksum?
 
-  public init(
+  package init(
     isLocal: Bool, sources: [TransferPeer], geometry: ChunkGeometry, digest: ObjectDigest?,
     checksum: ExpectedChecksum? = nil
   ) {
@@ -129,11 +129,11 @@ public struct LocateReply: Codable, Sendable {
 }
 
 /// A receiver takes no chunks of an object from anybody any more, because it has them all or because it gave up.
-public struct TransferEnded: Codable, Sendable {
-  public var receiver: HostID
-  public var object: ObjectID
+package struct TransferEnded: Codable, Sendable {
+  package var receiver: HostID
+  package var object: ObjectID
 
-  public init(receiver: HostID, object: ObjectID) {
+  package init(receiver: HostID, object: ObjectID) {
     self.receiver = receiver
     self.object = object
   }

@@ -1,4 +1,4 @@
-public import MobulaCore
+import MobulaCore
 
 /// Credentials from where the AWS SDKs find them, kept and renewed as `CachedCredentials` says.
 ///
@@ -23,7 +23,7 @@ public final class S3CredentialsChain: S3CredentialsProvider {
   /// - Parameters:
   ///   - environment: this process's by default.
   ///   - stsEndpoint: asked instead of the one configured.
-  public convenience init(
+  package convenience init(
     environment: [String: String] = currentEnvironment(), stsEndpoint: S3Endpoint? = nil
   ) {
     self.init(CredentialsSurroundings(environment), stsEndpoint: stsEndpoint)

@@ -1,36 +1,36 @@
-public import MobulaCore
+package import MobulaCore
 
 /// The tokens that a cluster's heads and hosts are to have, the newest first, sealed for the connection that they come on.
-public struct TokenNews: Codable, Sendable {
-  public var sealed: ByteString
+package struct TokenNews: Codable, Sendable {
+  package var sealed: ByteString
 
-  public init(sealed: ByteString) { self.sealed = sealed }
+  package init(sealed: ByteString) { self.sealed = sealed }
 }
 
 /// Who has taken them.
-public struct TokenReply: Codable, Sendable {
+package struct TokenReply: Codable, Sendable {
   /// Hosts that have them now, by name.
-  public var taken: [String]
+  package var taken: [String]
   /// Hosts that have not, and why.
-  public var failed: [Name: String]
+  package var failed: [Name: String]
 
-  public init(taken: [String], failed: [Name: String]) {
+  package init(taken: [String], failed: [Name: String]) {
     self.taken = taken
     self.failed = failed
   }
 }
 
-public struct JobTokenRequest: Codable, Sendable {
-  public var job: JobID
+package struct JobTokenRequest: Codable, Sendable {
+  package var job: JobID
 
-  public init(job: JobID) { self.job = job }
+  package init(job: JobID) { self.job = job }
 }
 
-public struct JobTokenReply: Codable, Sendable {
+package struct JobTokenReply: Codable, Sendable {
   /// The text of the token, sealed.
-  public var sealed: ByteString
+  package var sealed: ByteString
 
-  public init(sealed: ByteString) { self.sealed = sealed }
+  package init(sealed: ByteString) { self.sealed = sealed }
 }
 
 extension RPCRouter {
