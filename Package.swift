@@ -65,6 +65,9 @@ let package = Package(
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
     library("Mobula", ["MobulaCore", "MobulaWire", "MobulaStore", log]),
+    // What keeps a host's processes: the supervisor, the directories, and the settings that it was started with.
+    library(
+      "MobulaSupervisor", ["CMobula", "MobulaCore", "MobulaStore", "MobulaWire", log, signals]),
     // Tables and progress on a terminal.
     library("MobulaTerminal", ["MobulaCore"]),
     // The runtime's own decisions over a simulated network.
@@ -83,8 +86,8 @@ let package = Package(
       name: "MobulaTool",
       dependencies: [
         "Mobula", "MobulaBench", "MobulaHead", "MobulaHost", "MobulaJournal", "MobulaPod", "MobulaS3", "MobulaStore",
-        "MobulaWire", "MobulaCore", "CMobula", "MobulaSimulation", "MobulaTerminal", arguments,
-        log, signals,
+        "MobulaSupervisor", "MobulaWire", "MobulaCore", "CMobula", "MobulaSimulation", "MobulaTerminal", arguments, log,
+        signals,
       ],
       swiftSettings: settings, plugins: ["CommitPlugin"]),
     .plugin(name: "CommitPlugin", capability: .buildTool()),
@@ -114,6 +117,9 @@ let package = Package(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
     tests(
       "MobulaToolTests",
-      ["MobulaTool", "MobulaTestApp", "Mobula", "MobulaBench", "MobulaS3", "MobulaCore", "MobulaTestKit", "MobulaWire"]),
+      [
+        "MobulaTool", "MobulaTestApp", "Mobula", "MobulaBench", "MobulaS3", "MobulaSupervisor", "MobulaCore",
+        "MobulaTestKit", "MobulaWire",
+      ]),
   ]
 )

@@ -81,7 +81,7 @@ public final class Cluster: Sendable {
     do {
       hello.cluster = store.welcome.cluster
       hello.host = store.welcome.host
-      let tls = try ClusterOptions.tls(in: options.directory)
+      let tls = try HostPaths.tls(in: options.directory)
       let workers = WorkerConnections(tls: tls, hello: hello)
       let log = Logger(label: "mobula")
       let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)

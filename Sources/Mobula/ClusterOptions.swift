@@ -1,6 +1,5 @@
 import Glibc
 public import MobulaCore
-package import MobulaWire
 
 /// How a process uses its cluster.
 public struct ClusterOptions: Sendable {
@@ -20,36 +19,15 @@ public struct ClusterOptions: Sendable {
 
   /// - Parameter directory: a relative one is below the current folder.
   public init(directory: String? = nil) {
-    self.directory = directory.map { Self.absolute($0) } ?? Self.defaultDirectory()
+    self.directory = directory.map { HostPaths.absolute($0) } ?? Self.defaultDirectory()
   }
 
   /// `MOBULA_DIRECTORY`; else `/run/mobula` for root, `~/.mobula` for others: one for a user, however the shell was
   /// started, that outlives a logout.
   ///
   /// Where a user has no home it is a folder in `/var/tmp`.
-  public static func defaultDirectory() -> String { defaultDirectory(environment: currentEnvironment()) }
-
-  package static func defaultDirectory(environment: [String: String]) -> String {
-    if let directory = environment["MOBULA_DIRECTORY"], !directory.isEmpty { return absolute(directory) }
-    if getuid() == 0 { return "/run/mobula" }
-    return home(environment).map { $0 + "/.mobula" } ?? "/var/tmp/mobula-\(getuid())"
-  }
-
-  /// This user's home: by `HOME`, else by the users' database; `nil` where neither names one.
-  package static func home(_ environment: [String: String]) -> String? {
-    let known = getpwuid(getuid()).flatMap { $0.pointee.pw_dir }.map { String(cString: $0) }
-    // A relative one would be another in every folder, and nothing is made in the root of the file system.
-    return [environment["HOME"], known].compactMap(\.self)
-      .first { $0.hasPrefix("/") && $0.contains { character in character != "/" } }
-  }
-
-  /// A path from the root; `path` itself where the current folder is gone.
-  package static func absolute(_ path: String) -> String {
-    if path.hasPrefix("/") { return path }
-    guard let folder = getcwd(nil, 0) else { return path }
-    defer { free(folder) }
-    let text = String(cString: folder)
-    return text == "/" ? "/" + path : text + "/" + path
+  public static func defaultDirectory() -> String {
+    HostPaths.defaultDirectory(environment: currentEnvironment())
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) for what can't be in an environment.
@@ -71,18 +49,7 @@ public struct ClusterOptions: Sendable {
   }
 
   /// The file with the cluster's token.
-  public static func tokenFile(in directory: String) -> String { directory + "/token" }
-
-  /// The folder with this host's certificates, which is there when the host uses TLS.
-  package static func certificates(in directory: String) -> CertificateFolder { CertificateFolder(directory + "/tls") }
-
-  /// How processes of this host talk to others: with TLS where the host was started with it.
-  ///
-  /// - Throws: `MobulaError` when the certificates can't be read or have expired.
-  package static func tls(in directory: String) throws(MobulaError) -> ClusterTLS? {
-    let folder = certificates(in: directory)
-    return access(folder.path, F_OK) == 0 ? try ClusterTLS(folder) : nil
-  }
+  public static func tokenFile(in directory: String) -> String { HostPaths.token(in: directory) }
 }
 
 /// What a task or an actor needs, and where it may go.

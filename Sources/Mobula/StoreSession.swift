@@ -42,7 +42,7 @@ final class StoreSession: Sendable {
   ///
   /// - Throws: `MobulaError` (`unavailable`) when no host runs there, `unauthenticated` for another token.
   static func connect(directory: String, token: ClusterToken, hello: Hello) async throws -> StoreSession {
-    let endpoint = Endpoint.unix(path: HostSockets.host(in: directory))
+    let endpoint = Endpoint.unix(path: HostPaths.host(in: directory))
     let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
     do {
       let welcome = try await connection.call(HostAPI.welcome, Empty())
@@ -63,7 +63,7 @@ final class StoreSession: Sendable {
   /// - Returns: `nil` for a host of a version that doesn't say.
   /// - Throws: as `connect`.
   static func state(directory: String, token: ClusterToken) async throws -> HostState? {
-    let endpoint = Endpoint.unix(path: HostSockets.host(in: directory))
+    let endpoint = Endpoint.unix(path: HostPaths.host(in: directory))
     let hello = Hello(role: .tool, name: "mobula")
     let connection = try await connect(to: endpoint, directory: directory, token: token, hello: hello)
     do {
@@ -86,7 +86,7 @@ final class StoreSession: Sendable {
       do {
         return try await RPCConnection.connect(to: endpoint, token: token, hello: hello)
       } catch let error as MobulaError where error.code == .unavailable {
-        guard ContinuousClock.now < deadline, access(HostSockets.host(in: directory), F_OK) == 0 else {
+        guard ContinuousClock.now < deadline, access(HostPaths.host(in: directory), F_OK) == 0 else {
           throw nothingRuns("nobody answers at \(endpoint)")
         }
         try await Task.sleep(for: .milliseconds(20))
@@ -98,7 +98,7 @@ final class StoreSession: Sendable {
   ///
   /// - Throws: `MobulaError` (`unavailable`) when nothing was ever started there.
   static func token(in directory: String, for role: TokenRole) throws(MobulaError) -> ClusterToken {
-    let file = ClusterOptions.tokenFile(in: directory)
+    let file = HostPaths.token(in: directory)
     guard access(file, F_OK) == 0 else { throw nothingRuns("there is no \(file)") }
     let token = try ClusterToken.following(file)
     // Another than the cluster's was put there by somebody, for what it is good for.

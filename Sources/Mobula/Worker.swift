@@ -44,7 +44,7 @@ public enum Worker {
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
     let options = ClusterOptions(directory: environment.directory)
     let token = try jobToken(environment)
-    let tls = try ClusterOptions.tls(in: environment.directory)
+    let tls = try HostPaths.tls(in: environment.directory)
     var hello = Hello(role: .worker, name: environment.podName)
     hello.build = environment.program.build
 
@@ -88,7 +88,7 @@ public enum Worker {
 extension Worker {
   /// What the pod has given it; of a pod that knows no tokens of jobs, that which the cluster's token makes.
   private static func jobToken(_ environment: WorkerEnvironment) throws(MobulaError) -> ClusterToken {
-    let file = ClusterOptions.tokenFile(in: environment.directory)
+    let file = HostPaths.token(in: environment.directory)
     if let text = environment.token { return try ClusterToken(text).withElder(file) }
     return try ClusterToken.read(file: file).ofJob(environment.job)
   }

@@ -69,7 +69,7 @@ public final class Host: Sendable {
     _ configuration: HostConfiguration, _ spillPlace: S3SpillPlace?, log: Logger
   ) throws -> Store {
     var started = StoreConfiguration(
-      capacity: configuration.capacity, socket: HostSockets.store(in: configuration.directory))
+      capacity: configuration.capacity, socket: HostPaths.store(in: configuration.directory))
     started.spillDirectories = configuration.spillDirectories
     started.spillPlace = spillPlace
     started.warmShare = configuration.warmShare
@@ -122,7 +122,7 @@ public final class Host: Sendable {
       var hello = configuration.hello
       hello.cluster = cluster
       let server = try await RPCServer.bind(
-        to: .unix(path: HostSockets.host(in: configuration.directory)), token: configuration.token,
+        to: .unix(path: HostPaths.host(in: configuration.directory)), token: configuration.token,
         hello: hello, router: router(cluster: cluster), onDisconnect: { self.processes.disconnected($0.id) })
       log.notice(
         "host ready",
@@ -164,7 +164,7 @@ public final class Host: Sendable {
   /// The cluster, once the head was reached for the first time. A host that is started again knows it: the processes
   /// that have its memory mapped need it before they need the head.
   private func reachedCluster() async throws -> ClusterID? {
-    let file = HostSockets.cluster(in: configuration.directory)
+    let file = HostPaths.cluster(in: configuration.directory)
     if store.recovered != nil, let known = ClusterID(contentsOf: file) { return known }
     let cluster = try await head.connection().peer.cluster
     cluster?.write(to: file)
@@ -179,7 +179,7 @@ public final class Host: Sendable {
       WelcomeReply(
         host: configuration.host, name: configuration.name, cluster: cluster ?? ClusterID(high: 0, low: 0),
         head: configuration.head, address: configuration.address,
-        storeSocket: HostSockets.store(in: configuration.directory), ticket: self.store.ticket(),
+        storeSocket: HostPaths.store(in: configuration.directory), ticket: self.store.ticket(),
         capacity: configuration.capacity, resolves: true)
     }
     router.on(HostAPI.state) { _, _ in

@@ -38,7 +38,7 @@ public struct PodConfiguration: Sendable {
   }
 
   /// The socket that the pod's workers connect to.
-  public var socket: String { "\(directory)/pod-\(pod.short).sock" }
+  public var socket: String { HostPaths.pod(pod.short, in: directory) }
 }
 
 /// A pod: confirms leases by its own books, starts the workers for them, and watches those.

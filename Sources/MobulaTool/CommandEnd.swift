@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import MobulaCore
+import MobulaSupervisor
 
 extension MobulaCommand {
   /// Runs the command that the arguments ask for; ends the process with what it throws.

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Mobula
 import MobulaBench
+import MobulaSupervisor
 
 /// The `mobula` command-line tool; in worker mode, a worker of the bench.
 @main struct MobulaCommand: AsyncParsableCommand {

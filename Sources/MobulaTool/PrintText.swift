@@ -1,42 +1,9 @@
 import Glibc
-import Logging
 import MobulaCore
+import MobulaSupervisor
 
 /// Prints for people: what a terminal would act on is escaped. Stands before Swift's own in all of the tool.
 func print(_ text: String) { Swift.print(text.printableLines) }
-
-/// Writes a log as another handler does, with what a terminal would act on escaped, so that an entry is one line.
-struct PrintableLog: LogHandler {
-  private var handler: StreamLogHandler
-
-  init(_ handler: StreamLogHandler) { self.handler = handler }
-
-  var metadata: Logger.Metadata {
-    get { handler.metadata }
-    set { handler.metadata = newValue.mapValues(Self.printable) }
-  }
-
-  var logLevel: Logger.Level {
-    get { handler.logLevel }
-    set { handler.logLevel = newValue }
-  }
-
-  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-    get { handler[metadataKey: key] }
-    set { handler[metadataKey: key] = newValue.map(Self.printable) }
-  }
-
-  func log(event: LogEvent) {
-    var event = event
-    event.message = Logger.Message(stringLiteral: event.message.description.printable)
-    event.metadata = event.metadata?.mapValues(Self.printable)
-    handler.log(event: event)
-  }
-
-  private static func printable(_ value: Logger.Metadata.Value) -> Logger.Metadata.Value {
-    .string(value.description.printable)
-  }
-}
 
 /// What this program was told, in arguments and in its environment.
 enum ProgramInput {

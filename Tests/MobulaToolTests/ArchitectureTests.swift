@@ -2,6 +2,8 @@ import FoundationEssentials
 import MobulaCore
 import Testing
 
+@testable import MobulaSupervisor
+
 /// The graph of targets in docs/Architecture.md is what the code says.
 @Suite struct ArchitectureTests {
   /// The repository: this file is Tests/MobulaToolTests/ArchitectureTests.swift.

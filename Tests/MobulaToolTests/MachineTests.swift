@@ -1,6 +1,7 @@
 import MobulaCore
 import Testing
 
+@testable import MobulaSupervisor
 @testable import MobulaTool
 
 /// What a process may use of its machine: cgroups of both versions, affinity, shares.

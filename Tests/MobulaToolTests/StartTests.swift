@@ -3,6 +3,7 @@ import Glibc
 import MobulaCore
 import Testing
 
+@testable import MobulaSupervisor
 @testable import MobulaTool
 
 /// Where a host is started and how it is stopped: folders, ports, addresses, the supervisor's identity.

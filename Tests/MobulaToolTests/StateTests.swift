@@ -3,6 +3,7 @@ import Glibc
 import MobulaCore
 import Testing
 
+@testable import MobulaSupervisor
 @testable import MobulaTool
 
 /// What outlives a reboot, and what is done where it did not.

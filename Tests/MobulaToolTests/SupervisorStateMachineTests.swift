@@ -1,6 +1,7 @@
 import MobulaCore
 import Testing
 
+@testable import MobulaSupervisor
 @testable import MobulaTool
 
 @Suite struct SupervisorStateMachineTests {

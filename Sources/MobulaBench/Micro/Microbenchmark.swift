@@ -213,7 +213,7 @@ public final class PrivateCluster: Sendable {
         throw MobulaError(
           .unavailable, "The cluster to measure ended with \(exit) instead of starting: its reason is above.")
       }
-      if access(directory + "/host.sock", F_OK) == 0,
+      if access(HostPaths.host(in: directory), F_OK) == 0,
         let cluster = try? await Cluster.connectTool(ClusterOptions(directory: directory))
       {
         let status = try? await cluster.status()

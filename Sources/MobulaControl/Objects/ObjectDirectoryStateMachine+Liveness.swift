@@ -72,7 +72,7 @@ extension ObjectDirectoryStateMachine {
     records[object] = nil
     usage.forget(record)
     tombstones.insert(object, damage: damage)
-    let refusal = endedJobs.contains(object.job) ? .jobEnded : refusal(ofBuried: object)
+    let refusal = refusal(ofBuried: object)
     let hosts = record.planner.replicas
     if !hosts.isEmpty { actions.append(.drop(object, hosts: hosts)) }
     for request in record.waiting {
@@ -88,6 +88,6 @@ extension ObjectDirectoryStateMachine {
 
   /// What to say of an object that is gone for good.
   func refusal(ofBuried object: ObjectID) -> LocateRefusal {
-    tombstones.damage(of: object).map { .damaged($0) } ?? .deleted
+    tombstones.damage(of: object).map { .damaged($0) } ?? (endedJobs.contains(object.job) ? .jobEnded : .deleted)
   }
 }

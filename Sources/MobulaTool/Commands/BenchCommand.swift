@@ -3,6 +3,7 @@ import FoundationEssentials
 import Glibc
 import MobulaBench
 import MobulaCore
+import MobulaSupervisor
 
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

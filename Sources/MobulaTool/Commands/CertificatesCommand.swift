@@ -3,6 +3,7 @@ import FoundationEssentials
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaSupervisor
 import MobulaWire
 
 struct CertificatesCommand: AsyncParsableCommand {
@@ -197,7 +198,7 @@ struct InstallCommand: AsyncParsableCommand {
     let folder = CertificateFolder(folder)
     let tls = try ClusterTLS(folder)
     let started = try directory.readConfiguration()
-    let copy = ClusterOptions.certificates(in: directory.path)
+    let copy = CertificateFolder(HostPaths.certificates(in: directory.path))
     guard access(copy.path, F_OK) == 0 else {
       throw MobulaError(
         .mismatch, "The host in \(directory.path) was started without TLS: stop it, and start it with --tls.")

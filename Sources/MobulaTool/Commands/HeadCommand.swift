@@ -6,6 +6,7 @@ import Mobula
 import MobulaCore
 import MobulaHead
 import MobulaJournal
+import MobulaSupervisor
 import MobulaWire
 
 /// What people do with the head's journal; without a subcommand, the service that the supervisor starts.
@@ -30,7 +31,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
   func run() async throws {
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
-    let state = StateDirectory(path: started.state ?? ClusterOptions.absolute(directory.runDirectory.path) + "/state")
+    let state = StateDirectory(path: started.state ?? HostPaths.absolute(directory.runDirectory.path) + "/state")
     let token = try directory.runDirectory.token()
     let tls = try directory.runDirectory.tls()
     try await ServiceProcess.run { process in
@@ -82,7 +83,7 @@ struct BackUpHeadCommand: AsyncParsableCommand {
 
   func run() async throws {
     let journal = options.stateDirectory.journalFile
-    try await SQLiteJournal.back(up: journal, to: ClusterOptions.absolute(file))
+    try await SQLiteJournal.back(up: journal, to: HostPaths.absolute(file))
     print("Copied \(journal) to \(file).")
   }
 }

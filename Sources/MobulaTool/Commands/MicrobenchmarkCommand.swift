@@ -4,6 +4,7 @@ import Glibc
 import Mobula
 import MobulaBench
 import MobulaCore
+import MobulaSupervisor
 
 struct MicrobenchmarkCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Mobula
 import MobulaCore
+import MobulaSupervisor
 import MobulaTerminal
 import MobulaWire
 

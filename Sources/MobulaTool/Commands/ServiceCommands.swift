@@ -5,6 +5,7 @@ import MobulaCore
 import MobulaHost
 import MobulaPod
 import MobulaStore
+import MobulaSupervisor
 import MobulaWire
 
 // The processes that `mobula start` starts; not for people.
@@ -22,7 +23,7 @@ struct DirectoryOption: ParsableArguments {
 
   /// Relative paths are below the current folder.
   var runDirectory: RunDirectory {
-    RunDirectory(path: directory.map { ClusterOptions.absolute($0) } ?? ClusterOptions.defaultDirectory())
+    RunDirectory(path: directory.map { HostPaths.absolute($0) } ?? ClusterOptions.defaultDirectory())
   }
   var options: ClusterOptions { ClusterOptions(directory: runDirectory.path) }
 }

@@ -4,6 +4,7 @@ import Glibc
 import MobulaBench
 import MobulaCore
 import MobulaSimulation
+import MobulaSupervisor
 
 struct SimulateCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

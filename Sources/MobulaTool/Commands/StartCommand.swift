@@ -6,6 +6,7 @@ import MobulaCore
 import MobulaJournal
 import MobulaS3
 import MobulaStore
+import MobulaSupervisor
 import MobulaWire
 
 struct StartCommand: AsyncParsableCommand {
@@ -178,14 +179,14 @@ struct StartCommand: AsyncParsableCommand {
     if !head, !foreground { try await checkHead(configuration, directory) }
     try directory.write(configuration)
     // Of the cluster that was joined before, perhaps another.
-    unlink(HostSockets.cluster(in: directory.path))
+    unlink(HostPaths.cluster(in: directory.path))
     if let warning { Log.write(STDERR_FILENO, "Warning: \(warning)\n") }
     let starter = HostStarter(
       directory: directory, state: state, configuration: configuration, readyDescriptor: readyFd)
     if foreground { return try await starter.runInForeground(endsWithInput: lifeline) }
     Interruption.begin()
     try await starter.startDetached()
-    starter.announce(tls: access(ClusterOptions.certificates(in: directory.path).path, F_OK) == 0)
+    starter.announce(tls: access(CertificateFolder(HostPaths.certificates(in: directory.path)).path, F_OK) == 0)
   }
 
   /// The token lies in the state directory, and a copy where the processes of this host look for it.
@@ -223,7 +224,7 @@ struct StartCommand: AsyncParsableCommand {
 
   /// Keeps the certificates in the state directory, and a copy where every process of this host finds it, as the token.
   private func prepareTLS(_ directory: RunDirectory, _ state: StateDirectory) throws {
-    let copy = ClusterOptions.certificates(in: directory.path)
+    let copy = CertificateFolder(HostPaths.certificates(in: directory.path))
     guard let given = tls ?? currentEnvironment()["MOBULA_TLS"], !given.isEmpty else {
       // As it was, also after a reboot has taken the copy.
       if access(state.certificates.path, F_OK) == 0 { return try state.certificates.copy(to: copy) }

@@ -3,6 +3,7 @@ import Glibc
 import Mobula
 import MobulaCore
 import MobulaStore
+import MobulaSupervisor
 
 /// What a host's pods and its store have.
 struct StartSizes {
@@ -144,12 +145,12 @@ extension StartCommand {
       self.spill == ["none"] ? [] : self.spill.isEmpty ? ["/var/tmp/mobula-\(getuid())-\(host.short)"] : self.spill
     // What nobody named is no reason not to start; the host says it in its log.
     for place in self.spill where place != "none" && !StartConfiguration.isS3(place) {
-      try SpillFolders.check(ClusterOptions.absolute(place))
+      try SpillFolders.check(HostPaths.absolute(place))
     }
     return StartConfiguration(
       isHead: head, head: addresses.head, cluster: head ? cluster ?? .random() : nil, host: host, name: name,
       address: addresses.address, capacity: sizes.capacity,
-      spill: spill.map { StartConfiguration.isS3($0) ? $0 : ClusterOptions.absolute($0) }, warm: warm / 100,
+      spill: spill.map { StartConfiguration.isS3($0) ? $0 : HostPaths.absolute($0) }, warm: warm / 100,
       spare: spare / 100, pods: try makePods(sizes, hostName: name), labels: try labels(label, "--label"),
       sendLimit: sendLimit.flatMap { LinkRate($0) }, receiveLimit: receiveLimit.flatMap { LinkRate($0) },
       spillEndpoint: s3Endpoint, state: state.path, listen: addresses.listen)

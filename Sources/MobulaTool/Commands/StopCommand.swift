@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaSupervisor
 
 struct StopCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,6 +3,7 @@ import FoundationEssentials
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaSupervisor
 import MobulaWire
 
 struct TokenCommand: AsyncParsableCommand {

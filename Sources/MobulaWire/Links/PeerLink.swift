@@ -183,7 +183,9 @@ public final class PeerLink: Sendable {
     }
     if isRenewed {
       log.debug("registering at the \(role) anew")
-    } else if !Task.isCancelled { log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"]) }
+    } else if !Task.isCancelled {
+      log.warning("the \(role) is gone; trying again", metadata: ["\(role)": "\(endpoint)"])
+    }
     return .now - start
   }
 

@@ -1,6 +1,7 @@
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaSupervisor
 import Synchronization
 
 /// What is seen to when a signal asks a command to end: no half of a file is left, and the exit status is 128 and the

@@ -1,6 +1,5 @@
 import Glibc
-import Logging
-import Mobula
+package import Logging
 import MobulaCore
 import MobulaStore
 import Synchronization
@@ -10,7 +9,7 @@ import UnixSignals
 ///
 /// Each child reads from a socket whose other end only the supervisor has: when
 /// the supervisor is gone, however it went, they end.
-final class Supervisor: Sendable {
+package final class Supervisor: Sendable {
   private struct State {
     var machine = SupervisorStateMachine()
     var children: [Name: (process: ChildProcess, line: ServiceLine)] = [:]
@@ -22,7 +21,7 @@ final class Supervisor: Sendable {
   private let log: Logger
   private let state = Mutex(State())
 
-  init(directory: RunDirectory, configuration: StartConfiguration, log: Logger) {
+  package init(directory: RunDirectory, configuration: StartConfiguration, log: Logger) {
     self.directory = directory
     self.configuration = configuration
     self.log = log
@@ -31,7 +30,7 @@ final class Supervisor: Sendable {
   /// Runs until a signal asks it to stop.
   ///
   /// - Throws: `MobulaError` when another supervisor runs here, or a process can't run before all has worked once.
-  func run() async throws {
+  package func run() async throws {
     guard let lock = try directory.lock() else {
       throw MobulaError(.alreadyExists, "A host runs in \(directory.path) already: `mobula stop` stops it.")
     }

@@ -1,15 +1,14 @@
 import Glibc
-import Mobula
-import MobulaCore
+package import MobulaCore
 import Synchronization
 
 /// Addresses of this machine: which a name has, which leads to another machine, and whether a port is free.
-enum LocalAddress {
+package enum LocalAddress {
   /// A name, or an address in numbers, as numbers; of a name's addresses the IPv4 one first.
   ///
   /// - Throws: `MobulaError`: `invalidArgument` for what is no name, `unavailable` when it has no address, or none within
   ///   2 seconds.
-  static func numeric(_ text: String, _ flag: String) throws(MobulaError) -> String {
+  package static func numeric(_ text: String, _ flag: String) throws(MobulaError) -> String {
     let host = text.hasPrefix("[") && text.hasSuffix("]") ? String(text.dropFirst().dropLast()) : text
     guard Endpoint.isHost(host), !host.contains("%") else {
       throw MobulaError(
@@ -23,15 +22,15 @@ enum LocalAddress {
   }
 
   /// Whether nobody but this machine reaches it.
-  static func isLoopback(_ address: String) -> Bool { address.hasPrefix("127.") || address == "::1" }
+  package static func isLoopback(_ address: String) -> Bool { address.hasPrefix("127.") || address == "::1" }
 
   /// Whether it means every address of this machine, and so none that another could be told.
-  static func isWildcard(_ address: String) -> Bool { address == "0.0.0.0" || address == "::" }
+  package static func isWildcard(_ address: String) -> Bool { address == "0.0.0.0" || address == "::" }
 
   /// This machine's address on the way to `endpoint`, found by connecting a datagram socket, which sends nothing.
   ///
   /// - Throws: `MobulaError` (`unavailable`) when there is no way.
-  static func towards(_ endpoint: Endpoint) throws(MobulaError) -> String {
+  package static func towards(_ endpoint: Endpoint) throws(MobulaError) -> String {
     guard case .tcp(let host, let port) = endpoint else { return "127.0.0.1" }
     let address = try numeric(host, "--address")
     return try withSocketAddress(address, port) { pointer, length, family throws(MobulaError) in
@@ -54,7 +53,7 @@ enum LocalAddress {
   /// - Returns: the port: a free one for 0.
   /// - Throws: `MobulaError`: `alreadyExists` when the port is taken, `invalidArgument` when the address is none of this
   ///   machine's.
-  @discardableResult static func checkFree(_ address: String, port: Int) throws(MobulaError) -> Int {
+  @discardableResult package static func checkFree(_ address: String, port: Int) throws(MobulaError) -> Int {
     try withSocketAddress(address, port) { pointer, length, family throws(MobulaError) in
       let endpoint = Endpoint.tcp(host: address, port: port)
       let listener = OwnedDescriptor(
@@ -163,7 +162,7 @@ private final class Answer: Sendable {
   private let writer: SharedDescriptor
   private let found = Mutex<(addresses: [String]?, problem: String)?>(nil)
 
-  init() throws(MobulaError) {
+  package init() throws(MobulaError) {
     var ends: [CInt] = [-1, -1]
     try systemCall("A pipe can't be made") { pipe(&ends) }
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -171,13 +170,13 @@ private final class Answer: Sendable {
     writer = SharedDescriptor(OwnedDescriptor(owning: ends[1]))
   }
 
-  func give(_ answer: (addresses: [String]?, problem: String)) {
+  package func give(_ answer: (addresses: [String]?, problem: String)) {
     found.withLock { $0 = answer }
     var byte: UInt8 = 1
     _ = write(writer.rawValue, &byte, 1)
   }
 
-  func wait(milliseconds: CInt) -> (addresses: [String]?, problem: String)? {
+  package func wait(milliseconds: CInt) -> (addresses: [String]?, problem: String)? {
     var ready = pollfd(fd: reader.rawValue, events: Int16(POLLIN), revents: 0)
     _ = poll(&ready, 1, milliseconds)
     return found.withLock { $0 }

@@ -4,6 +4,7 @@ import Logging
 import Mobula
 import MobulaCore
 import MobulaStore
+import MobulaSupervisor
 
 /// Starts a host that is configured, and says when it is up.
 struct HostStarter {
@@ -85,7 +86,7 @@ struct HostStarter {
 
   /// The cluster, once the host answers and the head knows all its pods.
   private func readyCluster() async throws -> ClusterID? {
-    guard access(directory.path + "/host.sock", F_OK) == 0 else { return nil }
+    guard access(HostPaths.host(in: directory.path), F_OK) == 0 else { return nil }
     let cluster = try await Cluster.connectTool(ClusterOptions(directory: directory.path))
     let status: ClusterStatus
     do { status = try await cluster.status() } catch {

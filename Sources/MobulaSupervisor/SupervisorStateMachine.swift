@@ -1,4 +1,4 @@
-import MobulaCore
+package import MobulaCore
 
 /// What a supervisor does about processes that end.
 ///
@@ -6,25 +6,25 @@ import MobulaCore
 /// host's memory is worth more than any other process: once the host has worked, nothing ends the supervisor, which
 /// keeps that memory, but an order to stop. Before, a process that refuses to run, or ends quickly too often, does:
 /// then somebody waits to hear why.
-struct SupervisorStateMachine {
-  enum Action: Hashable {
+package struct SupervisorStateMachine {
+  package enum Action: Hashable {
     case restart(after: Duration)
     case giveUp(MobulaError)
     case nothing
   }
 
   /// The process whose work makes the start a success.
-  static let host: Name = "host"
+  package static let host: Name = "host"
   /// So much of a process's life makes up for one quick end.
-  static let quick = Duration.seconds(2)
+  package static let quick = Duration.seconds(2)
   /// So many quick ends in a row are too many for a first start.
-  static let maximumQuickEnds = 6
-  static let shortestPause = Duration.milliseconds(50)
+  package static let maximumQuickEnds = 6
+  package static let shortestPause = Duration.milliseconds(50)
   /// Of a process that refused to run.
-  static let shortestPauseOfRefused = Duration.seconds(1)
-  static let longestPause = Duration.seconds(30)
+  package static let shortestPauseOfRefused = Duration.seconds(1)
+  package static let longestPause = Duration.seconds(30)
   /// The exit status of a process that another start would not help, for all that it knows.
-  static let refusedStatus: CInt = 77
+  package static let refusedStatus: CInt = 77
 
   private var quickEnds: [Name: Int] = [:]
   private(set) var isStopping = false
@@ -32,12 +32,12 @@ struct SupervisorStateMachine {
   private(set) var hasSucceeded = false
 
   /// A process says that it does its work.
-  mutating func ready(_ name: Name) {
+  package mutating func ready(_ name: Name) {
     if name == Self.host { hasSucceeded = true }
   }
 
   /// A process ended after it ran for `lifetime`.
-  mutating func ended(_ name: Name, lifetime: Duration, exit: ChildProcess.Exit) -> Action {
+  package mutating func ended(_ name: Name, lifetime: Duration, exit: ChildProcess.Exit) -> Action {
     if isStopping { return .nothing }
     let ends = count(name, lifetime)
     let isRefused = exit == .status(Self.refusedStatus)
@@ -54,12 +54,12 @@ struct SupervisorStateMachine {
   }
 
   /// A process could not be started at all.
-  mutating func notStarted(_ name: Name, _ error: MobulaError) -> Action {
+  package mutating func notStarted(_ name: Name, _ error: MobulaError) -> Action {
     if isStopping { return .nothing }
     return hasSucceeded ? .restart(after: Self.pause(count(name, .zero), Self.shortestPauseOfRefused)) : .giveUp(error)
   }
 
-  mutating func stop() { isStopping = true }
+  package mutating func stop() { isStopping = true }
 
   private mutating func count(_ name: Name, _ lifetime: Duration) -> Int {
     let forgiven = Int(min(lifetime / Self.quick, 1000))

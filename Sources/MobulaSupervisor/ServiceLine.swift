@@ -1,14 +1,14 @@
 import Glibc
-import MobulaCore
+package import MobulaCore
 import Synchronization
 
 /// The line between the supervisor and one of its processes, which is that process's standard input.
 ///
 /// The supervisor says on it that the process is to end for good; a signal doesn't say so. The process says that it is
 /// ready. When either is gone, however it went, the other reads the end.
-final class ServiceLine: Sendable {
+package final class ServiceLine: Sendable {
   /// What is said, a byte each.
-  enum Word: UInt8 {
+  package enum Word: UInt8 {
     /// By the process: it does its work.
     case ready = 0x72
     /// By the supervisor: everything ends, and what was kept for a restart goes.
@@ -19,7 +19,7 @@ final class ServiceLine: Sendable {
   private let theirs: Mutex<SharedDescriptor?>
 
   /// - Throws: `MobulaError` (`inputOutput`) when this process has no descriptors left.
-  init() throws(MobulaError) {
+  package init() throws(MobulaError) {
     var ends: [CInt] = [-1, -1]
     // Close-on-exec: no other process has an end.
     try systemCall("A socket pair can't be made") {
@@ -30,14 +30,14 @@ final class ServiceLine: Sendable {
   }
 
   /// Starts a process with the other end, which this process has no more then.
-  func start(_ spawn: (_ input: CInt) throws -> ChildProcess) throws -> ChildProcess {
+  package func start(_ spawn: (_ input: CInt) throws -> ChildProcess) throws -> ChildProcess {
     let end = theirs.withLock { $0.take() }
     guard let end else { preconditionFailure("a line leads to one process") }
     return try withExtendedLifetime(end) { try spawn(end.rawValue) }
   }
 
   /// Calls `ready` when the process says so; on a thread that ends with the process.
-  func listen(_ ready: @escaping @Sendable () -> Void) {
+  package func listen(_ ready: @escaping @Sendable () -> Void) {
     let ours = ours
     detachThread(named: "line") {
       while let word = Self.next(ours.rawValue) {
@@ -47,16 +47,16 @@ final class ServiceLine: Sendable {
   }
 
   /// Tells the process to end for good.
-  func stop() { Self.say(.stop, to: ours.rawValue) }
+  package func stop() { Self.say(.stop, to: ours.rawValue) }
 
-  static func say(_ word: Word, to descriptor: CInt) {
+  package static func say(_ word: Word, to descriptor: CInt) {
     var byte = word.rawValue
     // Never blocks, and fails only when nobody is there.
     _ = send(descriptor, &byte, 1, CInt(MSG_NOSIGNAL) | CInt(MSG_DONTWAIT))
   }
 
   /// The next byte that was said; `nil` at the end, or after an error that is not an interruption.
-  static func next(_ descriptor: CInt) -> UInt8? {
+  package static func next(_ descriptor: CInt) -> UInt8? {
     var byte: UInt8 = 0
     while true {
       let count = read(descriptor, &byte, 1)

@@ -1,20 +1,20 @@
 import CMobula
 import FoundationEssentials
 import Glibc
-import MobulaCore
+package import MobulaCore
 
 /// A supervisor that runs, as certain as the kernel can make it: a process of this user's that has the lock file of its
 /// directory open, held by a descriptor that never means another process.
-struct RunningSupervisor: Sendable {
-  let pid: Int32
+package struct RunningSupervisor: Sendable {
+  package let pid: Int32
   /// As it was when the supervisor was started.
-  let directory: String
+  package let directory: String
   /// Whether its directory, or the lock file in it, is not there any more: no command finds it there.
-  let isOrphan: Bool
+  package let isOrphan: Bool
   private let process: SharedDescriptor
 
   /// All that this process can see: those of other users and of other PID namespaces it can't.
-  static func all() -> [RunningSupervisor] {
+  package static func all() -> [RunningSupervisor] {
     let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
     return entries.compactMap { Int32($0) }.sorted().compactMap { RunningSupervisor($0) }
   }
@@ -23,7 +23,7 @@ struct RunningSupervisor: Sendable {
   ///
   /// - Throws: `MobulaError`: `notFound` when none runs there, with those that run elsewhere; `denied` when one does that
   ///   can't be seen from here.
-  static func find(in directory: RunDirectory) throws(MobulaError) -> RunningSupervisor {
+  package static func find(in directory: RunDirectory) throws(MobulaError) -> RunningSupervisor {
     let all = all()
     let real = realpath(directory.path, nil).map { pointer in
       defer { free(pointer) }
@@ -79,15 +79,15 @@ struct RunningSupervisor: Sendable {
     return nil
   }
 
-  var hasEnded: Bool {
+  package var hasEnded: Bool {
     var ready = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
     return poll(&ready, 1, 0) != 0
   }
 
-  func signal(_ number: CInt) { _ = mobula_signal_process(process.rawValue, number) }
+  package func signal(_ number: CInt) { _ = mobula_signal_process(process.rawValue, number) }
 
   /// Whether it has ended within so long.
-  func ends(within limit: Duration) async throws -> Bool {
+  package func ends(within limit: Duration) async throws -> Bool {
     let deadline = ContinuousClock.now + limit
     while !hasEnded {
       if ContinuousClock.now >= deadline { return false }

@@ -1,6 +1,6 @@
 /// The cgroups that this process is in, and what they let it have: of every hierarchy, version 1 and 2, the least that
 /// its own group and those around it allow.
-struct ControlGroups {
+package struct ControlGroups {
   /// A hierarchy as it is mounted here.
   private struct Mount {
     /// The group that is at the mount point, as in a container that sees only its own.
@@ -21,7 +21,7 @@ struct ControlGroups {
   private let read: (String) -> String?
 
   /// - Parameter read: the text of a file, `nil` where there is none.
-  init(read: @escaping (String) -> String?) {
+  package init(read: @escaping (String) -> String?) {
     self.read = read
     memberships = (read("/proc/self/cgroup") ?? "").split(separator: "\n").compactMap { line in
       let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
@@ -40,7 +40,7 @@ struct ControlGroups {
   }
 
   /// Bytes; `nil` where nothing limits them.
-  var memoryLimit: Int? {
+  package var memoryLimit: Int? {
     limits("memory", ["memory.limit_in_bytes"], ["memory.max", "memory.high"]) { text in
       // Without a limit version 1 says all pages that there can be.
       Int(text.trimmed).flatMap { 0..<1 << 60 ~= $0 ? Double($0) : nil }
@@ -48,7 +48,7 @@ struct ControlGroups {
   }
 
   /// CPUs, also parts of one; `nil` where nothing limits them.
-  var cpuLimit: Double? {
+  package var cpuLimit: Double? {
     let unified = limits("cpu", [], ["cpu.max"]) { text in
       let words = text.split(whereSeparator: \.isWhitespace).map { Double($0) }
       guard words.count == 2, let quota = words[0], let period = words[1], period > 0 else { return nil }

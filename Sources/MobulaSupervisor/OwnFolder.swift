@@ -1,14 +1,14 @@
 import Glibc
-import MobulaCore
+package import MobulaCore
 
 /// Folders that this user alone writes to.
-enum OwnFolder {
+package enum OwnFolder {
   /// Makes it, and those around it, as far as they aren't there.
   ///
   /// - Parameter flag: the option that chooses another.
   /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is another user's or others may write
   ///   to it, `invalidArgument` when it is no folder.
-  static func make(_ path: String, _ flag: String) throws(MobulaError) {
+  package static func make(_ path: String, _ flag: String) throws(MobulaError) {
     guard path.hasPrefix("/") else {
       throw MobulaError(
         .inputOutput, "The current folder is gone: change to another, or give a whole path with \(flag).")

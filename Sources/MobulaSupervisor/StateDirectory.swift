@@ -1,43 +1,49 @@
 import FoundationEssentials
 import Glibc
-import Mobula
-import MobulaCore
-import MobulaWire
+package import MobulaCore
+package import MobulaWire
 
 /// What a host, and the head on it, must find again after a reboot: the token, the certificates, who they are, and the
 /// head's journal. Apart from the run directory, whose sockets and logs a reboot may take.
-struct StateDirectory {
+package struct StateDirectory {
   /// Who runs here, in whichever cluster.
-  struct Identity: Codable, Equatable {
+  package struct Identity: Codable, Equatable {
     /// The cluster of the head here, or the one that was joined last.
-    var cluster: ClusterID?
-    var host: HostID
+    package var cluster: ClusterID?
+    package var host: HostID
+
+    package init(cluster: ClusterID?, host: HostID) {
+      self.cluster = cluster
+      self.host = host
+    }
   }
 
-  let path: String
+  package let path: String
 
-  var tokenFile: String { path + "/token" }
-  var identityFile: String { path + "/identity.json" }
-  var journalFile: String { path + "/journal.sqlite" }
-  var lockFile: String { path + "/supervisor.lock" }
-  var certificates: CertificateFolder { CertificateFolder(path + "/tls") }
+  package init(path: String) { self.path = path }
+
+  package var tokenFile: String { path + "/token" }
+  package var identityFile: String { path + "/identity.json" }
+  package var journalFile: String { path + "/journal.sqlite" }
+  package var lockFile: String { path + "/supervisor.lock" }
+  package var certificates: CertificateFolder { CertificateFolder(path + "/tls") }
 
   /// - Parameters:
   ///   - given: the folder that was asked for; `MOBULA_STATE` counts as such.
   ///   - directory: the run directory that was asked for, if one was, by option or `MOBULA_DIRECTORY`: then all lies
   ///     in there, so that one folder is one host.
-  static func choose(
+  package static func choose(
     _ given: String?, directory: String?, environment: [String: String] = currentEnvironment()
   ) -> StateDirectory {
     func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
-    if let given = given ?? value("MOBULA_STATE") { return StateDirectory(path: ClusterOptions.absolute(given)) }
+    if let given = given ?? value("MOBULA_STATE") { return StateDirectory(path: HostPaths.absolute(given)) }
     if let directory = directory ?? value("MOBULA_DIRECTORY") {
-      return StateDirectory(path: ClusterOptions.absolute(directory) + "/state")
+      return StateDirectory(path: HostPaths.absolute(directory) + "/state")
     }
     if getuid() == 0 { return StateDirectory(path: "/var/lib/mobula") }
     // The XDG Base Directory Specification has relative paths ignored.
     if let folder = value("XDG_STATE_HOME"), folder.hasPrefix("/") { return StateDirectory(path: folder + "/mobula") }
-    guard let home = ClusterOptions.home(environment) else {
+    guard let home = HostPaths.home(environment) else {
       return StateDirectory(path: "/var/tmp/mobula-\(getuid())/state")
     }
     return StateDirectory(path: home + "/.local/state/mobula")
@@ -46,14 +52,14 @@ struct StateDirectory {
   /// Makes the folder, for this user alone.
   ///
   /// - Throws: `MobulaError`: `inputOutput` when it can't be made, `denied` when it is another user's.
-  func create() throws(MobulaError) { try OwnFolder.make(path, "--state") }
+  package func create() throws(MobulaError) { try OwnFolder.make(path, "--state") }
 
   /// Takes the lock that a supervisor keeps while it runs: two hosts with one identity would take each other's place.
   ///
   /// - Parameter directory: the supervisor's run directory, for whoever is refused.
   /// - Returns: the lock's descriptor.
   /// - Throws: `MobulaError` (`alreadyExists`) while another supervisor has it.
-  func lock(for directory: String) throws(MobulaError) -> CInt {
+  package func lock(for directory: String) throws(MobulaError) -> CInt {
     let descriptor = try systemCall("\(lockFile) can't be opened") {
       open(lockFile, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     }
@@ -75,7 +81,7 @@ struct StateDirectory {
   }
 
   /// - Throws: `MobulaError` (`alreadyExists`) while a supervisor runs with this folder.
-  func checkIsFree() throws(MobulaError) {
+  package func checkIsFree() throws(MobulaError) {
     let descriptor = open(lockFile, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
     defer { close(descriptor) }
@@ -96,7 +102,7 @@ struct StateDirectory {
   /// Who was here before; `nil` when nobody was.
   ///
   /// - Throws: `MobulaError` (`corrupted`).
-  func identity() throws -> Identity? {
+  package func identity() throws -> Identity? {
     guard let data = try? Data(contentsOf: URL(filePath: identityFile)) else { return nil }
     do {
       return try JSONDecoder().decode(Identity.self, from: data)
@@ -107,7 +113,7 @@ struct StateDirectory {
     }
   }
 
-  func write(_ identity: Identity) throws(MobulaError) {
+  package func write(_ identity: Identity) throws(MobulaError) {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
     guard let data = try? encoder.encode(identity) else { preconditionFailure("identifiers can be encoded") }
@@ -115,7 +121,7 @@ struct StateDirectory {
   }
 
   /// Replaces the token.
-  func write(_ token: ClusterToken) throws(MobulaError) {
+  package func write(_ token: ClusterToken) throws(MobulaError) {
     let new = tokenFile + ".new"
     unlink(new)
     try token.write(file: new)
@@ -124,7 +130,7 @@ struct StateDirectory {
 }
 
 /// Replaces a file as a whole, so that a loss of power leaves the old one or the new one. Only this user may read it.
-private func writeDurably(_ bytes: [UInt8], _ path: String) throws(MobulaError) {
+func writeDurably(_ bytes: [UInt8], _ path: String) throws(MobulaError) {
   let what = "\(path) can't be written"
   let new = path + ".new"
   let descriptor = OwnedDescriptor(

@@ -1,5 +1,4 @@
 import Glibc
-public import MobulaCore
 
 /// The executable that this process runs.
 public enum Executable {

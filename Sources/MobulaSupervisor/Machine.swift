@@ -1,12 +1,11 @@
 import FoundationEssentials
 import Glibc
-import Mobula
-import MobulaCore
+package import MobulaCore
 
 /// What this machine is, and what of it this process may use.
-enum Machine {
+package enum Machine {
   /// CPUs that this process may run on, by affinity and cgroup; parts of one count from 1 on, since a task asks for one.
-  static func cpus() -> Double {
+  package static func cpus() -> Double {
     let online = Double(max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN))))
     let allowed = allowedCPUs(status: (try? readText("/proc/self/status")) ?? "").map { Double($0) } ?? online
     let quota = ControlGroups { try? readText($0) }.cpuLimit ?? online
@@ -14,7 +13,7 @@ enum Machine {
   }
 
   /// How many CPUs the mask of a process's status allows.
-  static func allowedCPUs(status: String) -> Int? {
+  package static func allowedCPUs(status: String) -> Int? {
     guard let line = status.split(separator: "\n").first(where: { $0.hasPrefix("Cpus_allowed_list:") }) else {
       return nil
     }
@@ -30,7 +29,7 @@ enum Machine {
   }
 
   /// The memory that this process and what it starts may use, and what says so.
-  static func memory() -> (bytes: ByteCount, source: String) {
+  package static func memory() -> (bytes: ByteCount, source: String) {
     var bytes = sysconf(CInt(_SC_PHYS_PAGES)) * pageSize
     var source = "this machine's memory"
     // In some containers this is less than what the system has.
@@ -47,7 +46,7 @@ enum Machine {
     return (ByteCount(bytes), source)
   }
 
-  static func name() -> String {
+  package static func name() -> String {
     var buffer = [CChar](repeating: 0, count: 256)
     guard gethostname(&buffer, buffer.count - 1) == 0 else { return "host" }
     return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -55,24 +54,31 @@ enum Machine {
 }
 
 /// What of a machine's memory goes to the store, to the pods' work, and to Mobula's own processes.
-struct MemoryShares {
+package struct MemoryShares {
   /// What there is.
-  let machine: ByteCount
+  package let machine: ByteCount
   /// What there is besides, in the words of `Machine.memory`.
-  let source: String
+  package let source: String
+
+  package init(machine: ByteCount, source: String) {
+    self.machine = machine
+    self.source = source
+  }
 
   /// The store's capacity where nobody says one.
-  var defaultCapacity: ByteCount { ByteCount(machine.bytes / 10 * 3) }
+  package var defaultCapacity: ByteCount { ByteCount(machine.bytes / 10 * 3) }
 
   /// What Mobula's own processes and the index take, at most.
-  var reserve: Int { min(256_000_000, machine.bytes / 10) }
+  package var reserve: Int { min(256_000_000, machine.bytes / 10) }
 
   /// What the pods' work may ask for, beside a store of this capacity.
-  func memory(beside capacity: ByteCount) -> ByteCount { ByteCount(max(0, machine.bytes - capacity.bytes - reserve)) }
+  package func memory(beside capacity: ByteCount) -> ByteCount {
+    ByteCount(max(0, machine.bytes - capacity.bytes - reserve))
+  }
 
   /// - Returns: a warning for a store that leaves little.
   /// - Throws: `MobulaError` (`invalidArgument`) for one that there is no memory for.
-  func check(_ capacity: ByteCount) throws(MobulaError) -> String? {
+  package func check(_ capacity: ByteCount) throws(MobulaError) -> String? {
     guard capacity.bytes <= machine.bytes - reserve else {
       throw MobulaError(
         .invalidArgument,
@@ -86,12 +92,12 @@ struct MemoryShares {
 }
 
 /// Numbers that grow with every start.
-enum Incarnation {
+package enum Incarnation {
   /// Milliseconds since 1970.
-  static func now() -> UInt64 { UInt64(Date().timeIntervalSince1970 * 1000) }
+  package static func now() -> UInt64 { UInt64(Date().timeIntervalSince1970 * 1000) }
 }
 
 /// A small text file, whole.
-func readText(_ path: String) throws -> String {
+package func readText(_ path: String) throws -> String {
   String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
 }

@@ -1,14 +1,13 @@
 import Glibc
 import Logging
-import Mobula
-import MobulaCore
+package import MobulaCore
 import Synchronization
 import UnixSignals
 
 /// One of the processes that the supervisor starts: runs until it is told to end, or until the supervisor is gone.
-final class ServiceProcess: Sendable {
+package final class ServiceProcess: Sendable {
   /// Set by the supervisor until everything has worked once: only then is a refusal final.
-  static let firstStartVariable = "MOBULA_FIRST_START"
+  package static let firstStartVariable = "MOBULA_FIRST_START"
   /// For how long a process that a signal ends waits to hear from the supervisor that all do.
   private static let attention = Duration.milliseconds(300)
 
@@ -16,21 +15,21 @@ final class ServiceProcess: Sendable {
 
   /// Whether the supervisor ends everything. Without its word a process that ends is started again, and must leave
   /// for that one what it can't make anew.
-  var isStopping: Bool { stopping.load(ordering: .acquiring) }
+  package var isStopping: Bool { stopping.load(ordering: .acquiring) }
 
   /// Whether nothing has worked yet since `mobula start`, which waits to say why.
-  static let isFirstStart: Bool = {
+  package static let isFirstStart: Bool = {
     // What this process starts is not concerned.
     defer { unsetenv(firstStartVariable) }
     return currentEnvironment()[firstStartVariable] != nil
   }()
 
   /// Tells the supervisor that the process does its work.
-  func isReady() { ServiceLine.say(.ready, to: 0) }
+  package func isReady() { ServiceLine.say(.ready, to: 0) }
 
   /// - Throws: what `body` throws; ends the process with `SupervisorStateMachine.refusedStatus` when another start
   ///   would not help.
-  static func run(_ body: @escaping @Sendable (ServiceProcess) async throws -> Void) async throws {
+  package static func run(_ body: @escaping @Sendable (ServiceProcess) async throws -> Void) async throws {
     let process = ServiceProcess()
     let (orders, continuation) = AsyncStream<Void>.makeStream()
     detachThread(named: "supervisor") {
@@ -69,9 +68,9 @@ final class ServiceProcess: Sendable {
 }
 
 /// The tool's log: one line each, to standard error.
-enum Log {
+package enum Log {
   /// Sets up logging once; `MOBULA_LOG` is a level: `debug`, `info`, `notice` (the default), `warning`, `error`.
-  static func bootstrap() {
+  package static func bootstrap() {
     let level = (try? level()) ?? .notice
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)
@@ -81,7 +80,7 @@ enum Log {
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) where `MOBULA_LOG` is no level.
-  static func checkLevel() throws(MobulaError) { _ = try level() }
+  package static func checkLevel() throws(MobulaError) { _ = try level() }
 
   private static func level() throws(MobulaError) -> Logger.Level {
     guard let text = currentEnvironment()["MOBULA_LOG"], !text.isEmpty else { return .notice }
@@ -92,10 +91,10 @@ enum Log {
     return level
   }
 
-  static func error(_ text: String) { write(2, "Error: \(text.printableLines)\n") }
+  package static func error(_ text: String) { write(2, "Error: \(text.printableLines)\n") }
 
   /// Writes all of `text` to a descriptor.
-  static func write(_ descriptor: CInt, _ text: String) {
+  package static func write(_ descriptor: CInt, _ text: String) {
     var rest = Array(text.utf8)[...]
     while !rest.isEmpty {
       let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }

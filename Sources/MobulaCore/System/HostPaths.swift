@@ -1,0 +1,44 @@
+import Glibc
+
+/// Where a host has its files, for who listens or writes there and for who connects or reads.
+package enum HostPaths {
+  /// The socket that processes of the host connect to.
+  package static func host(in directory: String) -> String { directory + "/host.sock" }
+  /// The store's own socket, which hands out its memory.
+  package static func store(in directory: String) -> String { directory + "/store.sock" }
+  /// The socket of a pod; `pod` is its short text.
+  package static func pod(_ pod: String, in directory: String) -> String { "\(directory)/pod-\(pod).sock" }
+  /// The identifier of the cluster whose head was reached last, for a host that is started again while there is none.
+  package static func cluster(in directory: String) -> String { directory + "/cluster" }
+  /// The cluster's token.
+  package static func token(in directory: String) -> String { directory + "/token" }
+  /// The folder with this host's certificates, which is there when the host uses TLS.
+  package static func certificates(in directory: String) -> String { directory + "/tls" }
+  /// The longest name of a socket in it, with its slash, in bytes.
+  package static let socketNameBytes = pod("00000000", in: "").utf8.count
+
+  /// `MOBULA_DIRECTORY`; else `/run/mobula` for root, `~/.mobula` for others; where a user has no home, a folder in
+  /// `/var/tmp`.
+  package static func defaultDirectory(environment: [String: String]) -> String {
+    if let directory = environment["MOBULA_DIRECTORY"], !directory.isEmpty { return absolute(directory) }
+    if getuid() == 0 { return "/run/mobula" }
+    return home(environment).map { $0 + "/.mobula" } ?? "/var/tmp/mobula-\(getuid())"
+  }
+
+  /// This user's home: by `HOME`, else by the users' database; `nil` where neither names one.
+  package static func home(_ environment: [String: String]) -> String? {
+    let known = getpwuid(getuid()).flatMap { $0.pointee.pw_dir }.map { String(cString: $0) }
+    // A relative one would be another in every folder, and nothing is made in the root of the file system.
+    return [environment["HOME"], known].compactMap(\.self)
+      .first { $0.hasPrefix("/") && $0.contains { character in character != "/" } }
+  }
+
+  /// A path from the root; `path` itself where the current folder is gone.
+  package static func absolute(_ path: String) -> String {
+    if path.hasPrefix("/") { return path }
+    guard let folder = getcwd(nil, 0) else { return path }
+    defer { free(folder) }
+    let text = String(cString: folder)
+    return text == "/" ? "/" + path : text + "/" + path
+  }
+}
