@@ -98,8 +98,8 @@ final class HostProcesses: Sendable {
     store.setUnwanted(reports.unwanted(among: held))
   }
 
-  private func unhold(_ objects: some Sequence<ObjectID>) {
-    store.setHeld(objects.filter { !reports.isHeld($0) }, false)
+  private func unhold(_ objects: some Sequence<ObjectID> & Sendable) {
+    store.setHeld(reports.unheld(among: objects), false)
   }
 
   // MARK: What they ask

@@ -96,7 +96,11 @@ final class HostReports: Sendable {
   func holderGone(_ holder: Holder) { queue.change { $0.holderGone(holder) } }
 
   func held(by holder: Holder) -> Set<ObjectID> { queue.look { $0.held(by: holder) } }
-  func isHeld(_ object: ObjectID) -> Bool { queue.look { $0.isHeld(object) } }
+
+  /// Those of the objects that nobody holds here.
+  func unheld(among objects: some Sequence<ObjectID> & Sendable) -> [ObjectID] {
+    queue.look { $0.unheld(among: objects) }
+  }
 
   /// Those of the objects that nobody holds here and that nobody elsewhere can know of.
   func unwanted(among objects: some Sequence<ObjectID> & Sendable) -> [ObjectID] {

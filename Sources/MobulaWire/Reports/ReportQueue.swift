@@ -1,5 +1,5 @@
 import MobulaCore
-import Synchronization
+package import Synchronization
 
 /// Sends what a `ReportQueueStateMachine` has to report, one report after the other, and lets others wait for that.
 package final class ReportQueue: Sendable {
@@ -14,8 +14,8 @@ package final class ReportQueue: Sendable {
   package typealias Send = @Sendable (Batch, _ isCurrent: () -> Bool) async throws -> Confirmation?
   package typealias Confirmation = @Sendable () async throws -> Void
 
-  private struct State {
-    var machine = Machine()
+  @usableFromInline struct State {
+    @usableFromInline var machine = Machine()
     var waiting: [Machine.Ticket: CheckedContinuation<Void, any Error>] = [:]
   }
 
@@ -25,7 +25,7 @@ package final class ReportQueue: Sendable {
   private let linger: Duration
   private let ready: @Sendable (_ within: Duration) async throws -> Bool
   private let send: Send
-  private let state = Mutex(State())
+  @usableFromInline let state = Mutex(State())
   private let start = ContinuousClock.now
 
   /// - Parameters:
@@ -44,20 +44,23 @@ package final class ReportQueue: Sendable {
 
   private var now: Duration { start.duration(to: .now) }
 
+  // A put tells of what it holds, and the end of a reference of its end: both below are to be compiled for the event
+  // where it is told, in other modules, too.
+
   /// Asks without changing anything.
-  package func look<Value: Sendable>(_ body: (borrowing Machine) -> Value) -> Value {
+  @inlinable package func look<Value: Sendable>(_ body: (borrowing Machine) -> Value) -> Value {
     state.withLock { body($0.machine) }
   }
 
   /// Tells the machine of an event, and sees to what follows.
   @discardableResult
-  package func change<Value: Sendable>(_ body: (inout Machine) -> Value) -> Value {
+  @inlinable package func change<Value: Sendable>(_ body: (inout Machine) -> Value) -> Value {
     let (value, wake) = state.withLock { state in (body(&state.machine), state.machine.takeWake()) }
     act(wake)
     return value
   }
 
-  private func act(_ wake: Machine.Wake) {
+  @usableFromInline func act(_ wake: Machine.Wake) {
     if wake.sends { Task { await sendAll() } }
     if wake.lingers {
       Task {

@@ -122,6 +122,9 @@ package struct ReportQueueStateMachine: Sendable {
 
   package func isHeld(_ object: ObjectID) -> Bool { ledger.isHeld(object) }
 
+  /// Those of the objects that nobody holds.
+  package func unheld(among objects: some Sequence<ObjectID>) -> [ObjectID] { objects.filter { !ledger.isHeld($0) } }
+
   /// What a holder holds now.
   package func held(by holder: Holder) -> Set<ObjectID> { ledger.held(by: holder) }
 
