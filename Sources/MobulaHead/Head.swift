@@ -20,6 +20,8 @@ public final class Head: Sendable {
   private let outbox: AsyncStream<HeadEffect>.Continuation
   private let start = ContinuousClock.now
   private let journal: (any Journal)?
+  /// What hosts are to be told, on each connection.
+  private let orders = Mutex<[ConnectionID: HostOrderQueue]>([:])
   private let commits = Mutex((waiting: [(id: CommitID, records: [JournalRecord])](), isDraining: false))
 
   private init(
@@ -80,13 +82,19 @@ public final class Head: Sendable {
     await withDiscardingTaskGroup { group in
       var timer = HeadTimer()
       for await effect in effects {
-        if case .wakeAt(let instant) = effect {
+        switch effect {
+        case .wakeAt(let instant):
           timer.arm(instant, now: now) { [start] in
             try? await Task.sleep(until: start + instant, clock: .continuous)
             if !Task.isCancelled { self.perform { $0.tick() } }
           }
-        } else {
-          group.addTask { await self.act(effect) }
+        case .order(let order, let connection):
+          // In the order of the decisions, which tasks do not keep.
+          guard let next = orders.withLock({ $0[connection.number, default: HostOrderQueue()].add(order) }) else {
+            break
+          }
+          group.addTask { await self.tell(next, connection) }
+        default: group.addTask { await self.act(effect) }
         }
       }
       timer.disarm()
@@ -219,9 +227,6 @@ public final class Head: Sendable {
         contents.state.disconnected(connection.number)
       }
     case .close(let connection): await connection.close()
-    case .drop(let request, let connection): await call(HostControlAPI.drop, request, at: connection)
-    case .keep(let request, let connection): await call(HostControlAPI.keep, request, at: connection)
-    case .names(let news, let connection): await call(HostControlAPI.names, news, at: connection)
     case .ask(let pod, let request, let connection):
       let answer = await grant(request, at: connection)
       perform { $0.podAnswered(pod, request.lease, answer) }
@@ -230,7 +235,29 @@ public final class Head: Sendable {
       perform { $0.podReleased(pod, lease.lease) }
     case .revoke(let loss, let connection): await call(DriverControlAPI.leaseRevoked, loss, at: connection)
     case .log(let level, let message): logger.log(level: Logger.Level(level), "\(message)")
-    case .wakeAt: break
+    // `run` sees to these.
+    case .order, .wakeAt: break
+    }
+  }
+
+  /// Tells a host one order after the other, until there are no more.
+  private func tell(_ order: HostOrder, _ connection: RPCConnection) async {
+    var next = order
+    while true {
+      let isThere =
+        switch next {
+        case .drop(let request): await call(HostControlAPI.drop, request, at: connection)
+        case .keep(let request): await call(HostControlAPI.keep, request, at: connection)
+        case .names(let news): await call(HostControlAPI.names, news, at: connection)
+        }
+      let following = orders.withLock { orders -> HostOrder? in
+        // What a host did not hear that is gone, it learns with its next registration.
+        let following = isThere ? orders[connection.number]?.told() : nil
+        if following == nil { orders[connection.number] = nil }
+        return following
+      }
+      guard let following else { return }
+      next = following
     }
   }
 

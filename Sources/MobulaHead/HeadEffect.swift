@@ -7,9 +7,7 @@ enum HeadEffect: Sendable {
   /// Say `disconnected` when the connection is gone.
   case watch(RPCConnection)
   case close(RPCConnection)
-  case drop(DropRequest, at: RPCConnection)
-  case keep(KeepRequest, at: RPCConnection)
-  case names(NameNews, at: RPCConnection)
+  case order(HostOrder, at: RPCConnection)
   case ask(PodID, LeaseRequest, at: RPCConnection?)
   case release(PodID, LeaseReturn, at: RPCConnection?)
   case revoke(LeaseLost, at: RPCConnection)
@@ -40,9 +38,9 @@ struct HeadContents: Sendable {
       case .log(let level, let message): decisions.effects.append(.log(level, message))
       case .watch(let id): if let peer = sessions.watch(id) { decisions.effects.append(.watch(peer)) }
       case .close(let id): if let peer = sessions[id] { decisions.effects.append(.close(peer)) }
-      case .drop(let request, let id): if let peer = sessions[id] { decisions.effects.append(.drop(request, at: peer)) }
-      case .keep(let request, let id): if let peer = sessions[id] { decisions.effects.append(.keep(request, at: peer)) }
-      case .names(let news, let id): if let peer = sessions[id] { decisions.effects.append(.names(news, at: peer)) }
+      case .drop(let request, let id): decisions.order(.drop(request), at: sessions[id])
+      case .keep(let request, let id): decisions.order(.keep(request), at: sessions[id])
+      case .names(let news, let id): decisions.order(.names(news), at: sessions[id])
       case .revoke(let loss, let id): if let peer = sessions[id] { decisions.effects.append(.revoke(loss, at: peer)) }
       }
     }
@@ -55,6 +53,11 @@ struct Decisions: Sendable {
   var answers: [(caller: CheckedContinuation<ClusterReply, any Error>, result: Result<ClusterReply, any Error>)] = []
   var commits: [(id: CommitID, records: [JournalRecord])] = []
   var effects: [HeadEffect] = []
+
+  /// A host that is not there learns with its registration how things are.
+  mutating func order(_ order: HostOrder, at peer: RPCConnection?) {
+    if let peer { effects.append(.order(order, at: peer)) }
+  }
 
   mutating func resume(
     _ caller: CheckedContinuation<ClusterReply, any Error>?, _ result: Result<ClusterReply, any Error>
