@@ -32,8 +32,11 @@ extension ClusterState {
   }
 
   private func learnsJob(_ job: JobID) -> Bool {
-    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(job)
+    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !isOver(job)
   }
+
+  /// Whether a job has ended at this head, be it that this is still being written down.
+  func isOver(_ job: JobID) -> Bool { ending.contains(job) || directory.endedJobs.contains(job) }
 
   mutating func resume(
     _ id: RequestID, _ request: JobResumption, isNews: Bool, host: HostID?, on connection: ConnectionID
@@ -41,7 +44,7 @@ extension ClusterState {
     do {
       try jobs.resumed(
         request.job, secret: request.secret, host: host, claims: Set(request.leases),
-        learns: isNews && !directory.endedJobs.contains(request.job), on: connection)
+        learns: isNews && !isOver(request.job), on: connection)
     } catch {
       // What was written down is not so after all.
       if isNews { saveLater([.job(request.job)]) }
@@ -78,7 +81,7 @@ extension ClusterState {
   /// less than the one before it did.
   package func hasEnded(_ job: JobID) -> Bool {
     guard jobs[job] == nil else { return false }
-    return directory.endedJobs.contains(job) || !mayLearn || settlesAt == nil && now >= settings.hostTimeout
+    return isOver(job) || !mayLearn || settlesAt == nil && now >= settings.hostTimeout
   }
 
   /// Whether the job's driver is at the other end of a connection.
@@ -99,6 +102,7 @@ extension ClusterState {
     guard !ended.isEmpty else { return }
     for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
     let records = ended.map { JournalRecord.jobForgotten($0) }
+    ending.formUnion(ended)
     propose(records, .jobEnd(ended))
   }
 

@@ -173,6 +173,52 @@ import Testing
     #expect(!state.isRunning(JobID(3)))
   }
 
+  /// While the end of a job is written down, a host that registers makes no running job of it.
+  @Test func aJobThatEndsIsNotHeardOfAgain() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    let job = JobID(3)
+    func brings(_ number: UInt64) -> HostRegistration {
+      hostRegistration(number, holds: [object(1, job: 3)])
+    }
+    registered(brings(1), in: &state)
+    try state.driverEnded(DriverEnded(host: HostID(high: 0, low: 1), job: job), on: 9)
+    #expect(said(&state) == ["commit 2: job 3 is over"])
+    state.register(5, brings(2), on: 8)
+    state.committed(CommitID(3), nil)
+    _ = said(&state)
+    #expect(!state.isRunning(job))
+    // Nor does its driver go on with it, which has asked for that before.
+    state.resumeJob(6, JobResumption(job: job, secret: JobSecret(high: 1, low: 1), leases: []), host: nil, on: 5)
+    state.committed(CommitID(2), nil)
+    #expect(said(&state).filter { $0.hasPrefix("refuse") } == ["refuse 6: notFound"])
+    #expect(!state.isRunning(job) && state.hasEnded(job))
+  }
+
+  /// What follows once the journal has what there is to be written down.
+  private func written(_ state: inout ClusterState) -> [ClusterAction] {
+    var all: [ClusterAction] = []
+    while true {
+      let actions = state.takeActions()
+      if actions.isEmpty { return all }
+      all += actions
+      for case .commit(let id, _) in actions { state.committed(id, nil) }
+    }
+  }
+
+  private func hostRegistration(
+    _ number: UInt64, replicas: [ObjectID] = [], holds: [ObjectID] = [], names: [Name: KnownName] = [:]
+  ) -> HostRegistration {
+    var host = HostRegistration(
+      host: HostID(high: 0, low: number), name: "host \(number)", incarnation: 0,
+      bulk: .tcp(host: "10.0.0.1", port: 1), capacity: .gigabytes(1),
+      replicas: replicas.map { ReplicaReport(object: $0, geometry: geometry, digest: digest()) }, holds: holds,
+      names: names)
+    host.nonce = ProcessNonce(high: 9, low: number)
+    return host
+  }
+
   /// What processes held that have not come back to a host's new process is held, until it says all.
   @Test func aHostThatAwaitsItsProcessesHoldsWhatItHeld() throws {
     var directory = ObjectDirectoryStateMachine()
