@@ -25,7 +25,7 @@ extension ClusterState {
     if isRecovering { saveLater([.recovering]) }
     isRecovering = false
     apply(directory.settled())
-    for job in jobs.running { settleClaims(of: job) }
+    for job in jobs.running { revokeClaims(of: job) }
   }
 
   /// All members are back that were written down: there is nobody else to wait for.

@@ -196,6 +196,41 @@ import Testing
     #expect(!state.isRunning(job) && state.hasEnded(job))
   }
 
+  /// A lease that was given back to the head before this one, or granted by it to a driver that never heard of it, is in
+  /// its pod's books still.
+  @Test func aLeaseThatNobodyClaimsIsGivenUp() throws {
+    var journal = JournalState()
+    let (job, secret) = (JobID(3), JobSecret(high: 1, low: 1))
+    journal.apply([
+      .job(JobRecord(job: job, secret: secret)),
+      .pod(PodRecord(pod: pod(1), host: host(1), nonce: first, incarnation: 1, session: 1, name: "pod")),
+    ])
+    var state = journalled(journal)
+    var registration = registration(first, session: 1)
+    registration.leases = [1, 2].map { LeaseRecord(lease: lease($0), job: job, demand: ["CPU": 1]) }
+    registration.resources = ["CPU": 2]
+    state.register(1, registration, on: 7)
+    _ = written(&state)
+    try state.confirmed(PodConfirmation(pod: pod(1), session: 1), on: 7)
+    #expect(state.leases(of: job) == [lease(1), lease(2)])
+    // All are back that were there, so that nothing else is waited for.
+    #expect(!state.isSettling)
+    state.now = .seconds(1)
+    state.resumeJob(2, JobResumption(job: job, secret: secret, leases: [lease(1)]), host: nil, on: 5)
+    state.now = .seconds(10)
+    state.tick()
+    // A worker of the job may have it.
+    #expect(state.leases(of: job) == [lease(1), lease(2)])
+    _ = state.takeActions()
+    state.now = .seconds(11)
+    state.tick()
+    #expect(state.leases(of: job) == [lease(1)])
+    let released = state.takeActions().compactMap {
+      if case .release(_, let lease, _) = $0 { lease.lease } else { nil }
+    }
+    #expect(released == [lease(2)])
+  }
+
   /// What follows once the journal has what there is to be written down.
   private func written(_ state: inout ClusterState) -> [ClusterAction] {
     var all: [ClusterAction] = []

@@ -44,6 +44,8 @@ enum LeaseRefusal: Hashable, Sendable {
   /// Some pods could, but none was free in time; the text is the last pod's own refusal.
   case busy(Resources, said: String?)
   case jobEnded(JobID)
+  /// The driver has given it back before it was granted.
+  case givenBack(LeaseID)
   /// The request can't be meant so, or every pod that could hold it says why it won't.
   case impossible(MobulaError)
 
@@ -59,6 +61,8 @@ enum LeaseRefusal: Hashable, Sendable {
         "No pod had \(demand) free in time\(reason); start more hosts, or end work that no longer needs its resources.")
     case .jobEnded(let job):
       return MobulaError(.cancelled, "Job \(job) has ended, and its lease requests with it; start a new one.")
+    case .givenBack(let lease):
+      return MobulaError(.cancelled, "Lease \(lease) was given back before it was granted; ask for another.")
     case .impossible(let error): return error
     }
   }
