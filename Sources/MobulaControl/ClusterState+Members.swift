@@ -35,7 +35,8 @@ extension ClusterState {
     _ id: RequestID, _ registration: HostRegistration, _ news: HostRecord?, on connection: ConnectionID
   ) throws(MobulaError) {
     guard try membership.news(of: registration.host, registration.name, registration.process) == news else {
-      return try propose(id, registration, on: connection)
+      // It may have been given up meanwhile.
+      return try registered(id, registration, on: connection)
     }
     try join(id, registration, on: connection)
   }

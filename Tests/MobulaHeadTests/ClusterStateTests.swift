@@ -242,6 +242,21 @@ import Testing
     }
   }
 
+  /// A host that is given up while its registration is written down is told so: what it goes on with is gone.
+  @Test func aHostThatIsGivenUpWhileItRegistersIsTold() throws {
+    var journal = JournalState()
+    journal.apply([
+      .host(HostRecord(host: host(1), nonce: first, incarnation: 1, session: 1, name: "host 1"))
+    ])
+    var state = journalled(journal)
+    state.register(1, hostRegistration(1, holds: [object(1, job: 0)]), on: 7)
+    try state.forget("host 1")
+    let answers = written(&state).compactMap {
+      if case .answer(1, .registration(let reply)) = $0 { reply.isRetired } else { nil }
+    }
+    #expect(answers == [true])
+  }
+
   private func hostRegistration(
     _ number: UInt64, replicas: [ObjectID] = [], holds: [ObjectID] = [], names: [Name: KnownName] = [:]
   ) -> HostRegistration {
