@@ -196,6 +196,55 @@ import Testing
     #expect(!state.isRunning(job) && state.hasEnded(job))
   }
 
+  /// A head without the journal of the one before learns names from hosts: until all have had their time, it can't say
+  /// that there is none.
+  @Test func aNameThatAHostMayBringIsNotDenied() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    state.removeName(1, "model")
+    #expect(said(&state) == ["refuse 1: unavailable"])
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    let model = object(1, job: 0)
+    let known = ["model": KnownName(model, .given)] as [Name: KnownName]
+    registered(hostRegistration(1, replicas: [model], names: known), in: &state)
+    #expect(try state.resolve("model").object == model)
+    // What was taken away is not learned again from who comes later, which is told so.
+    state.removeName(2, "model")
+    _ = written(&state)
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    state.register(3, hostRegistration(2, replicas: [model], names: known), on: 8)
+    let news = written(&state).compactMap { if case .names(let news, _) = $0 { news.taken } else { nil } }
+    #expect(news == [["model"]])
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    // From then on it is sure that there is none.
+    state.now = .seconds(10)
+    state.tick()
+    _ = written(&state)
+    state.removeName(4, "model")
+    #expect(said(&state) == ["refuse 4: notFound"])
+  }
+
+  /// A name that this head has given is not free because the host that has the object comes too late to be waited for.
+  @Test func aNameThatIsGivenMeanwhileStays() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    let model = object(1, job: 0)
+    registered(hostRegistration(1, holds: [model]), in: &state)
+    state.setName(1, NameRequest(name: "model", object: model))
+    _ = written(&state)
+    try state.changed(HoldChanges(host: host(1), added: [], removed: [model]), on: 9)
+    state.now = .seconds(10)
+    state.tick()
+    _ = written(&state)
+    #expect(!state.isSettling)
+    state.register(2, hostRegistration(2, replicas: [model]), on: 8)
+    let drops = written(&state).filter { if case .drop = $0 { true } else { false } }
+    #expect(drops.isEmpty)
+    #expect(try state.resolve("model").hosts == [host(2)])
+  }
+
   /// A lease that was given back to the head before this one, or granted by it to a driver that never heard of it, is in
   /// its pod's books still.
   @Test func aLeaseThatNobodyClaimsIsGivenUp() throws {
