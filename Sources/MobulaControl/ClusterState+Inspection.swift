@@ -15,6 +15,7 @@ extension ClusterState {
   package struct ProcessView: Hashable, Sendable {
     package var nonce: ProcessNonce?
     package var incarnation: UInt64
+    package var session: UInt64
     package var connection: ConnectionID?
     package var isRetired: Bool
   }
@@ -35,7 +36,7 @@ extension ClusterState {
   package func view(of host: HostID) -> ProcessView? {
     membership.hosts[host].map {
       ProcessView(
-        nonce: $0.process.nonce, incarnation: $0.process.incarnation, connection: $0.connection,
+        nonce: $0.process.nonce, incarnation: $0.process.incarnation, session: $0.session, connection: $0.connection,
         isRetired: $0.presence == .retired)
     }
   }
@@ -43,7 +44,7 @@ extension ClusterState {
   package func view(of pod: PodID) -> ProcessView? {
     membership.pods[pod].map {
       ProcessView(
-        nonce: $0.process.nonce, incarnation: $0.process.incarnation, connection: $0.connection,
+        nonce: $0.process.nonce, incarnation: $0.process.incarnation, session: $0.session, connection: $0.connection,
         isRetired: $0.presence == .retired)
     }
   }
@@ -81,6 +82,9 @@ extension ClusterState {
   }
 
   package func hasBuried(_ object: ObjectID) -> Bool { directory.tombstones.contains(object) }
+
+  /// Those that were given up after so many others, in order.
+  package func buried(after count: Int) -> ArraySlice<ObjectID> { directory.tombstones.order.dropFirst(count) }
 
   package var isSettling: Bool { settlesAt != nil || directory.isSettling }
 

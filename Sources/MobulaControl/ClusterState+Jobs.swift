@@ -32,8 +32,11 @@ extension ClusterState {
   }
 
   private func learnsJob(_ job: JobID) -> Bool {
-    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !directory.endedJobs.contains(job)
+    mayLearn && (settlesAt != nil || now < settings.hostTimeout) && !isOver(job)
   }
+
+  /// Whether a job has ended at this head, be it that this is still being written down.
+  func isOver(_ job: JobID) -> Bool { ending.contains(job) || directory.endedJobs.contains(job) }
 
   mutating func resume(
     _ id: RequestID, _ request: JobResumption, isNews: Bool, host: HostID?, on connection: ConnectionID
@@ -41,7 +44,7 @@ extension ClusterState {
     do {
       try jobs.resumed(
         request.job, secret: request.secret, host: host, claims: Set(request.leases),
-        learns: isNews && !directory.endedJobs.contains(request.job), on: connection)
+        due: now + settings.hostTimeout, learns: isNews && !isOver(request.job), on: connection)
     } catch {
       // What was written down is not so after all.
       if isNews { saveLater([.job(request.job)]) }
@@ -50,27 +53,41 @@ extension ClusterState {
     watch(connection)
     act(.log(.info, "the driver of job \(request.job) is back"))
     answer(id, .done)
+    act(.wakeAt(now + settings.hostTimeout))
     // Pods that have not registered yet may have what it claims.
-    if settlesAt == nil { settleClaims(of: request.job, releasing: false) }
+    if settlesAt == nil { revokeClaims(of: request.job) }
   }
 
   /// Workers of a job have these leases, too.
   package mutating func claimed(_ claims: LeaseClaims) { jobs.claimed(Set(claims.leases), of: claims.job) }
 
-  /// What the driver has and no pod is lost; what a pod has and nobody of the job is nobody's.
-  ///
-  /// - Parameter releasing: whether the latter is given back: workers claim theirs at a restarted head alone, so that
-  ///   one that goes on can't tell.
-  mutating func settleClaims(of job: JobID, releasing: Bool = true) {
-    guard let claims = jobs.takeClaims(of: job) else { return }
-    let booked = Set(scheduler.leases(of: job))
-    for lease in claims.subtracting(booked).sorted() {
-      guard let connection = connection(of: job) else { continue }
+  /// What the driver has and no pod is lost.
+  mutating func revokeClaims(of job: JobID) {
+    guard let claims = jobs.claims(of: job), let connection = connection(of: job) else { return }
+    let lost = claims.subtracting(scheduler.leases(of: job)).sorted()
+    jobs.revoked(lost, of: job)
+    for lease in lost {
       act(
         .revoke(LeaseLost(lease: lease, reason: "The lease's pod was lost while the driver was away."), at: connection))
     }
-    for lease in booked.subtracting(claims).sorted() where releasing {
-      apply(scheduler.returned(lease, workerIsReusable: false, at: now))
+  }
+
+  /// What pods have brought and nobody of the job claims is nobody's: its driver has given it back to a head before this
+  /// one, or never heard that it was granted. Workers of the job say in their own time what they have, which this waits
+  /// for.
+  mutating func settleClaims() {
+    for (job, claims) in jobs.takeClaims(dueAt: now) {
+      for lease in scheduler.brought(of: job) where !claims.contains(lease) {
+        apply(scheduler.returned(lease, workerIsReusable: false, at: now))
+      }
+    }
+  }
+
+  /// A pod that comes after the claims were settled brings leases that its driver was told are lost, or gave back.
+  mutating func settleClaims(on leases: [LeaseRecord]) {
+    for lease in leases where jobs[lease.job]?.hasSettledClaims == true {
+      if jobs[lease.job]?.workersClaims.contains(lease.lease) == true { continue }
+      apply(scheduler.returned(lease.lease, workerIsReusable: false, at: now))
     }
   }
 
@@ -78,7 +95,7 @@ extension ClusterState {
   /// less than the one before it did.
   package func hasEnded(_ job: JobID) -> Bool {
     guard jobs[job] == nil else { return false }
-    return directory.endedJobs.contains(job) || !mayLearn || settlesAt == nil && now >= settings.hostTimeout
+    return isOver(job) || !mayLearn || settlesAt == nil && now >= settings.hostTimeout
   }
 
   /// Whether the job's driver is at the other end of a connection.
@@ -99,6 +116,7 @@ extension ClusterState {
     guard !ended.isEmpty else { return }
     for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
     let records = ended.map { JournalRecord.jobForgotten($0) }
+    ending.formUnion(ended)
     propose(records, .jobEnd(ended))
   }
 

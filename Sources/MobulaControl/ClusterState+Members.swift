@@ -35,7 +35,8 @@ extension ClusterState {
     _ id: RequestID, _ registration: HostRegistration, _ news: HostRecord?, on connection: ConnectionID
   ) throws(MobulaError) {
     guard try membership.news(of: registration.host, registration.name, registration.process) == news else {
-      return try propose(id, registration, on: connection)
+      // It may have been given up meanwhile.
+      return try registered(id, registration, on: connection)
     }
     try join(id, registration, on: connection)
   }
@@ -119,12 +120,14 @@ extension ClusterState {
       registration.session.map { $0 == session }
       ?? (known == nil || known?.isPresent == true && known?.session == session)
     let confirms = registration.nonce != nil
+    let news = registration.leases.filter { !scheduler.hasPlace($0.lease) }
     let (changes, end) = scheduler.podRegistered(
       pod, host: registration.host, total: registration.resources,
       leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) },
       areCurrent: areCurrent, confirms: confirms, at: now)
     apply(changes)
     heard(of: Set(registration.leases.map(\.job)))
+    settleClaims(on: news)
     endSettlingEarly()
     var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
     reply.incarnation = membership.pods[pod]?.process.incarnation

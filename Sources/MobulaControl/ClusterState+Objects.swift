@@ -110,6 +110,7 @@ extension ClusterState {
   package mutating func removeName(_ id: RequestID, _ name: Name) {
     decide(id) { state throws(MobulaError) in
       guard state.directory.names[name] != nil else {
+        try state.checkKnowsNames(like: name)
         _ = try state.directory.unnamed(name)
         return state.answer(id, .done)
       }
@@ -120,15 +121,31 @@ extension ClusterState {
   /// Takes an object's names away and drops it, whoever holds it.
   package mutating func remove(_ id: RequestID, _ nameOrID: Name) {
     decide(id) { state throws(MobulaError) in
-      let entry = try state.directory.resolve(nameOrID)
+      let entry = try state.entry(nameOrID)
       state.propose(
         entry.names.map { .nameRemoved($0.text) }, .removal(id, entry.object, ObjectListing(entry)))
     }
   }
 
-  /// - Throws: `MobulaError` (`notFound`) when neither a name nor an object is called so.
-  package func resolve(_ nameOrID: Name) throws(MobulaError) -> ObjectListing {
-    ObjectListing(try directory.resolve(nameOrID))
+  /// - Throws: `MobulaError`: `notFound` when neither a name nor an object is called so, `unavailable` while hosts may
+  ///   still bring what is.
+  package func resolve(_ nameOrID: Name) throws(MobulaError) -> ObjectListing { ObjectListing(try entry(nameOrID)) }
+
+  private func entry(_ nameOrID: Name) throws(MobulaError) -> DirectoryEntry {
+    do { return try directory.resolve(nameOrID) } catch {
+      try checkKnowsNames(like: nameOrID)
+      throw error
+    }
+  }
+
+  /// A head without the journal of the one before it learns names from hosts: until all have had their time, nobody may
+  /// conclude from its not knowing one that there is none.
+  private func checkKnowsNames(like name: Name) throws(MobulaError) {
+    guard mayLearn, settlesAt != nil else { return }
+    throw MobulaError(
+      .unavailable,
+      "The head was started without its journal, and does not know \"\(name)\" yet: hosts have \(settings.hostTimeout) to say what they have. Try again."
+    )
   }
 
   // MARK: Waiting

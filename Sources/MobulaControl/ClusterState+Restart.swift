@@ -15,7 +15,7 @@ extension ClusterState {
     // Who comes after the others have settled is not waited for; and what was written down is all that there was.
     let mayResume = settlesAt != nil && mayLearn
     // What a late host has of a job that has ended here makes it no running job.
-    let others = registered.filter { !directory.endedJobs.contains($0) }
+    let others = registered.filter { !isOver($0) }
     end(jobs.heard(others, mayResume: mayResume, at: now), "with a head before this one")
     if let next = jobs.nextDeadline { act(.wakeAt(next)) }
   }
@@ -25,7 +25,7 @@ extension ClusterState {
     if isRecovering { saveLater([.recovering]) }
     isRecovering = false
     apply(directory.settled())
-    for job in jobs.running { settleClaims(of: job) }
+    for job in jobs.running { revokeClaims(of: job) }
   }
 
   /// All members are back that were written down: there is nobody else to wait for.

@@ -47,6 +47,8 @@ package struct ClusterState: Sendable {
   var proposed: [JournalSubject: Int] = [:]
   /// Names that are about to be given, once that is written down.
   var pendingNames: [Name: ObjectID] = [:]
+  /// Jobs whose end is being written down: whoever brings something of them meanwhile makes no running job of them.
+  var ending: Set<JobID> = []
   /// Members whose registration is about to be written down.
   var registering: Set<HostID> = []
   var registeringPods: Set<PodID> = []
@@ -99,6 +101,7 @@ package struct ClusterState: Sendable {
   package mutating func tick() {
     tickMembers()
     end(jobs.tick(now), "since its driver did not come back")
+    settleClaims()
     wakeForJobs()
     saveUnsaved()
     apply(scheduler.tick(now))

@@ -88,6 +88,7 @@ extension ClusterState {
       }
     case .jobEnd(let ended):
       for job in ended {
+        ending.remove(job)
         apply(directory.jobEnded(job))
         apply(scheduler.jobEnded(job, at: now))
       }

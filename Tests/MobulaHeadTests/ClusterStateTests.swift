@@ -173,6 +173,151 @@ import Testing
     #expect(!state.isRunning(JobID(3)))
   }
 
+  /// While the end of a job is written down, a host that registers makes no running job of it.
+  @Test func aJobThatEndsIsNotHeardOfAgain() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    let job = JobID(3)
+    func brings(_ number: UInt64) -> HostRegistration {
+      hostRegistration(number, holds: [object(1, job: 3)])
+    }
+    registered(brings(1), in: &state)
+    try state.driverEnded(DriverEnded(host: HostID(high: 0, low: 1), job: job), on: 9)
+    #expect(said(&state) == ["commit 2: job 3 is over"])
+    state.register(5, brings(2), on: 8)
+    state.committed(CommitID(3), nil)
+    _ = said(&state)
+    #expect(!state.isRunning(job))
+    // Nor does its driver go on with it, which has asked for that before.
+    state.resumeJob(6, JobResumption(job: job, secret: JobSecret(high: 1, low: 1), leases: []), host: nil, on: 5)
+    state.committed(CommitID(2), nil)
+    #expect(said(&state).filter { $0.hasPrefix("refuse") } == ["refuse 6: notFound"])
+    #expect(!state.isRunning(job) && state.hasEnded(job))
+  }
+
+  /// A head without the journal of the one before learns names from hosts: until all have had their time, it can't say
+  /// that there is none.
+  @Test func aNameThatAHostMayBringIsNotDenied() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    state.removeName(1, "model")
+    #expect(said(&state) == ["refuse 1: unavailable"])
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    let model = object(1, job: 0)
+    let known = ["model": KnownName(model, .given)] as [Name: KnownName]
+    registered(hostRegistration(1, replicas: [model], names: known), in: &state)
+    #expect(try state.resolve("model").object == model)
+    // What was taken away is not learned again from who comes later, which is told so.
+    state.removeName(2, "model")
+    _ = written(&state)
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    state.register(3, hostRegistration(2, replicas: [model], names: known), on: 8)
+    let news = written(&state).compactMap { if case .names(let news, _) = $0 { news.taken } else { nil } }
+    #expect(news == [["model"]])
+    #expect(throws: MobulaError.self) { try state.resolve("model") }
+    // From then on it is sure that there is none.
+    state.now = .seconds(10)
+    state.tick()
+    _ = written(&state)
+    state.removeName(4, "model")
+    #expect(said(&state) == ["refuse 4: notFound"])
+  }
+
+  /// A name that this head has given is not free because the host that has the object comes too late to be waited for.
+  @Test func aNameThatIsGivenMeanwhileStays() throws {
+    var lost = JournalState()
+    lost.isRecovering = true
+    var state = journalled(lost)
+    let model = object(1, job: 0)
+    registered(hostRegistration(1, holds: [model]), in: &state)
+    state.setName(1, NameRequest(name: "model", object: model))
+    _ = written(&state)
+    try state.changed(HoldChanges(host: host(1), added: [], removed: [model]), on: 9)
+    state.now = .seconds(10)
+    state.tick()
+    _ = written(&state)
+    #expect(!state.isSettling)
+    state.register(2, hostRegistration(2, replicas: [model]), on: 8)
+    let drops = written(&state).filter { if case .drop = $0 { true } else { false } }
+    #expect(drops.isEmpty)
+    #expect(try state.resolve("model").hosts == [host(2)])
+  }
+
+  /// A lease that was given back to the head before this one, or granted by it to a driver that never heard of it, is in
+  /// its pod's books still.
+  @Test func aLeaseThatNobodyClaimsIsGivenUp() throws {
+    var journal = JournalState()
+    let (job, secret) = (JobID(3), JobSecret(high: 1, low: 1))
+    journal.apply([
+      .job(JobRecord(job: job, secret: secret)),
+      .pod(PodRecord(pod: pod(1), host: host(1), nonce: first, incarnation: 1, session: 1, name: "pod")),
+    ])
+    var state = journalled(journal)
+    var registration = registration(first, session: 1)
+    registration.leases = [1, 2].map { LeaseRecord(lease: lease($0), job: job, demand: ["CPU": 1]) }
+    registration.resources = ["CPU": 2]
+    state.register(1, registration, on: 7)
+    _ = written(&state)
+    try state.confirmed(PodConfirmation(pod: pod(1), session: 1), on: 7)
+    #expect(state.leases(of: job) == [lease(1), lease(2)])
+    // All are back that were there, so that nothing else is waited for.
+    #expect(!state.isSettling)
+    state.now = .seconds(1)
+    state.resumeJob(2, JobResumption(job: job, secret: secret, leases: [lease(1)]), host: nil, on: 5)
+    state.now = .seconds(10)
+    state.tick()
+    // A worker of the job may have it.
+    #expect(state.leases(of: job) == [lease(1), lease(2)])
+    _ = state.takeActions()
+    state.now = .seconds(11)
+    state.tick()
+    #expect(state.leases(of: job) == [lease(1)])
+    let released = state.takeActions().compactMap {
+      if case .release(_, let lease, _) = $0 { lease.lease } else { nil }
+    }
+    #expect(released == [lease(2)])
+  }
+
+  /// What follows once the journal has what there is to be written down.
+  private func written(_ state: inout ClusterState) -> [ClusterAction] {
+    var all: [ClusterAction] = []
+    while true {
+      let actions = state.takeActions()
+      if actions.isEmpty { return all }
+      all += actions
+      for case .commit(let id, _) in actions { state.committed(id, nil) }
+    }
+  }
+
+  /// A host that is given up while its registration is written down is told so: what it goes on with is gone.
+  @Test func aHostThatIsGivenUpWhileItRegistersIsTold() throws {
+    var journal = JournalState()
+    journal.apply([
+      .host(HostRecord(host: host(1), nonce: first, incarnation: 1, session: 1, name: "host 1"))
+    ])
+    var state = journalled(journal)
+    state.register(1, hostRegistration(1, holds: [object(1, job: 0)]), on: 7)
+    try state.forget("host 1")
+    let answers = written(&state).compactMap {
+      if case .answer(1, .registration(let reply)) = $0 { reply.isRetired } else { nil }
+    }
+    #expect(answers == [true])
+  }
+
+  private func hostRegistration(
+    _ number: UInt64, replicas: [ObjectID] = [], holds: [ObjectID] = [], names: [Name: KnownName] = [:]
+  ) -> HostRegistration {
+    var host = HostRegistration(
+      host: HostID(high: 0, low: number), name: "host \(number)", incarnation: 0,
+      bulk: .tcp(host: "10.0.0.1", port: 1), capacity: .gigabytes(1),
+      replicas: replicas.map { ReplicaReport(object: $0, geometry: geometry, digest: digest()) }, holds: holds,
+      names: names)
+    host.nonce = ProcessNonce(high: 9, low: number)
+    return host
+  }
+
   /// What processes held that have not come back to a host's new process is held, until it says all.
   @Test func aHostThatAwaitsItsProcessesHoldsWhatItHeld() throws {
     var directory = ObjectDirectoryStateMachine()

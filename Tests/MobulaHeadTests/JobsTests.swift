@@ -18,13 +18,17 @@ import Testing
       try jobs.resumed(job, secret: other, host: nil, claims: [], on: 2)
     }
     #expect(error?.code == .denied)
-    try jobs.resumed(job, secret: secret, host: nil, claims: [lease(1)], on: 2)
-    #expect(jobs.connection(of: job) == 2 && jobs.nextDeadline == nil)
+    try jobs.resumed(job, secret: secret, host: nil, claims: [lease(1), lease(3)], due: .seconds(75), on: 2)
+    #expect(jobs.connection(of: job) == 2 && jobs.nextDeadline == .seconds(75))
     // The end of the former connection means nothing.
     #expect(jobs.disconnected(1, at: .seconds(70)) == [])
     jobs.granted(lease(2), to: job)
-    #expect(jobs.takeClaims(of: job) == [lease(1), lease(2)])
-    #expect(jobs.takeClaims(of: job) == nil)
+    jobs.revoked([lease(3)], of: job)
+    #expect(jobs.claims(of: job) == [lease(1), lease(2)])
+    #expect(jobs.takeClaims(dueAt: .seconds(74)).isEmpty && jobs[job]?.hasSettledClaims == false)
+    #expect(jobs.takeClaims(dueAt: .seconds(75)).map(\.claims) == [[lease(1), lease(2)]])
+    #expect(jobs.takeClaims(dueAt: .seconds(75)).isEmpty && jobs[job]?.hasSettledClaims == true)
+    #expect(jobs.nextDeadline == nil)
     #expect(jobs.disconnected(2, at: .seconds(80)) == [])
     #expect(jobs.tick(.seconds(140)) == [job])
     let late = #expect(throws: MobulaError.self) {

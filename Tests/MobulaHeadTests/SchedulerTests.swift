@@ -34,6 +34,32 @@ import Testing
     #expect(scheduler.returned(lease(1), at: .zero) == [])
   }
 
+  /// A driver whose connection broke gives back what it does not know to be granted, on another connection, while the
+  /// head still has its request.
+  @Test func whatIsGivenBackBeforeItIsGrantedIsNobodys() {
+    var scheduler = scheduler()
+    #expect(scheduler.request(demand(1, ["c": 1]), at: .zero) == [.ask(q, lease(1), 1)])
+    #expect(scheduler.request(demand(2, ["c": 1]), at: .zero) == [.wakeAt(.seconds(100))])
+    #expect(scheduler.returned(lease(2), at: .zero) == [.refuse(2, .givenBack(lease(2)))])
+    #expect(scheduler.returned(lease(1), at: .zero) == [.refuse(1, .givenBack(lease(1)))])
+    #expect(scheduler.podGranted(q, lease(1), at: .zero) == [.release(q, lease(1), workerIsReusable: true)])
+    #expect(scheduler.released(q, lease(1), at: .zero) == [])
+    // Nor does the request make it somebody's when it comes later yet.
+    #expect(scheduler.returned(lease(3), at: .zero) == [])
+    #expect(scheduler.request(demand(3, ["c": 1]), at: .zero) == [.refuse(3, .givenBack(lease(3)))])
+  }
+
+  /// At a head that was started again, a driver may be there before the pod that has what it gives back.
+  @Test func whatIsGivenBackBeforeItsPodIsThereIsEnded() {
+    var scheduler = SchedulerStateMachine()
+    #expect(scheduler.returned(lease(1), at: .zero) == [])
+    let booked = [1, 2].map { BookedLease(lease: lease($0), job: job, resources: ["b": 1]) }
+    let (_, end) = scheduler.podRegistered(
+      p, host: host(1), total: ["b": 2], leases: booked, confirms: true, at: .zero)
+    #expect(end == [lease(1)])
+    #expect(scheduler.leases(of: job) == [lease(2)] && scheduler.brought(of: job) == [lease(2)])
+  }
+
   @Test func aPodThatRefusesIsPassedOver() {
     var scheduler = scheduler()
     let full = MobulaError(.full, "no room")

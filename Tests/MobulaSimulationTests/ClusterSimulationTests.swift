@@ -1,3 +1,4 @@
+import MobulaCore
 import MobulaSimulation
 import Testing
 
@@ -6,12 +7,11 @@ import Testing
 /// A seed that fails is repeated exactly by `ClusterSimulationOptions(seed:)`, and says what happened with
 /// `keepsTranscript`.
 @Suite struct ClusterSimulationTests {
-  @Test func nothingThatGoesWrongBreaksAPromise() async { await expectNoViolation(1...100) }
+  @Test func nothingThatGoesWrongBreaksAPromise() async { await expectNoViolation(1...2000) }
 
-  /// Forty-nine of these break a promise (105, 106, 203, 248, 252, 280, 568, 618, …), in orders of crashes and lost
-  /// connections that the first hundred don't have. See docs/Limits.md.
-  @Test(.disabled("of 2,000 seeds 49 break a promise, which is not mended yet"))
-  func nothingThatSeldomGoesWrongBreaksAPromise() async { await expectNoViolation(101...2000) }
+  /// Orders of faults that come about once in thousands of seeds. Takes minutes.
+  @Test(.enabled(if: currentEnvironment()["MOBULA_LONG_TESTS"] != nil))
+  func nothingThatSeldomGoesWrongBreaksAPromise() async { await expectNoViolation(2001...10_000) }
 
   private func expectNoViolation(_ seeds: ClosedRange<UInt64>) async {
     // In parts, for as many cores as there are.
@@ -34,7 +34,7 @@ import Testing
     #expect(failures.isEmpty)
   }
 
-  @Test(arguments: [7, 42, 1001] as [UInt64]) func aSeedRepeatsItself(seed: UInt64) {
+  @Test(arguments: [7, 42, 106, 1001] as [UInt64]) func aSeedRepeatsItself(seed: UInt64) {
     var options = ClusterSimulationOptions(seed: seed)
     options.keepsTranscript = true
     let (first, second) = (ClusterSimulation(options), ClusterSimulation(options))

@@ -20,8 +20,12 @@ struct JobsStateMachine: Sendable {
     var resumes: Bool
     /// Where the driver runs, if it said so.
     var host: HostID?
-    /// The leases that the driver had when it resumed the job, and got since, while pods may still bring theirs.
+    /// The leases that the driver had when it resumed the job, and got since, until `claimsDue`: so long pods may still
+    /// bring theirs, and workers of the job say which they have.
     var claims: Set<LeaseID>?
+    var claimsDue = Duration.zero
+    /// Whether that time is over: whoever brings another lease then brings what nobody has.
+    var hasSettledClaims = false
     /// The leases that workers of the job say that they have.
     var workersClaims: Set<LeaseID> = []
   }
@@ -76,11 +80,12 @@ struct JobsStateMachine: Sendable {
   ///
   /// - Parameter learns: whether this head knows only of those jobs that it has been told of: then a driver may come
   ///   before the host and the pods that have something of its job.
+  ///   - due: when its leases are settled with what the driver and the workers of the job claim.
   /// - Throws: `MobulaError`: `notFound` when the job has ended, `denied` for another secret than its own.
   /// - Returns: whether the secret is news.
   @discardableResult mutating func resumed(
-    _ job: JobID, secret: JobSecret, host: HostID?, claims: Set<LeaseID>, learns: Bool = false,
-    on connection: ConnectionID
+    _ job: JobID, secret: JobSecret, host: HostID?, claims: Set<LeaseID>, due: Duration = .zero,
+    learns: Bool = false, on connection: ConnectionID
   ) throws(MobulaError) -> Bool {
     let learned =
       learns && job <= .highestBelieved && job != .commandLine
@@ -96,7 +101,7 @@ struct JobsStateMachine: Sendable {
     heard(of: job)
     jobs[job] = Job(
       secret: secret, presence: .connected(connection), resumes: true, host: host ?? known.host, claims: claims,
-      workersClaims: known.workersClaims)
+      claimsDue: due, workersClaims: known.workersClaims)
     return known.secret == nil
   }
 
@@ -106,12 +111,28 @@ struct JobsStateMachine: Sendable {
   /// Workers of the job have these.
   mutating func claimed(_ leases: Set<LeaseID>, of job: JobID) { jobs[job]?.workersClaims.formUnion(leases) }
 
-  /// The claims of the driver and of its workers, which are settled with this.
-  mutating func takeClaims(of job: JobID) -> Set<LeaseID>? {
-    defer { jobs[job]?.claims = nil }
+  /// What the driver and the workers of a job say that they have; `nil` where that was settled, or nobody was asked.
+  func claims(of job: JobID) -> Set<LeaseID>? {
     guard let job = jobs[job], let claims = job.claims else { return nil }
     return claims.union(job.workersClaims)
   }
+
+  /// The driver is told that these are lost: from then on nobody claims them.
+  mutating func revoked(_ leases: some Sequence<LeaseID>, of job: JobID) { jobs[job]?.claims?.subtract(leases) }
+
+  /// The jobs whose claims are settled now, with these.
+  mutating func takeClaims(dueAt now: Duration) -> [(job: JobID, claims: Set<LeaseID>)] {
+    let due = jobs.filter { $0.value.claims != nil && $0.value.claimsDue <= now }.keys.sorted()
+    let taken = due.map { (job: $0, claims: claims(of: $0) ?? []) }
+    for job in due {
+      jobs[job]?.claims = nil
+      jobs[job]?.hasSettledClaims = true
+    }
+    return taken
+  }
+
+  /// Whether workers of the job say that they have the lease.
+  func isClaimedByWorkers(_ lease: LeaseID, of job: JobID) -> Bool { jobs[job]?.workersClaims.contains(lease) == true }
 
   /// Hosts or pods have something of these jobs.
   ///
@@ -166,8 +187,11 @@ struct JobsStateMachine: Sendable {
     return ended
   }
 
-  /// When the next job ends if its driver stays away.
+  /// When the next job ends if its driver stays away, or the next claims are settled.
   var nextDeadline: Duration? {
-    jobs.values.compactMap { if case .away(let until) = $0.presence { until } else { nil } }.min()
+    jobs.values.flatMap { job -> [Duration] in
+      let end: Duration? = if case .away(let until) = job.presence { until } else { nil }
+      return [end, job.claims == nil ? nil : job.claimsDue].compactMap { $0 }
+    }.min()
   }
 }

@@ -28,6 +28,7 @@ extension ObjectDirectoryStateMachine {
       claims[name] = max(claim, claims[name] ?? 0)
     }
     give(name, to: object)
+    if isSettling || !unheard.isEmpty { givenNames.insert(name) }
     tell(records[object]?.planner.complete ?? [], name)
     return settle([object] + (other.map { [$0] } ?? []))
   }
@@ -36,7 +37,11 @@ extension ObjectDirectoryStateMachine {
   /// free again. Returns their objects.
   mutating func forgetNamesOfNothing() -> [ObjectID] {
     guard unheard.isEmpty else { return [] }
-    let nothing = records.objects { $1.isInherited && !$1.names.isEmpty && $1.isNowhere }
+    // What was named since may lie on a host that comes late, to a head that does not know of it.
+    let nothing = records.objects {
+      $1.isInherited && !$1.names.isEmpty && $1.isNowhere && !$1.names.contains(where: givenNames.contains)
+    }
+    if !isSettling { givenNames = [] }
     for object in nothing {
       for name in records[object]?.names ?? [] {
         names[name] = nil
@@ -89,7 +94,7 @@ extension ObjectDirectoryStateMachine {
   mutating func learn(_ known: [Name: KnownName]) -> [ObjectID] {
     var touched: [ObjectID] = []
     // The names of versions first, so that those of older ones can go.
-    let all = known.filter { !tombstones.contains($0.value.object) }
+    let all = known.filter { !tombstones.contains($0.value.object) && !takenNames.contains($0.key) }
     for (name, known) in all where known.kind == .version && names[name] == nil {
       give(name, to: known.object)
       records[known.object]?.claimedName = name
@@ -130,6 +135,7 @@ extension ObjectDirectoryStateMachine {
 
   private mutating func give(_ name: Name, to object: ObjectID) {
     names[name] = object
+    takenNames.remove(name)
     nameChanged(name)
     records[object, default: ObjectRecord()].names.insert(name)
   }
@@ -143,6 +149,7 @@ extension ObjectDirectoryStateMachine {
     }
     nameChanged(name)
     claims[name] = nil
+    if isSettling { takenNames.insert(name) }
     records[object]?.names.remove(name)
     tell(records[object]?.planner.complete ?? [], name, isTaken: true)
     if records[object]?.claimedName == name { records[object]?.claimedName = nil }

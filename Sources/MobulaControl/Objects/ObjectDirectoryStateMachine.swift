@@ -34,6 +34,10 @@ package struct ObjectDirectoryStateMachine: Sendable {
   private(set) var unheard: Set<HostID> = []
   /// What hosts are to be told of the names of what they have.
   private var news: [HostID: ObjectNames] = [:]
+  /// Names that were taken away while the head settles: hosts that come later may still know them.
+  var takenNames: Set<Name> = []
+  /// Names that were given while hosts may still come that were there before this head.
+  var givenNames: Set<Name> = []
   /// Names that came to be or ceased to be since it was last asked.
   private var changedNames: Set<Name> = []
 
@@ -82,6 +86,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
     // Only a restarted head has names to learn; to another they may be ones that were taken away.
     let superseded = isSettling && learns ? learn(inventory.names) : []
+    for name in inventory.names.keys where takenNames.contains(name) { tell([host], name, isTaken: true) }
     let wasUnheard = isComplete && unheard.remove(host) != nil
     var actions = changed(host, changes) + settle(superseded)
     if isSettling || wasUnheard {
@@ -191,7 +196,9 @@ package struct ObjectDirectoryStateMachine: Sendable {
 
   /// Hosts that have the object know its names, for when the head knows nothing.
   mutating func tell(_ hosts: [HostID], _ name: Name, isTaken: Bool = false) {
-    guard !isSettling else { return }
+    // Names that are given are told once all have had their time; those that are taken away at once, lest another head
+    // without a journal learn them.
+    guard isTaken || !isSettling else { return }
     for host in hosts {
       if isTaken {
         news[host, default: ObjectNames()].given[name] = nil
@@ -213,6 +220,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   /// - Parameter jobs: those whose drivers have not come.
   mutating func settled(ending jobs: [JobID] = []) -> [DirectoryAction] {
     isSettling = false
+    takenNames = []
     for (name, object) in names { tell(records[object]?.planner.complete ?? [], name) }
     return jobs.flatMap { jobEnded($0) } + settle(forgetNamesOfNothing() + records.keys.sorted())
   }

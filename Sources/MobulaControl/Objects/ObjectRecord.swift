@@ -183,7 +183,8 @@ struct ObjectRecord: Sendable {
 /// The objects deleted last: enough of them to tell a late caller what happened.
 struct Tombstones: Sendable {
   private var members: Set<ObjectID> = []
-  private var order: [ObjectID] = []
+  /// In order, until there are more than fit.
+  private(set) var order: [ObjectID] = []
   /// Of those that had wrong bytes, what was wrong.
   private var damages: [ObjectID: String] = [:]
   private var oldest = 0

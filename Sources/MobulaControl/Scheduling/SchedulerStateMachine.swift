@@ -23,6 +23,8 @@ struct SchedulerStateMachine: Sendable {
     var job: JobID
     var resources: Resources
     var state: State
+    /// Whether it was not granted here: the pod had it when it registered.
+    var isBrought = false
   }
 
   struct PodBook: Sendable {
@@ -58,6 +60,9 @@ struct SchedulerStateMachine: Sendable {
   /// Where the leases are that drivers have.
   private(set) var places: [LeaseID: PodID] = [:]
   private var endedJobs = EndedJobs()
+  /// The last leases that were given back while no pod was known to have them: nobody has them any more, whoever still
+  /// brings them.
+  private var givenBack = RecentSet<LeaseID>(capacity: 16_384)
   private var arrivals: UInt64 = 0
   var nextWake: Duration?
   /// How long a request may wait while no pod could ever hold it.
@@ -87,6 +92,7 @@ struct SchedulerStateMachine: Sendable {
       let error = MobulaError(.alreadyExists, "Lease \(demand.lease) was requested before: take a new identifier.")
       return [.refuse(demand.id, .impossible(error))]
     }
+    if givenBack.contains(demand.lease) { return [.refuse(demand.id, .givenBack(demand.lease))] }
     arrivals += 1
     queue.append(Waiting(demand: demand, arrival: arrivals))
     return place(at: now)
@@ -99,10 +105,13 @@ struct SchedulerStateMachine: Sendable {
     return place(at: now)
   }
 
-  /// The driver gives a lease back.
+  /// The driver gives a lease back: one that it has, or one of which it does not know whether it was granted.
   mutating func returned(_ lease: LeaseID, workerIsReusable: Bool = true, at now: Duration) -> [SchedulerAction] {
-    guard let pod = places[lease] else { return [] }
-    return release(lease, at: pod, workerIsReusable: workerIsReusable)
+    if let pod = places[lease] { return release(lease, at: pod, workerIsReusable: workerIsReusable) }
+    givenBack.insert(lease)
+    // Its request may have come on a connection of which only the driver knows yet that it is over.
+    guard let waiting = (queue + asking.values).first(where: { $0.demand.lease == lease }) else { return [] }
+    return [.refuse(waiting.demand.id, .givenBack(lease))] + cancel(waiting.demand.id, at: now)
   }
 
   /// A job has ended: its requests fail, its leases are given up.
@@ -155,8 +164,10 @@ struct SchedulerStateMachine: Sendable {
       case .asked, .held: isOver = false
       case .releasing, .ending: isOver = true
       case nil:
-        pods[pod]?.leases[entry.lease] = Booking(job: entry.job, resources: entry.resources, state: .held)
-        isOver = !areCurrent || isElsewhere || endedJobs.contains(entry.job)
+        pods[pod]?.leases[entry.lease] = Booking(
+          job: entry.job, resources: entry.resources, state: .held, isBrought: true)
+        isOver =
+          !areCurrent || isElsewhere || endedJobs.contains(entry.job) || givenBack.contains(entry.lease)
         if !isOver { places[entry.lease] = pod }
       }
       guard isOver else { continue }
@@ -252,6 +263,14 @@ struct SchedulerStateMachine: Sendable {
   func leases(of job: JobID) -> [LeaseID] {
     places.filter { lease, pod in pods[pod]?.leases[lease]?.job == job }.keys.sorted()
   }
+
+  /// Those of them that pods had when they registered, in order.
+  func brought(of job: JobID) -> [LeaseID] {
+    leases(of: job).filter { lease in places[lease].flatMap { pods[$0]?.leases[lease]?.isBrought } == true }
+  }
+
+  /// Whether a driver is believed to have the lease.
+  func hasPlace(_ lease: LeaseID) -> Bool { places[lease] != nil }
 
   // MARK: Books
 

@@ -46,6 +46,8 @@ enum LeaseRefusal: Hashable, Sendable {
   case jobEnded(JobID)
   /// It is wanted on a host that is about to go.
   case draining(HostID)
+  /// The driver has given it back before it was granted.
+  case givenBack(LeaseID)
   /// The request can't be meant so, or every pod that could hold it says why it won't.
   case impossible(MobulaError)
 
@@ -64,6 +66,8 @@ enum LeaseRefusal: Hashable, Sendable {
     case .draining(let host):
       return MobulaError(
         .unavailable, "Host \(name(host)) is being drained and takes no more work: choose another, or all of them.")
+    case .givenBack(let lease):
+      return MobulaError(.cancelled, "Lease \(lease) was given back before it was granted; ask for another.")
     case .impossible(let error): return error
     }
   }

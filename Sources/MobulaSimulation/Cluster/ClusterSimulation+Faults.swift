@@ -4,10 +4,12 @@ import MobulaCore
 extension ClusterSimulation {
   // MARK: The head
 
+  static let hostTimeout = Duration.seconds(2), retirement = Duration.seconds(12)
+
   var settings: ClusterSettings {
     var settings = ClusterSettings(cluster: ClusterID(high: 0, low: 1), epoch: disk.state.epoch)
-    settings.hostTimeout = .seconds(2)
-    settings.retirement = options.mutation == .absentIsGone ? .milliseconds(1) : .seconds(12)
+    settings.hostTimeout = Self.hostTimeout
+    settings.retirement = options.mutation == .absentIsGone ? .milliseconds(1) : Self.retirement
     settings.jobTimeout = .seconds(5)
     settings.infeasibleTimeout = .seconds(4)
     settings.leaseTimeout = .seconds(5)
@@ -19,6 +21,7 @@ extension ClusterSimulation {
     guard head == nil else { return }
     // Before it listens.
     disk.keep([.epoch(disk.state.epoch + 1)])
+    truth.headBegins(at: now)
     let new = SimulatedHead(settings, knowing: disk.state, in: self)
     note("head of epoch \(new.epoch) begins")
     head = new
@@ -54,7 +57,7 @@ extension ClusterSimulation {
   func workerStarted(_ worker: SimulatedClient) {
     after(milliseconds(30...300)) {
       guard worker.isAlive else { return }
-      if !self.isQuiet, let object = worker.held.randomElement(using: &self.random) {
+      if !self.isQuiet, let object = worker.owned.randomElement(using: &self.random) {
         switch Int.random(in: 0..<4, using: &self.random) {
         case 0: worker.machine.host?.fetch(object)
         case 1:
@@ -147,10 +150,23 @@ extension ClusterSimulation {
         clone.end()
         machine.clone = nil
       }
-    case .forget:
-      guard let head, head.isAlive else { return }
-      note("\(machine.name) is to be forgotten")
-      head.whenAwake { head.perform { try? $0.forget(Name(machine.name)) } }
+    case .forget: forgetSomebody()
+    }
+  }
+
+  /// Says of a host that is away that it is not coming back; as soon as there is one.
+  private func forgetSomebody() {
+    guard !isHealing else { return }
+    let away = machines.filter { machine in
+      head?.state.view(of: machine.hostID).map { $0.connection == nil && !$0.isRetired } == true
+    }
+    guard let head, let machine = away.randomElement(using: &random) else {
+      return after(.milliseconds(200)) { self.forgetSomebody() }
+    }
+    note("\(machine.name) is to be forgotten")
+    head.whenAwake {
+      self.truth.forgotten.insert(machine.index)
+      head.perform { try? $0.forget(Name(machine.name)) }
     }
   }
 

@@ -6,19 +6,37 @@ struct ClusterTruth {
   static let geometry = try! ChunkGeometry(objectSize: 1000, chunkSize: 65_536)
   static let digest = ObjectDigest(geometry: geometry, checksums: [0])
 
-  var contents: [ObjectID: [ObjectID]] = [:]
+  /// What is inside of objects, and stays with them.
+  var contents: [ObjectID: Set<ObjectID>] = [:]
   /// What each name may be: one thing, unless a call that changes it was not answered.
   var names: [Name: Set<ObjectID?>] = [:]
   /// All that each name ever was.
   private var history: [Name: Set<ObjectID?>] = [:]
+  /// Objects that the head of now has given up rightly, and how many it has given up in all.
+  var over: Set<ObjectID> = []
+  var burials = 0
+  /// When it began.
+  var headSince = Duration.zero
   var hasLostJournal = false
   /// Calls that are made once, and have begun.
   var calls: Set<UInt64> = []
   /// Which process was called so.
-  var processes: [String: ProcessNonce] = [:]
+  var processes: [String: UInt64] = [:]
+  /// Since when machines' hosts have been away, and those that somebody said would not come back.
+  var awaySince: [Int: Duration] = [:]
+  var forgotten: Set<Int> = []
   var jobs: [JobID: UInt64] = [:]
-  /// Machines whose host a copy has taken the place of, or which the head refused for good.
+  /// In which session of its pod a lease was granted.
+  var sessions: [LeaseID: UInt64] = [:]
+  /// Machines whose host a copy has taken the place of, or which the head refused for good. A copy of a host's directory
+  /// that registers while the original is away, or does not answer, is the host for good: what the original had is given
+  /// up with that, and nothing is promised to its processes any more.
   var superseded: Set<Int> = []
+
+  /// A head begins, and has been told nothing.
+  mutating func headBegins(at now: Duration) {
+    (over, burials, headSince) = ([], 0, now)
+  }
 
   mutating func mayBe(_ name: Name, _ object: ObjectID?) {
     names[name, default: [nil]].insert(object)
@@ -38,19 +56,41 @@ extension ClusterSimulation {
   func checkHead(_ head: SimulatedHead) {
     let overbooked = head.state.overbooked
     if !overbooked.isEmpty { violation("the head has leased more of \(overbooked) than there is") }
+    for machine in machines where !machine.copies.isEmpty && !truth.superseded.contains(machine.index) {
+      guard let nonce = head.state.view(of: machine.hostID)?.nonce, machine.copies.contains(nonce) else { continue }
+      note("a copy has taken the place of host \(machine.name)")
+      truth.superseded.insert(machine.index)
+    }
+    checkRetirements(head)
+    checkBurials(head)
+  }
+
+  /// A host is given up when it has been absent for long, or when somebody says so.
+  private func checkRetirements(_ head: SimulatedHead) {
+    for machine in machines {
+      guard let view = head.state.view(of: machine.hostID), view.connection == nil else {
+        truth.awaySince[machine.index] = nil
+        truth.forgotten.remove(machine.index)
+        continue
+      }
+      let since = truth.awaySince[machine.index] ?? now
+      truth.awaySince[machine.index] = since
+      guard view.isRetired, now - since < Self.retirement, !truth.forgotten.contains(machine.index) else { continue }
+      violation("\(machine.name) is given up after \(now - since)")
+    }
   }
 
   /// A process was told its number: nobody else ever had it.
-  func believed(_ host: HostID, _ incarnation: UInt64, _ nonce: ProcessNonce) {
-    believed("host \(host) \(incarnation)", nonce)
+  func believed(_ host: HostID, _ incarnation: UInt64, _ number: UInt64) {
+    believed("host \(host) \(incarnation)", number)
   }
-  func believed(_ pod: PodID, _ incarnation: UInt64, _ nonce: ProcessNonce) {
-    believed("pod \(pod) \(incarnation)", nonce)
+  func believed(_ pod: PodID, _ incarnation: UInt64, _ number: UInt64) {
+    believed("pod \(pod) \(incarnation)", number)
   }
 
-  private func believed(_ process: String, _ nonce: ProcessNonce) {
+  private func believed(_ process: String, _ number: UInt64) {
     if truth.hasLostJournal { return }
-    if let other = truth.processes.updateValue(nonce, forKey: process), other != nonce {
+    if let other = truth.processes.updateValue(number, forKey: process), other != number {
       violation("two processes are \(process)")
     }
   }
@@ -66,6 +106,12 @@ extension ClusterSimulation {
   func startedCall(_ call: UInt64, at worker: SimulatedClient) {
     guard worker.isAlive else { return }
     if !truth.calls.insert(call).inserted { violation("a call that is made once was begun twice") }
+  }
+
+  /// The head was told of an object, and keeps from now on what is inside.
+  func madeIsKnown(_ object: ObjectID, _ contents: [ObjectID]) {
+    guard let head else { return }
+    truth.contents[object, default: []].formUnion(contents.filter { !head.state.hasBuried($0) })
   }
 
   /// A driver was given a lease: what drivers use of the pod is what it has, and nobody else uses the worker.
@@ -92,45 +138,114 @@ extension ClusterSimulation {
       // After all hosts had been stopped, names of what none of them has are free.
       truth.names[name] = [nil]
     } else {
-      violation("\(name) is \(object.map { "\($0)" } ?? "nothing"), and not one of \(possible)")
+      violation("\(name) is \(object.map { "\($0)" } ?? "nothing"), and not one of \(described(possible))")
     }
   }
 
-  private func isNowhere(_ object: ObjectID) -> Bool { !machines.contains { $0.store[object] != nil } }
+  /// In an order, so that a seed always says the same.
+  private func described(_ possible: Set<ObjectID?>) -> [String] {
+    possible.map { $0.map { "\($0)" } ?? "nothing" }.sorted()
+  }
+
+  private func has(_ machine: SimulatedMachine, _ object: ObjectID) -> Bool {
+    machine.store[object] != nil && !truth.superseded.contains(machine.index)
+  }
+
+  private func isNowhere(_ object: ObjectID) -> Bool { !machines.contains { has($0, object) } }
+
+  /// Whether no member has it. What lies only on a host that was given up is not there any more, although the host does
+  /// not know that yet; nor is what lies only on one of which a head that has lost its journal has not heard.
+  private func isNowhere(_ object: ObjectID, _ state: ClusterState) -> Bool {
+    !machines.contains { has($0, object) && isMember($0, state) }
+  }
+
+  /// Whether what a machine's host has and what its processes hold counts. While a head is young, also those count of
+  /// which it has not heard yet.
+  private func isMember(_ machine: SimulatedMachine, _ state: ClusterState) -> Bool {
+    if truth.superseded.contains(machine.index) { return false }
+    if let view = state.view(of: machine.hostID) { return !view.isRetired }
+    return now - truth.headSince < Self.hostTimeout
+  }
+
+  /// The head has decided that objects are over: nothing that it must know of keeps them.
+  private func checkBurials(_ head: SimulatedHead) {
+    let buried = head.state.buried(after: truth.burials)
+    if buried.isEmpty { return }
+    truth.burials += buried.count
+    let live = liveObjects(head)
+    for object in buried {
+      if let why = live[object] {
+        violation("the head gives \(object) up, and \(why)")
+      } else {
+        truth.over.insert(object)
+      }
+    }
+  }
 
   /// A host obeys an order to free an object: no living process has it.
   func checkDrop(of object: ObjectID, at machine: SimulatedMachine) {
     note("\(machine.name) drops \(object)")
-    guard let head, head.state.isRunning(object.job) || !names(of: object).isEmpty else { return }
+    // What was over once stays so, also inside of what a host brings later that the head could not know of.
+    guard let head, !truth.over.contains(object) || !head.state.hasBuried(object) else { return }
+    guard isRunning(object.job, head) || !names(of: object).isEmpty else { return }
     let live = liveObjects(head)
     guard let why = live[object] else { return }
     let view = head.state.view(of: object).map { "\($0)" } ?? "nothing"
     violation("\(object) is dropped at \(machine.name), and \(why); the head knows \(view)")
   }
 
+  /// A head without the journal of the one before it hears of jobs from those who have something of them: they have
+  /// their time, too.
+  private func isRunning(_ job: JobID, _ head: SimulatedHead) -> Bool {
+    head.state.isRunning(job)
+      || now - truth.headSince < Self.hostTimeout && drivers.contains { $0.job == job && !$0.isOver }
+  }
+
   private func names(of object: ObjectID) -> [Name] {
     truth.names.filter { $0.value == [object] }.keys.sorted()
+  }
+
+  /// A driver keeps a lease that it has until it gives it back, its job or its worker ends, or its pod is lost.
+  func checkLeases(_ action: ClusterAction, _ head: SimulatedHead) {
+    let lease: LeaseID
+    switch action {
+    case .answer(_, .lease(let grant)):
+      truth.sessions[grant.lease] = head.state.view(of: grant.pod)?.session
+      return
+    case .revoke(let loss, _): lease = loss.lease
+    case .release(_, let request, _): lease = request.lease
+    default: return
+    }
+    guard !truth.hasLostJournal, let driver = drivers.first(where: { !$0.isOver && $0.leases[lease] != nil }),
+      let grant = driver.leases[lease], let job = driver.job, head.state.isRunning(job),
+      let worker = driver.worker(of: grant), worker.isAlive,
+      head.state.view(of: grant.pod)?.session == truth.sessions[lease]
+    else { return }
+    violation("\(driver.client.name) loses lease \(lease) although its worker lives")
   }
 
   /// What nobody may free, with the reason.
   private func liveObjects(_ head: SimulatedHead) -> [ObjectID: String] {
     var live: [ObjectID: String] = [:]
-    for machine in machines where !truth.superseded.contains(machine.index) {
-      if head.state.view(of: machine.hostID)?.isRetired != false { continue }
+    for machine in machines where isMember(machine, head.state) {
       for client in machine.clients {
-        for object in client.sure.sorted() where head.state.isRunning(object.job) {
+        for object in client.relied(on: { isMember($0, head.state) }) where isRunning(object.job, head) {
           live[object] = "\(client.name) on \(machine.name) holds it"
         }
       }
     }
-    for (name, possible) in truth.names {
-      if possible.count == 1, let object = possible.first ?? nil { live[object] = "is called \(name)" }
+    for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
+      // Names of what nobody has are free again once all have registered at a head.
+      if possible.count == 1, let object = possible.first ?? nil, !isNowhere(object) {
+        live[object] = "is called \(name)"
+      }
     }
     // What lies in something that is live, and is somewhere, is live.
     var pending = live.keys.sorted()
     while let object = pending.popLast() {
-      guard !isNowhere(object) else { continue }
-      for content in truth.contents[object] ?? [] where live[content] == nil && head.state.isRunning(content.job) {
+      guard !isNowhere(object, head.state) else { continue }
+      for content in (truth.contents[object] ?? []).sorted()
+      where live[content] == nil && isRunning(content.job, head) {
         live[content] = "lies in \(object)"
         pending.append(content)
       }
@@ -156,7 +271,7 @@ extension ClusterSimulation {
     for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
       let object = state.named(name)
       if possible.contains(object) || object == nil && possible.allSatisfy({ $0.map(isNowhere) ?? true }) { continue }
-      violation("in the end \(name) is \(object.map { "\($0)" } ?? "nothing"), and not one of \(possible)")
+      violation("in the end \(name) is \(object.map { "\($0)" } ?? "nothing"), and not one of \(described(possible))")
     }
   }
 

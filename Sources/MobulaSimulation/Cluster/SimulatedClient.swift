@@ -9,14 +9,20 @@ final class SimulatedClient {
   private let world: ClusterSimulation
   private(set) var isAlive = true
   private var references: [ObjectID: Int] = [:]
+  /// Those of the references that the process itself does not have, which are kept until something is known elsewhere:
+  /// its program can't let go of them.
+  private var kept: [ObjectID: Int] = [:]
   /// Which time it is that it holds an object.
   private var times: [ObjectID: UInt64] = [:]
   /// What it put itself, or the head once knew that it holds: nobody may free it.
   private(set) var sure: Set<ObjectID> = []
+  /// Who gave it what the head does not know yet that it holds, and was sure of it: as long as that process lives,
+  /// nobody may free it either.
+  private var lenders: [ObjectID: SimulatedClient] = [:]
   /// Objects that the head knows that this process holds.
   private var known: Set<ObjectID> = []
-  /// Who wants to hear that the head knows.
-  private var waiting: [ObjectID: [() -> Void]] = [:]
+  /// Who wants to hear that the head knows all that was said here before, in their order.
+  private var waiting: [(number: UInt64, then: () -> Void)] = []
   private weak var host: SimulatedHost?
   /// The job that ends with this process.
   var drivenJob: JobID?
@@ -32,10 +38,18 @@ final class SimulatedClient {
   }
 
   var held: [ObjectID] { references.keys.sorted() }
+  /// What its program has references to.
+  var owned: [ObjectID] { references.filter { $0.value > kept[$0.key] ?? 0 }.keys.sorted() }
   func holds(_ object: ObjectID) -> Bool { references[object] != nil }
   /// What it holds, and since which time.
   var holdings: [ObjectID: UInt64] { times }
   var isAttached: Bool { host != nil }
+  /// What nobody may free as long as this process holds it, in order.
+  ///
+  /// - Parameter isMember: whether a machine's host is one that the head knows.
+  func relied(on isMember: (SimulatedMachine) -> Bool) -> [ObjectID] {
+    sure.union(lenders.filter { $0.value.isAlive && isMember($0.value.machine) }.keys).sorted()
+  }
 
   // MARK: The host's process
 
@@ -52,41 +66,67 @@ final class SimulatedClient {
     known = []
   }
 
-  /// The host has told the head of these.
-  func confirmed(_ holdings: [ObjectID: UInt64]) {
+  /// The last who waits by now.
+  var lastWaiting: UInt64 { waiting.last?.number ?? 0 }
+
+  /// The host has told the head of these, and of all that was said when `lastWaiting` was asked for.
+  func confirmed(_ holdings: [ObjectID: UInt64], upTo last: UInt64) {
     guard isAlive else { return }
     for object in holdings.keys.sorted() where times[object] == holdings[object] {
       known.insert(object)
+      lenders[object] = nil
       // A reference that comes too late, since who sent it has ended, is one to something that is gone.
       if world.head?.state.hasBuried(object) != true { sure.insert(object) }
-      for then in waiting.removeValue(forKey: object) ?? [] { then() }
     }
+    let heard = waiting.filter { $0.number <= last }
+    waiting.removeAll { $0.number <= last }
+    for waiter in heard { waiter.then() }
   }
 
   // MARK: References
 
-  /// Takes another reference; `then` is called once the head knows of it, or nobody waits for that any more.
-  func take(_ object: ObjectID, then: @escaping () -> Void = {}) {
+  /// Takes another reference; `then` is called once the head knows of it, or nobody waits for that any more. As with
+  /// `ProcessHolds.flush`, that is when it knows all that was said before, also where the reference is over by then: what
+  /// has the object inside may have been made meanwhile.
+  func take(_ object: ObjectID, from lender: SimulatedClient? = nil, then: @escaping () -> Void = {}) {
     guard isAlive else { return then() }
+    if let lender, !known.contains(object) { lenders[object] = lender }
     references[object, default: 0] += 1
     world.detail("\(name) takes \(object): \(references[object]!)")
     if references[object] == 1 { times[object] = world.number() }
     if known.contains(object) { return then() }
-    waiting[object, default: []].append(then)
-    if references[object] == 1 { host?.hold([object], by: self) }
+    waiting.append((world.number(), then))
+    host?.hold([object], by: self)
   }
 
+  /// The program lets go of a reference that it has.
   func letGo(_ object: ObjectID) {
+    if references[object] ?? 0 > kept[object] ?? 0 { remove(object) }
+  }
+
+  /// Keeps an object that it holds until `unkeep`, whatever its program does.
+  func keep(_ object: ObjectID) {
+    guard isAlive, references[object] != nil else { return }
+    references[object]! += 1
+    kept[object, default: 0] += 1
+  }
+
+  func unkeep(_ object: ObjectID) {
+    guard let count = kept[object] else { return }
+    kept[object] = count > 1 ? count - 1 : nil
+    remove(object)
+  }
+
+  private func remove(_ object: ObjectID) {
     guard isAlive, let count = references[object] else { return }
     references[object] = count > 1 ? count - 1 : nil
     world.detail("\(name) lets go of \(object): \(count - 1)")
     if count > 1 { return }
     known.remove(object)
     sure.remove(object)
+    lenders[object] = nil
     times[object] = nil
-    let waiting = waiting.removeValue(forKey: object) ?? []
     host?.release([object], by: self)
-    for then in waiting { then() }
   }
 
   /// Puts an object; `nil` while there is no host.
@@ -96,7 +136,8 @@ final class SimulatedClient {
     times[object] = world.number()
     sure.insert(object)
     world.detail("\(name) puts \(object) with \(contents)")
-    world.truth.contents[object] = contents
+    // Of what it is not sure, it may not be sure inside either: nobody who has it may be known by the time.
+    world.truth.contents[object] = Set(contents.filter { sure.contains($0) })
     host.made(object, contents, by: self)
     return true
   }
@@ -104,16 +145,12 @@ final class SimulatedClient {
   /// Sends a reference: it is kept here until the head knows that the receiver has it.
   func pass(_ object: ObjectID, to other: SimulatedClient) {
     guard isAlive, references[object] != nil else { return }
-    references[object]! += 1
     world.detail("\(name) passes \(object) to \(other.name)")
-    let isEarly = world.options.mutation == .senderLetsGoEarly
-    if isEarly { letGo(object) }
+    if world.options.mutation != .senderLetsGoEarly { keep(object) }
+    let lender = sure.contains(object) ? self : nil
     world.after(world.milliseconds(1...15)) {
-      guard other.isAlive, self.isAlive else { return isEarly ? () : self.letGo(object) }
-      other.take(object) {
-        if isEarly { return }
-        self.world.after(self.world.milliseconds(0...5)) { self.letGo(object) }
-      }
+      guard other.isAlive, self.isAlive else { return self.unkeep(object) }
+      other.take(object, from: lender) { self.world.after(self.world.milliseconds(0...5)) { self.unkeep(object) } }
     }
   }
 
@@ -124,10 +161,10 @@ final class SimulatedClient {
     host = nil
     // Whoever is the host by then sees it, whether the process came back or not.
     world.after(world.milliseconds(0...5)) { self.machine.host?.gone(self) }
-    let waiting = waiting.sorted { $0.key < $1.key }.flatMap(\.value)
-    self.waiting = [:]
-    (references, times, sure) = ([:], [:], [])
-    for then in waiting { then() }
+    let waiting = waiting
+    self.waiting = []
+    (references, kept, times, sure, lenders) = ([:], [:], [:], [], [:])
+    for waiter in waiting { waiter.then() }
     onEnd?()
     onEnd = nil
   }

@@ -23,7 +23,8 @@ final class SimulatedDriver: SimulatedPeer {
     self.world = world
     let number = world.number()
     client = SimulatedClient("driver \(number)", on: machine)
-    names = [Name("\(number)/a"), Name("\(number)/b")]
+    // All of one length, so that a registration has as many parts in whatever order it takes them.
+    names = [Name("\(10_000 + number)/a"), Name("\(10_000 + number)/b")]
     client.onEnd = { [weak self] in self?.over() }
     world.note("\(client.name) begins on \(machine.name)")
     connect()
@@ -86,6 +87,7 @@ final class SimulatedDriver: SimulatedPeer {
   private func resume(_ job: JobID, _ secret: JobSecret, on link: SimulatedLink) {
     let (id, host) = (link.id, client.machine.hostID)
     let request = JobResumption(job: job, secret: secret, leases: requested.union(leases.keys).sorted())
+    world.detail("\(client.name) resumes job \(job) with \(request.leases)")
     link.call("resume job") { head, call in
       head.ask(call) { $0.resumeJob($1, request, host: host, on: id) }
     } then: { result in
@@ -112,6 +114,7 @@ final class SimulatedDriver: SimulatedPeer {
       lease: LeaseID(high: 5, low: world.number()), job: job, demand: ["CPU": 1],
       strategy: world.chance(50) ? .spread : .pack, program: WorkerProgram(executable: "/bin/app", build: ""))
     requested.insert(request.lease)
+    world.detail("\(client.name) requests \(request.lease)")
     link.call("request lease", within: .seconds(6)) { head, call in
       call.abandon = { head in
         head.perform { $0.returned(LeaseReturn(lease: request.lease, workerIsReusable: true)) }
@@ -135,7 +138,9 @@ final class SimulatedDriver: SimulatedPeer {
     world.after(world.milliseconds(1...10)) {
       guard !self.isOver, self.leases[grant.lease] != nil, let worker = self.worker(of: grant) else { return }
       self.world.startedCall(call, at: worker)
-      if let object = self.client.held.randomElement(using: &self.world.random) { self.client.pass(object, to: worker) }
+      if let object = self.client.owned.randomElement(using: &self.world.random) {
+        self.client.pass(object, to: worker)
+      }
     }
   }
 
@@ -150,6 +155,7 @@ final class SimulatedDriver: SimulatedPeer {
     guard isIn, let link else {
       return world.after(.milliseconds(30)) { self.giveBack(lease, isReusable: isReusable, until: end) }
     }
+    world.detail("\(client.name) returns \(lease)")
     link.call("return lease") { head, call in
       head.tell(call) { state throws(MobulaError) in
         state.returned(LeaseReturn(lease: lease, workerIsReusable: isReusable))
@@ -176,7 +182,7 @@ final class SimulatedDriver: SimulatedPeer {
 
   private func act() {
     guard let job else { return }
-    let held = client.held
+    let held = client.owned
     let some = held.randomElement(using: &world.random)
     switch Int.random(in: 0..<100, using: &world.random) {
     case 0..<25 where held.count < 8:
@@ -213,10 +219,10 @@ final class SimulatedDriver: SimulatedPeer {
       busyNames.insert(name)
       world.truth.mayBe(name, object)
       // Held until it is named.
-      client.take(object)
+      client.keep(object)
       host.setName(name, object) { result in
-        self.busyNames.remove(name)
-        self.client.letGo(object)
+        self.isDone(with: name, result)
+        self.client.unkeep(object)
         if case .success(.name(let reply)) = result {
           self.world.note("\(name) names \(object)")
           if reply.isNamed { self.world.truth.names[name] = [object] }
@@ -226,7 +232,7 @@ final class SimulatedDriver: SimulatedPeer {
       busyNames.insert(name)
       world.truth.mayBe(name, nil)
       host.removeName(name) { result in
-        self.busyNames.remove(name)
+        self.isDone(with: name, result)
         let isGone =
           switch result {
           case .success: true
@@ -234,6 +240,16 @@ final class SimulatedDriver: SimulatedPeer {
           }
         if isGone { self.world.truth.names[name] = [nil] }
       }
+    }
+  }
+
+  /// A change that was not answered may still come about, as long as the head has it before it: until then nobody can
+  /// say what the name is.
+  private func isDone(with name: Name, _ result: SimulatedLink.Answer) {
+    if case .failure(let error) = result, [.unavailable, .connectionClosed, .deadlineExceeded].contains(error.code) {
+      world.after(.seconds(4)) { self.busyNames.remove(name) }
+    } else {
+      busyNames.remove(name)
     }
   }
 

@@ -44,9 +44,8 @@ final class SimulatedHead {
     body(&state)
     let decided = state.takeActions()
     for action in decided {
-      if case .drop(let request, let id) = action {
-        world.detail("head: drop \(request.objects) at \(links[id]?.name ?? "?")")
-      }
+      world.checkLeases(action, self)
+      if let text = describe(action) { world.detail("head: \(text)") }
     }
     outbox += decided
     isInside = false
@@ -56,6 +55,20 @@ final class SimulatedHead {
     isActing = true
     while !outbox.isEmpty { act(outbox.removeFirst()) }
     isActing = false
+  }
+
+  /// For a transcript.
+  private func describe(_ action: ClusterAction) -> String? {
+    switch action {
+    case .drop(let request, let id): "drop \(request.objects) at \(links[id]?.name ?? "?")"
+    case .ask(let pod, let request, _): "ask pod \(pod.short) for \(request.lease)"
+    case .answer(_, .lease(let grant)): "grant \(grant.lease)"
+    case .release(let pod, let request, let id):
+      "release \(request.lease) at pod \(pod.short)\(id == nil ? ", which is away" : "")"
+    case .revoke(let loss, _): "revoke \(loss.lease): \(loss.reason)"
+    case .refuse(_, let error): "refuse: \(error.message)"
+    default: nil
+    }
   }
 
   func hang(_ time: Duration) { hangsUntil = max(hangsUntil, world.now + time) }

@@ -5,7 +5,7 @@ import MobulaCore
 ///
 /// Beyond them it says that it awaits processes from before it (`awaitsProcesses`), and registers anew when all are back.
 final class SimulatedHost: SimulatedPeer {
-  private enum Change {
+  enum Change {
     case sealed(ObjectID)
     /// Made here: whether it is held is looked up when it is told.
     case made(ObjectID)
@@ -22,7 +22,8 @@ final class SimulatedHost: SimulatedPeer {
 
   unowned let machine: SimulatedMachine
   let isClone: Bool
-  private let world: ClusterSimulation
+  let world: ClusterSimulation
+  private let number: UInt64
   private(set) var isAlive = true
   private(set) var nonce: ProcessNonce
   private var incarnation: UInt64 = 0
@@ -30,21 +31,23 @@ final class SimulatedHost: SimulatedPeer {
   private var beganAnew = false
   /// The head refused it for good.
   private(set) var isRefused = false
-  private var link: SimulatedLink?
-  private var isRegistered = false
+  var link: SimulatedLink?
+  var isRegistered = false
 
   private(set) var ledger = HoldLedgerStateMachine()
-  private var changes: [Change] = []
+  var changes: [Change] = []
   private var ended: Set<ObjectID> = []
   private var registrations = 0
   private var asked = 0
-  private var isSending = false
+  var isSending = false
   private var waiting: [(number: Int, then: (Bool) -> Void)] = []
   /// What objects here are called, for a head that has lost its journal.
-  private var notes: [Name: KnownName] = [:]
+  var notes: [Name: KnownName] = [:]
   /// Who was here before this process, and has not said what it holds.
   private var absentees: Set<UInt64> = []
   private var unsaidDrivers: [JobID] = []
+  /// What is being brought here.
+  var fetching: Set<ObjectID> = []
 
   private static let absent: UInt64 = 0
   private static let registering = UInt64.max
@@ -53,6 +56,7 @@ final class SimulatedHost: SimulatedPeer {
     self.machine = machine
     self.isClone = isClone
     world = machine.world
+    number = world.number()
     let isReused = world.options.mutation == .nonceIsReused
     nonce = ProcessNonce(high: 1, low: isReused ? UInt64(machine.index) : world.number())
     if isClone { return }
@@ -61,7 +65,7 @@ final class SimulatedHost: SimulatedPeer {
   }
 
   /// A copy has an empty store of its own.
-  private var store: [ObjectID: SimulatedMachine.Replica] { isClone ? [:] : machine.store }
+  var store: [ObjectID: SimulatedMachine.Replica] { isClone ? [:] : machine.store }
 
   func end() {
     isAlive = false
@@ -172,7 +176,7 @@ final class SimulatedHost: SimulatedPeer {
     beganAnew = false
     isRegistered = true
     world.note("\(link.name) is registered as \(incarnation) at epoch \(reply.epoch)")
-    if let incarnation = reply.incarnation { world.believed(machine.hostID, incarnation, nonce) }
+    if let incarnation = reply.incarnation { world.believed(machine.hostID, incarnation, number) }
     for job in unsaidDrivers { driverEnded(job) }
     unsaidDrivers = []
     asked += 1
@@ -308,7 +312,7 @@ final class SimulatedHost: SimulatedPeer {
     pump()
   }
 
-  private func report(_ change: Change) {
+  func report(_ change: Change) {
     changes.append(change)
     asked += 1
     world.after(world.milliseconds(0...5)) { self.pump() }
@@ -319,16 +323,18 @@ final class SimulatedHost: SimulatedPeer {
   /// A process says who it is, and what it holds.
   func attach(_ client: SimulatedClient) {
     let (holds, known, holdings) = (client.held, ledger.held(by: client.number), client.holdings)
+    let waiting = client.lastWaiting
     ledger.hold(holds, by: client.number)
     ledger.release(known.subtracting(holds).sorted(), by: client.number)
     isBack(client.number)
-    flush { if $0 { client.confirmed(holdings) } }
+    flush { if $0 { client.confirmed(holdings, upTo: waiting) } }
   }
 
   func hold(_ objects: [ObjectID], by client: SimulatedClient) {
     ledger.hold(objects, by: client.number)
     let holdings = client.holdings.filter { objects.contains($0.key) }
-    flush { if $0 { client.confirmed(holdings) } }
+    let waiting = client.lastWaiting
+    flush { if $0 { client.confirmed(holdings, upTo: waiting) } }
   }
 
   func release(_ objects: [ObjectID], by client: SimulatedClient) {
@@ -343,6 +349,7 @@ final class SimulatedHost: SimulatedPeer {
     ledger.hold([object], by: client.number)
     _ = ledger.takeHeld(with: object)
     report(.made(object))
+    waiting.append((asked, { if $0 { self.world.madeIsKnown(object, contents) } }))
   }
 
   func gone(_ client: SimulatedClient) {
@@ -424,85 +431,4 @@ final class SimulatedHost: SimulatedPeer {
       then(result)
     }
   }
-
-  // MARK: Replicas
-
-  /// Brings an object here, from a host that has it.
-  func fetch(_ object: ObjectID, excluding: [HostID] = [], tries: Int = 3) {
-    guard isAlive, store[object] == nil, tries > 0 else { return }
-    var request = LocateRequest(host: machine.hostID, object: object, excluding: excluding)
-    request.waits = world.chance(20)
-    guard isRegistered, let link else { return }
-    let id = link.id
-    link.call("locate", within: .seconds(3)) { head, call in
-      head.ask(call) { $0.locate($1, request, on: id) }
-    } then: { result in
-      guard self.isAlive, case .success(.locate(let reply)) = result, !reply.isLocal, self.store[object] == nil,
-        let source = reply.sources.first
-      else { return }
-      if self.world.chance(50) { self.report(.partial(object)) }
-      self.world.after(self.world.milliseconds(5...80)) {
-        guard self.isAlive else { return }
-        let machine = self.world.machines.first { $0.hostID == source.host }
-        if let machine, machine.isUp, !machine.isPartitioned, !self.machine.isPartitioned,
-          let replica = machine.store[object]
-        {
-          self.machine.store[object] = .init(contents: replica.contents, isPrimary: false)
-          self.report(.sealed(object))
-        } else {
-          self.report(.gone(object))
-          self.fetch(object, excluding: excluding + [source.host], tries: tries - 1)
-        }
-        let ended = TransferEnded(receiver: self.machine.hostID, object: object)
-        self.callRepeatedly("transfer ended") { head, call in
-          head.tell(call) { state throws(MobulaError) in
-            state.transferEnded(ended)
-            return .done
-          }
-        } then: { _ in
-        }
-      }
-    }
-  }
-
-  /// Makes room by what can come again.
-  func evict(_ object: ObjectID) {
-    guard machine.store[object]?.isPrimary == false else { return }
-    machine.store[object] = nil
-    report(.gone(object))
-  }
-
-  private func drop(_ object: ObjectID) {
-    machine.store[object] = nil
-    notes = notes.filter { $0.value.object != object }
-  }
-
-  // MARK: Orders
-
-  var isThere: Bool { isAlive }
-
-  func drop(_ request: DropRequest) {
-    guard isAlive, !isClone else { return }
-    for object in request.objects {
-      world.checkDrop(of: object, at: machine)
-      guard machine.store[object] != nil else { continue }
-      drop(object)
-      report(.gone(object))
-    }
-  }
-
-  func keep(_ request: KeepRequest) {
-    guard !isClone else { return }
-    for object in request.objects { machine.store[object]?.isPrimary = true }
-  }
-
-  func learn(_ news: NameNews) {
-    for name in news.taken { notes[name] = nil }
-    for (name, known) in news.given { notes[name] = known }
-  }
-
-  // MARK: To compare
-
-  var isCurrent: Bool { isAlive && isRegistered && !isRefused }
-  var isIdle: Bool { !isSending && changes.isEmpty && !ledger.hasChanges }
 }

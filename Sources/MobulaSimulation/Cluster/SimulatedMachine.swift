@@ -20,7 +20,9 @@ final class SimulatedMachine {
   /// Drivers and workers, in the order of their start.
   var clients: [SimulatedClient] = []
   /// A process with a copy of the host's directory, on another machine.
-  var clone: SimulatedHost?
+  var clone: SimulatedHost? { didSet { if let clone { copies.insert(clone.nonce) } } }
+  /// All processes that ever were started with a copy of it.
+  private(set) var copies: Set<ProcessNonce> = []
 
   init(_ index: Int, in world: ClusterSimulation) {
     self.index = index

@@ -63,6 +63,7 @@ final class SimulatedPod: SimulatedPeer {
     registration.nonce = nonce
     registration.epoch = epoch
     registration.session = session
+    world.detail("pod \(machine.name) registers with \(registration.leases.map(\.lease))")
     let (all, id, pod, nonce) = (registration, link.id, machine.podID, nonce)
     link.call("register \(link.name)") { head, call in
       head.askRival({ $0.rival(of: all) }, call) {
@@ -87,7 +88,7 @@ final class SimulatedPod: SimulatedPeer {
     epoch = max(epoch, reply.epoch)
     if let incarnation = reply.incarnation { self.incarnation = incarnation }
     if let session = reply.session { self.session = session }
-    if let incarnation = reply.incarnation { world.believed(machine.podID, incarnation, nonce) }
+    if let incarnation = reply.incarnation { world.believed(machine.podID, incarnation, nonce.low) }
     guard let session = reply.session, let end = reply.end else { return }
     if world.options.mutation != .podSkipsEnding { for lease in end { stop(lease, isReusable: false) } }
     let (confirmation, id) = (PodConfirmation(pod: machine.podID, session: session), link.id)
