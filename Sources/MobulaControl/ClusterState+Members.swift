@@ -181,9 +181,12 @@ extension ClusterState {
 
   /// - Throws: `MobulaError`: `notFound` when no member is called so, `invalidArgument` when several are.
   private func host(called nameOrID: Name) throws(MobulaError) -> HostID {
+    // By the beginning of an identifier, as `mobula status` shows it, too.
+    let isBeginning = nameOrID.text.utf8.count >= 4
     let named = membership.hosts.members.filter {
       $0.value.presence != .retired
-        && (Name($0.value.description.name) == nameOrID || $0.key.description == nameOrID.text)
+        && (Name($0.value.description.name) == nameOrID
+          || isBeginning && $0.key.description.utf8.starts(with: nameOrID.text.utf8))
     }.keys.sorted()
     guard named.count < 2 else {
       throw MobulaError(

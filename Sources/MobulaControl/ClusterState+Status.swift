@@ -35,6 +35,8 @@ extension ClusterState {
       cluster: settings.cluster, head: endpoint, hosts: hostsShown, pods: podsShown,
       jobs: jobs.elements.map(\.key),
       objects: directory.usage.available, waiting: scheduler.queue.count, absent: absent)
+    status.epoch = settings.epoch
+    if isSettling { status.settling = true }
     if hosts.hasMore || pods.hasMore || jobs.hasMore { status.more = true }
     return status
   }

@@ -48,6 +48,7 @@ extension ObjectListing {
     self.init(
       object: entry.object, names: Array(fitting), size: ByteCount(entry.geometry?.objectSize ?? 0),
       digest: entry.digest, hosts: entry.complete, receiving: entry.partial, holders: entry.holders.count)
+    if !entry.absent.isEmpty { absent = entry.absent }
     if fitting.count < names.count { furtherNames = names.count - fitting.count }
   }
 }

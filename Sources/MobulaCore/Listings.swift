@@ -14,6 +14,8 @@ public struct ObjectListing: Codable, Sendable {
   public var receiving: [HostID]
   /// How many hosts have a process that holds it.
   public var holders: Int
+  /// Hosts that had it whole and are away; `nil` when there are none.
+  public var absent: [HostID]?
   /// How many names it has behind these, in the order of their bytes; `nil` when these are all.
   public var furtherNames: Int?
 
@@ -136,6 +138,10 @@ public struct ClusterStatus: Codable, Sendable {
   public var jobs: [JobID]
   /// Whether there are more hosts, pods or jobs; `nil` when there are not.
   public var more: Bool?
+  /// Which start of the head says so; `nil` from one that does not tell.
+  public var epoch: UInt64?
+  /// Whether the head, which was just started, has not heard of all yet; `nil` when not.
+  public var settling: Bool?
   /// How many objects there are.
   public var objects: Int
   /// Lease requests that wait for resources.

@@ -24,8 +24,10 @@ struct HostStarter {
 
   /// Runs it until a signal.
   ///
-  /// - Parameter endsWithInput: whether the end of standard input is such a signal.
-  func runInForeground(endsWithInput: Bool) async throws {
+  /// - Parameters:
+  ///   - endsWithInput: whether the end of standard input is such a signal.
+  ///   - tls: whether it talks to others over TLS.
+  func runInForeground(endsWithInput: Bool, tls: Bool) async throws {
     Log.bootstrap()
     if endsWithInput {
       // Whoever started this has the other end of standard input, and wants it no longer than it lives itself.
@@ -39,8 +41,10 @@ struct HostStarter {
       }
     }
     let waiting = Task {
-      guard readyDescriptor != nil else { return }
-      while await (try? readyCluster()) ?? nil == nil { try await Task.sleep(for: .milliseconds(20)) }
+      let pause = readyDescriptor == nil ? 200 : 20
+      while await (try? readyCluster()) ?? nil == nil { try await Task.sleep(for: .milliseconds(pause)) }
+      // A program that reads standard output waits for its line alone.
+      if readyDescriptor != STDOUT_FILENO { announce(tls: tls) }
       try sayReady()
     }
     defer { waiting.cancel() }
@@ -118,7 +122,9 @@ struct HostStarter {
     guard configuration.isHead else { return }
     print("The head listens at \(configuration.told).")
     if LocalAddress.isLoopback(configuration.address) {
-      print("Only this machine reaches it: start with --listen ADDRESS for a cluster of several.")
+      let how = configuration.listen == nil ? "--listen ADDRESS" : "an --advertise that others reach"
+      print("Only this machine reaches it: start with \(how) for a cluster of several.")
+      print("The cluster's token is in \(directory.tokenFile).")
     } else {
       print("Join from another machine: copy \(directory.tokenFile) there, then")
       print("  mobula start --address \(configuration.told) --token-file token\(tls ? " --tls FOLDER" : "")")

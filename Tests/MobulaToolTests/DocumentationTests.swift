@@ -1,7 +1,10 @@
+import ArgumentParser
 import FoundationEssentials
 import Glibc
 import MobulaCore
 import Testing
+
+@testable import MobulaTool
 
 /// What README and docs say of the tool is so.
 @Suite struct DocumentationTests {
@@ -55,6 +58,19 @@ import Testing
   }
 
   /// The first block of commands that README shows, as a reader types it.
+  /// Help is wrapped where the terminal ends: what is broken in the source as well is broken twice.
+  @Test func paragraphsOfHelpAreNotBroken() {
+    func check(_ command: any ParsableCommand.Type) {
+      let lines = command.configuration.discussion.split(separator: "\n", omittingEmptySubsequences: false)
+      for (line, next) in zip(lines, lines.dropFirst()) where !line.isEmpty && !next.isEmpty {
+        let isText = line.first != " " && next.first != " " && line.last != ":"
+        #expect(!isText, "\(command): \"\(line)\" goes on in another line")
+      }
+      for subcommand in command.configuration.subcommands { check(subcommand) }
+    }
+    check(MobulaCommand.self)
+  }
+
   @Test func theFirstMinute() async throws {
     let readme = try text("README.md")
     let section = try #require(readme.split(separator: "## One machine in a minute").last)

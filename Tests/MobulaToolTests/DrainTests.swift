@@ -88,11 +88,12 @@ import Testing
         host(1, 100, 0, draining: true), host(2, 100, 40), host(3, 100, 50), host(4, 100, 0, connected: false),
       ], pods: [], jobs: [], objects: 0, waiting: 0)
     var targets = DrainTargets(status)
-    #expect(targets.take(61) == nil)
+    #expect(targets.take(101) == nil)
     #expect(targets.take(20)?.name == "h2")
     #expect(targets.take(50)?.name == "h3")
-    #expect(targets.take(41) == nil)
     #expect(targets.take(40)?.name == "h2")
+    // What is on disk counts, too: who has no room by the books may have it.
+    #expect(targets.take(90)?.name == "h2")
 
     func listing(_ number: UInt64, _ hosts: [UInt64]) -> ObjectListing {
       ObjectListing(
@@ -102,5 +103,15 @@ import Testing
     let remains = HostRemains(
       of: HostID(high: 0, low: 1), status, [listing(1, [1]), listing(2, [1, 2]), listing(3, [2]), listing(4, [])])
     #expect(remains.objects.map(\.object.low) == [1] && remains.bytes == 7 && !remains.isEmpty)
+    // A copy on a host that has just gone counts for nothing, and who is away may have what nobody knows of.
+    let onLost = HostRemains(of: HostID(high: 0, low: 1), status, [listing(5, [1, 4])])
+    #expect(onLost.objects.map(\.object.low) == [5])
+    #expect(HostRemains(of: HostID(high: 0, low: 1), status, []).isEmpty)
+    #expect(!HostRemains(of: HostID(high: 0, low: 4), status, []).isEmpty)
+    let away = HostRemains(of: HostID(high: 0, low: 9), status, [])
+    #expect(away.isAbsent && !away.isEmpty)
+    #expect(!HostRemains(of: HostID(high: 0, low: 2), status, []).isDraining)
+    #expect(targets.without([HostID(high: 0, low: 2)]).canHave(100))
+    #expect(!targets.without([HostID(high: 0, low: 2), HostID(high: 0, low: 3)]).canHave(1))
   }
 }

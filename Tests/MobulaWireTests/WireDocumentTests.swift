@@ -39,7 +39,7 @@ import Testing
     var listing = ObjectListing(
       object: object, names: [name], size: ByteCount(300_000), digest: digest, hosts: [host], receiving: [host],
       holders: 1)
-    listing.furtherNames = 2
+    (listing.furtherNames, listing.absent) = (2, [host])
     return listing
   }
 
@@ -83,6 +83,7 @@ import Testing
       pods: [.init(pod: pod, name: "p", host: host, resources: ["CPU": 2], leased: ["CPU": 1], leases: 1)],
       jobs: [job], objects: 1, waiting: 2, absent: [.init(host: host, name: "h", seconds: 60)])
     status.more = true
+    (status.epoch, status.settling) = (2, true)
     return status
   }
 

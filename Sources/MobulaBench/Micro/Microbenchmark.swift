@@ -62,7 +62,8 @@ public struct Microbenchmark: Sendable {
     func wants(_ name: String) -> Bool { filter.isEmpty || name.contains(filter) }
 
     // As many zeros as there; in memory that has been touched, where the copies cost most.
-    let big = Blob([UInt8](repeating: 0, count: wants("gigabytes") ? 800 << 20 : 0))
+    let big = Blob(
+      [UInt8](repeating: 0, count: Self.names.contains { $0.contains("gigabytes") && wants($0) } ? 800 << 20 : 0))
     let gigabytes = Double(big.count) / 1e9
     if wants("memcpy gigabytes") {
       let target = UnsafeMutableRawBufferPointer.allocate(byteCount: big.count, alignment: 4096)

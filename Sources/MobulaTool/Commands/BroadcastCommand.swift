@@ -12,7 +12,7 @@ struct BroadcastCommand: AsyncParsableCommand {
     commandName: "broadcast", abstract: "Push an object, or a file, to every host, or to those with a label.",
     discussion: """
       A file is put first, as `mobula put` does, unless its name has this content already; anything else is an object's \
-      name or id. What processes wait for goes before it on every network. A named object stays until `mobula rm`; a \
+      name or id, or an address in S3, which is fetched. What processes wait for goes before it on every network. A named object stays until `mobula rm`; a \
       host without room drops its replica, unless a process there holds it. Ctrl-C ends it: hosts that have the object \
       whole keep it. The exit status is 1 when a host did not get it.
 
@@ -70,7 +70,9 @@ struct BroadcastCommand: AsyncParsableCommand {
     var status = stat()
     guard stat(object, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
-      return try await cluster.object(found: object).reference
+      do { return try await cluster.object(found: object).reference } catch let error as MobulaError
+        where error.code == .notFound && object.lowercased().hasPrefix("s3://")
+      { return try await S3OfHost.explaining { try await cluster.fetch(object) } }
     }
     let progress = Progress(object, total: nil)
     defer { progress.finish(succeeded: false) }

@@ -183,7 +183,7 @@ struct InstallCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "install", abstract: "Give the host here other certificates, while it runs.",
     discussion: """
-      Head, host, pods and workers use them for their next connections; those that there are go on. ca.pem may have
+      Head, host, pods and workers use them for their next connections; those that there are go on. ca.pem may have \
       several CAs: with the old and the new one on all hosts first, a cluster can change its CA.
 
       Example:

@@ -65,9 +65,12 @@ struct GetCommand: AsyncParsableCommand {
 
   private func getAll() async throws {
     try await withCluster(directory.options) { cluster in
-      var names = try await cluster.list().flatMap(\.names).map(\.text).filter { $0.utf8.starts(with: id.utf8) }
-      if names.isEmpty, isS3(id) {
+      let names: [String]
+      if isS3(id) {
+        // What is there now; the cluster may know some of it, and versions of it by names of their own.
         names = try await S3OfHost.explaining { try await cluster.listS3(id, endpoint: s3Endpoint).map(\.url) }
+      } else {
+        names = try await cluster.list().flatMap(\.names).map(\.text).filter { $0.utf8.starts(with: id.utf8) }
       }
       guard !names.isEmpty else {
         throw MobulaError(.notFound, "No object's name begins with \(id): `mobula ls` lists what there is.")

@@ -27,8 +27,13 @@ struct HeadCommand: AsyncParsableCommand {
 struct ServeHeadCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "serve", shouldDisplay: false)
   @OptionGroup var directory: DirectoryOption
+  @Argument(help: .hidden) var rest: [String] = []
+
+  func validate() throws { try ServiceInput.check(rest, of: HeadCommand.self) }
 
   func run() async throws {
+    // Only the supervisor starts it, and says where; everybody else wants to know what there is.
+    if directory.directory == nil { throw CleanExit.helpRequest(HeadCommand.self) }
     Log.bootstrap()
     let started = try directory.runDirectory.readConfiguration()
     let state = StateDirectory(path: started.state ?? HostPaths.absolute(directory.runDirectory.path) + "/state")
@@ -71,7 +76,7 @@ struct BackUpHeadCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "backup", abstract: "Copy the head's journal to a new file, also while the head runs.",
     discussion: """
-      The copy is a journal: put it in the place of a lost one (journal.sqlite of the state folder) while no head runs.
+      The copy is a journal: put it in the place of a lost one (journal.sqlite of the state folder) while no head runs. \
       It has the jobs' secrets, and is readable for this user alone.
 
       Example:
@@ -92,7 +97,7 @@ struct RecoverHeadCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "recover", abstract: "Make a new journal for the head, in place of a damaged or lost one.",
     discussion: """
-      The head that starts with it learns names and objects from the hosts that register, under an epoch above the one
+      The head that starts with it learns names and objects from the hosts that register, under an epoch above the one \
       that they know. Jobs whose drivers still run go on. A damaged journal is kept beside the new one.
 
       Examples:

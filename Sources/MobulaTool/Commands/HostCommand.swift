@@ -14,14 +14,14 @@ struct ForgetHostCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "forget", abstract: "Say that a host which is away is not coming back.",
     discussion: """
-      What the head still counts of it falls: objects that only it had are gone, and what only its processes held is
+      What the head still counts of it falls: objects that only it had are gone, and what only its processes held is \
       freed. Without that it happens after an hour. If the host comes back after all, it begins anew, with nothing.
 
       Example:
         mobula host forget gpu-3
       """)
 
-  @Argument(help: "The host, by its name or identifier.") var host: String
+  @Argument(help: "The host, by its name, its id, or a beginning of that.") var host: String
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {

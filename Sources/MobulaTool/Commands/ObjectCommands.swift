@@ -68,10 +68,14 @@ struct ListCommand: AsyncParsableCommand {
   private func show(_ objects: [ObjectListing], _ names: [HostID: Name], _ table: inout TextTable) {
     for object in objects {
       func name(_ host: HostID) -> String { names[host].map { "\($0)" } ?? host.short }
-      let hosts = object.hosts.map { name($0) } + object.receiving.map { "(\(name($0)))" }
+      let hosts =
+        object.hosts.map { name($0) } + object.receiving.map { "(\(name($0)))" }
+        + (object.absent ?? []).map { "[\(name($0))]" }
+      // Its name is there, and nobody to have it from any more.
+      let isGone = hosts.isEmpty && object.size.bytes > 0
       table.add([
         object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
-        hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
+        isGone ? "gone" : hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
       ])
     }
     print(table.takeLines().joined(separator: "\n"))

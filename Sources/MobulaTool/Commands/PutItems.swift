@@ -77,8 +77,17 @@ struct PutItem: Hashable {
         let path = below.isEmpty ? name : "\(below)/\(name)"
         var own = stat()
         var target = stat()
-        guard lstat("\(folder)/\(path)", &own) == 0, stat("\(folder)/\(path)", &target) == 0 else {
-          throw MobulaError.system("\(folder)/\(path) can't be read")
+        let full = folder.hasSuffix("/") ? folder + path : "\(folder)/\(path)"
+        guard lstat(full, &own) == 0 else {
+          // What is no UTF-8 comes repaired, and so as the name of nothing.
+          if currentErrno() == ENOENT, path.unicodeScalars.contains("\u{FFFD}") {
+            throw MobulaError(.invalidArgument, "The name of \(full) is not in UTF-8: rename the file.")
+          }
+          throw MobulaError.system("\(full) can't be read")
+        }
+        guard stat(full, &target) == 0 else {
+          throw MobulaError.system(
+            "\(full) leads nowhere: remove the link, or give the files one by one. It can't be read")
         }
         if own.st_mode & S_IFMT == S_IFDIR {
           open.append(path)

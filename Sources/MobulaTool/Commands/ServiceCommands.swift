@@ -56,8 +56,13 @@ struct SuperviseCommand: AsyncParsableCommand {
 struct ServeHostCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "serve", shouldDisplay: false)
   @OptionGroup var directory: DirectoryOption
+  @Argument(help: .hidden) var rest: [String] = []
+
+  func validate() throws { try ServiceInput.check(rest, of: HostCommand.self) }
 
   func run() async throws {
+    // Only the supervisor starts it, and says where; everybody else wants to know what there is.
+    if directory.directory == nil { throw CleanExit.helpRequest(HostCommand.self) }
     SharedEnvironment.hideSecrets()
     let keeper = KeeperConnection.fromEnvironment()
     Log.bootstrap()
@@ -109,5 +114,18 @@ struct PodCommand: AsyncParsableCommand {
     configuration.isFirstStart = ServiceProcess.isFirstStart
     let pod = try Pod(configuration, log: Logger(label: "pod"))
     try await ServiceProcess.run { _ in try await pod.run() }
+  }
+}
+
+/// What people type after the name of a service that has commands, too.
+enum ServiceInput {
+  /// - Throws: `ValidationError` for what is none of the commands.
+  static func check(_ rest: [String], of command: any ParsableCommand.Type) throws {
+    guard let first = rest.first else { return }
+    let names = command.configuration.subcommands.map { $0.configuration }.filter { $0.shouldDisplay }
+      .compactMap { $0.commandName }
+    let own = command.configuration.commandName ?? ""
+    let list = names.sorted().map { "`mobula \(own) \($0)`" }.joined(separator: " and ")
+    throw ValidationError("There is no \"mobula \(own) \(first)\": there are \(list).")
   }
 }

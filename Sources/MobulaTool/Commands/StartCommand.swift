@@ -183,10 +183,11 @@ struct StartCommand: AsyncParsableCommand {
     if let warning { Log.write(STDERR_FILENO, "Warning: \(warning)\n") }
     let starter = HostStarter(
       directory: directory, state: state, configuration: configuration, readyDescriptor: readyFd)
-    if foreground { return try await starter.runInForeground(endsWithInput: lifeline) }
+    let usesTLS = access(HostPaths.certificates(in: directory.path), F_OK) == 0
+    if foreground { return try await starter.runInForeground(endsWithInput: lifeline, tls: usesTLS) }
     Interruption.begin()
     try await starter.startDetached()
-    starter.announce(tls: access(CertificateFolder(HostPaths.certificates(in: directory.path)).path, F_OK) == 0)
+    starter.announce(tls: usesTLS)
   }
 
   /// The token lies in the state directory, and a copy where the processes of this host look for it.

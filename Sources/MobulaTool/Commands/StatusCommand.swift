@@ -11,7 +11,7 @@ struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "status", abstract: "Show the cluster's hosts, pods and jobs.",
     discussion: """
-      While the head is away, or does not answer within three seconds, what this machine's host knows is shown, and why it
+      While the head is away, or does not answer within three seconds, what this machine's host knows is shown, and why it \
       is without. With --address, the head alone is asked, from anywhere.
 
       Examples:
@@ -38,7 +38,10 @@ struct StatusCommand: AsyncParsableCommand {
       // Its supervisor may say why.
       for trouble in processes.compactMap(\.trouble) { Log.write(2, "\(trouble)\n") }
       for other in RunningSupervisor.all() where other.directory != directory.runDirectory.path {
-        Log.write(2, "A host runs in \(other.directory.printable): `mobula status --directory` shows it.\n")
+        Log.write(
+          2,
+          "A host runs in \(other.directory.printable): `mobula status --directory \(other.directory.printable)` shows it.\n"
+        )
       }
       throw error
     }

@@ -8,7 +8,7 @@ struct StopCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "stop", abstract: "Stop what `mobula start` started on this machine.",
     discussion: """
-      Also a host whose directory is gone is stopped, by the directory that it had: without a host in the default one, the
+      Also a host whose directory is gone is stopped, by the directory that it had: without a host in the default one, the \
       error names those that run elsewhere.
 
       Example:

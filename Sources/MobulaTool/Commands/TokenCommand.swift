@@ -73,7 +73,7 @@ struct CreateTokenCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "create", abstract: "Make a token with fewer rights from the one of this host.",
     discussion: """
-      No process has to be told of it: whoever has the cluster's token can check it. It can't be taken back before it
+      No process has to be told of it: whoever has the cluster's token can check it. It can't be taken back before it \
       expires but by `mobula token rotate`, which ends all that were made from the old token.
 
       Examples:
@@ -177,11 +177,11 @@ struct RotateTokenCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "rotate", abstract: "Give the cluster a new token while it runs, and drop the old one later.",
     discussion: """
-      The head and all hosts that are there get the new token and use it from then on; hosts that are away get it when
-      they come back. The old one is taken as well until `mobula token rotate --finish`. Tokens that were made from the
+      The head and all hosts that are there get the new token and use it from then on; hosts that are away get it when \
+      they come back. The old one is taken as well until `mobula token rotate --finish`. Tokens that were made from the \
       old one are refused then: make them anew, and let jobs that were started before the new one end first.
 
-      The new token travels encrypted under the old one. Where the old one is known to somebody who can hear the network,
+      The new token travels encrypted under the old one. Where the old one is known to somebody who can hear the network, \
       use TLS, or stop the cluster and start it with another token.
 
       Examples:
