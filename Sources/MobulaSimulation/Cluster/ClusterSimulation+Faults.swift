@@ -67,6 +67,7 @@ extension ClusterSimulation {
           {
             worker.pass(result, to: other.client)
             worker.letGo(result)
+            if self.chance(50) { worker.letGo(object) }
           }
         default: worker.letGo(object)
         }

@@ -236,7 +236,7 @@ extension ClusterSimulation {
     }
     for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
       // Names of what nobody has are free again once all have registered at a head.
-      if possible.count == 1, let object = possible.first ?? nil, !isNowhere(object) {
+      if possible.count == 1, let object = possible.first ?? nil, !isNowhere(object, head.state) {
         live[object] = "is called \(name)"
       }
     }
@@ -286,6 +286,9 @@ extension ClusterSimulation {
       let view = state.view(of: object)!
       if view.holders.contains(machine.hostID) { holders.insert(object) }
       if view.complete.contains(machine.hostID) { complete.insert(object) }
+      if view.partial.contains(machine.hostID), !host.fetching.contains(object) {
+        violation("\(machine.name) brings \(object) no more, and is a source of it")
+      }
       if view.absent.contains(machine.hostID) { violation("\(machine.name) is there, and \(object) is absent") }
     }
     // Holds of what is gone for good are not kept.

@@ -187,7 +187,10 @@ final class SimulatedDriver: SimulatedPeer {
     switch Int.random(in: 0..<100, using: &world.random) {
     case 0..<25 where held.count < 8:
       let contents = world.chance(20) ? Array(held.prefix(2)) : []
-      _ = client.put(world.newObject(of: job), containing: contents)
+      // What is inside is kept by the object from then on.
+      if client.put(world.newObject(of: job), containing: contents), world.chance(50) {
+        for content in contents { client.letGo(content) }
+      }
     case 25..<45: if let some { client.letGo(some) }
     case 45..<60:
       let others =
@@ -204,7 +207,10 @@ final class SimulatedDriver: SimulatedPeer {
     case 94..<97: resolveName()
     default:
       let replicas = client.machine.store.keys.sorted()
-      if let replica = replicas.randomElement(using: &world.random) { client.machine.host?.evict(replica) }
+      guard let replica = replicas.randomElement(using: &world.random) else { return }
+      client.machine.host?.evict(replica)
+      // Missing it at once: what is told of both must not change its order.
+      if world.chance(50) { client.machine.host?.fetch(replica) }
     }
   }
 
