@@ -205,6 +205,7 @@ final class SimulatedDriver: SimulatedPeer {
     case 78..<86: if let some { client.machine.host?.fetch(some) }
     case 86..<94: changeName(some)
     case 94..<97: resolveName()
+    case 97: remove(some)
     default:
       let replicas = client.machine.store.keys.sorted()
       guard let replica = replicas.randomElement(using: &world.random) else { return }
@@ -256,6 +257,23 @@ final class SimulatedDriver: SimulatedPeer {
       world.after(.seconds(4)) { self.busyNames.remove(name) }
     } else {
       busyNames.remove(name)
+    }
+  }
+
+  /// As `mobula rm`: the object goes, whoever holds it.
+  private func remove(_ object: ObjectID?) {
+    guard let object, isIn, let link else { return }
+    world.note("\(client.name) removes \(object)")
+    world.truth.removed.insert(object)
+    link.call("remove") { head, call in
+      head.ask(
+        call,
+        proof: { reply, journal in
+          guard case .listing(let listing) = reply else { return false }
+          return journal.state.names.values.allSatisfy { $0.known.object != listing.object }
+        },
+        { $0.remove($1, Name("\(object)")) })
+    } then: { _ in
     }
   }
 
