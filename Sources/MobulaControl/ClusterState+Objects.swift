@@ -123,7 +123,7 @@ extension ClusterState {
     decide(id) { state throws(MobulaError) in
       let entry = try state.entry(nameOrID)
       state.propose(
-        entry.names.map { .nameRemoved($0.text) }, .removal(id, entry.object, ObjectListing(entry)))
+        entry.names.map { .nameRemoved($0.text) }, .removal(id, entry.object, ObjectListing(entry), Set(entry.names)))
     }
   }
 

@@ -29,7 +29,8 @@ enum Proposal: Sendable {
   /// - The last is what the name becomes; `nil` where it is no news.
   case name(RequestID, NameRequest, KnownName?)
   case nameRemoval(RequestID, Name)
-  case removal(RequestID, ObjectID, ObjectListing)
+  /// - The last are the names that were written to be nothing.
+  case removal(RequestID, ObjectID, ObjectListing, Set<Name>)
   /// What needs nobody's answer.
   case news
 }
@@ -107,8 +108,14 @@ extension ClusterState {
         apply(actions)
       }
       answer(id, .done)
-    case .removal(let id, let object, let listing):
+    case .removal(let id, let object, let listing, let written):
       if let failure { return refuse(id, failure) }
+      // It may have been given others meanwhile.
+      let others = Set(directory.records[object]?.names ?? []).subtracting(written)
+      if !others.isEmpty {
+        return propose(
+          others.sorted().map { .nameRemoved($0.text) }, .removal(id, object, listing, written.union(others)))
+      }
       apply(directory.removed(object))
       answer(id, .listing(listing))
     case .news: break

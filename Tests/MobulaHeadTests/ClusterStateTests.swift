@@ -225,6 +225,35 @@ import Testing
     #expect(said(&state) == ["refuse 4: notFound"])
   }
 
+  /// An object that is named while its removal is written down loses that name, too, before the removal is answered.
+  @Test func whatIsNamedWhileItIsRemovedIsNamedNothing() {
+    var state = journalled()
+    let model = object(1, job: 0)
+    registered(hostRegistration(1, replicas: [model], holds: [model]), in: &state)
+    state.setName(1, NameRequest(name: "model", object: model))
+    #expect(said(&state) == ["commit 2: model is 1"])
+    state.remove(2, Name("\(model)"))
+    // Without a name there is nothing to be written down: it is gone at once, and the name with it.
+    #expect(said(&state) == ["answer 2: done"])
+    state.committed(CommitID(2), nil)
+    #expect(said(&state) == ["refuse 1: notFound"])
+    state.now = .seconds(1)
+    state.tick()
+    #expect(said(&state) == ["commit 3: model is nothing"])
+    let other = object(2, job: 0)
+    registered(hostRegistration(1, replicas: [other], holds: [other]), in: &state)
+    state.setName(3, NameRequest(name: "a", object: other))
+    state.committed(CommitID(4), nil)
+    state.setName(4, NameRequest(name: "b", object: other))
+    state.remove(5, "a")
+    _ = said(&state)
+    state.committed(CommitID(5), nil)
+    state.committed(CommitID(6), nil)
+    #expect(said(&state) == ["answer 4: named", "commit 7: b is nothing"])
+    state.committed(CommitID(7), nil)
+    #expect(said(&state).contains("answer 5: done"))
+  }
+
   /// A name that this head has given is not free because the host that has the object comes too late to be waited for.
   @Test func aNameThatIsGivenMeanwhileStays() throws {
     var lost = JournalState()

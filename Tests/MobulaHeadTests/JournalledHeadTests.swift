@@ -54,7 +54,7 @@ import Testing
       let pod = try await cluster.pod(1, ["CPU": 2], nonce: first)
       try await pod.confirm()
     }
-    try await withHead({ $0.hostTimeout = .seconds(300) }, journal: journal) { cluster in
+    try await withHead({ $0.hostTimeout = .seconds(3) }, journal: journal) { cluster in
       let driver = try await cluster.connect(.driver, "driver")
       let own = try #require(secret)
       let wrong = await #expect(throws: MobulaError.self) {
@@ -67,6 +67,7 @@ import Testing
       let pod = try await cluster.pod(1, ["CPU": 2], leases: [held, unknown], nonce: first, session: 1)
       #expect(pod.reply.end == [])
       try await pod.confirm()
+      // Workers of the job have as long to say that it is theirs.
       #expect(await pod.nextRelease() == unknown.lease)
       #expect(try await driver.call(HeadAPI.startJob, JobStart()).job > JobID(1))
       _ = try await driver.call(HeadAPI.endJob, JobEnd(job: JobID(1), secret: own))

@@ -21,7 +21,7 @@ extension ClusterSimulation {
     guard head == nil else { return }
     // Before it listens.
     disk.keep([.epoch(disk.state.epoch + 1)])
-    truth.headBegins(at: now)
+    truth.headBegins(learningUntil: disk.state.isRecovering ? now + Self.hostTimeout : .zero)
     let new = SimulatedHead(settings, knowing: disk.state, in: self)
     note("head of epoch \(new.epoch) begins")
     head = new
@@ -67,6 +67,7 @@ extension ClusterSimulation {
           {
             worker.pass(result, to: other.client)
             worker.letGo(result)
+            if self.chance(50) { worker.letGo(object) }
           }
         default: worker.letGo(object)
         }

@@ -8,6 +8,8 @@ struct ClusterTruth {
 
   /// What is inside of objects, and stays with them.
   var contents: [ObjectID: Set<ObjectID>] = [:]
+  /// What somebody has asked to remove, whoever holds it: it and its names may go at any time.
+  var removed: Set<ObjectID> = []
   /// What each name may be: one thing, unless a call that changes it was not answered.
   var names: [Name: Set<ObjectID?>] = [:]
   /// All that each name ever was.
@@ -15,8 +17,9 @@ struct ClusterTruth {
   /// Objects that the head of now has given up rightly, and how many it has given up in all.
   var over: Set<ObjectID> = []
   var burials = 0
-  /// When it began.
-  var headSince = Duration.zero
+  /// Until when it hears of those who were there before it, where it has no journal of the head before; otherwise what
+  /// was written down is all that there was.
+  var learnsUntil = Duration.zero
   var hasLostJournal = false
   /// Calls that are made once, and have begun.
   var calls: Set<UInt64> = []
@@ -26,7 +29,7 @@ struct ClusterTruth {
   var awaySince: [Int: Duration] = [:]
   var forgotten: Set<Int> = []
   var jobs: [JobID: UInt64] = [:]
-  /// In which session of its pod a lease was granted.
+  /// In which session of its pod a lease was asked for.
   var sessions: [LeaseID: UInt64] = [:]
   /// Machines whose host a copy has taken the place of, or which the head refused for good. A copy of a host's directory
   /// that registers while the original is away, or does not answer, is the host for good: what the original had is given
@@ -34,9 +37,7 @@ struct ClusterTruth {
   var superseded: Set<Int> = []
 
   /// A head begins, and has been told nothing.
-  mutating func headBegins(at now: Duration) {
-    (over, burials, headSince) = ([], 0, now)
-  }
+  mutating func headBegins(learningUntil end: Duration) { (over, burials, learnsUntil) = ([], 0, end) }
 
   mutating func mayBe(_ name: Name, _ object: ObjectID?) {
     names[name, default: [nil]].insert(object)
@@ -134,7 +135,7 @@ extension ClusterSimulation {
     note("\(name) is \(object.map { "\($0)" } ?? "nothing")")
     if possible.contains(object) {
       truth.names[name] = [object]
-    } else if object == nil, possible.allSatisfy({ $0.map(isNowhere) ?? true }) {
+    } else if object == nil, possible.allSatisfy({ $0.map(mayBeOver) ?? true }) {
       // After all hosts had been stopped, names of what none of them has are free.
       truth.names[name] = [nil]
     } else {
@@ -151,6 +152,8 @@ extension ClusterSimulation {
     machine.store[object] != nil && !truth.superseded.contains(machine.index)
   }
 
+  private func mayBeOver(_ object: ObjectID) -> Bool { truth.removed.contains(object) || isNowhere(object) }
+
   private func isNowhere(_ object: ObjectID) -> Bool { !machines.contains { has($0, object) } }
 
   /// Whether no member has it. What lies only on a host that was given up is not there any more, although the host does
@@ -159,12 +162,12 @@ extension ClusterSimulation {
     !machines.contains { has($0, object) && isMember($0, state) }
   }
 
-  /// Whether what a machine's host has and what its processes hold counts. While a head is young, also those count of
-  /// which it has not heard yet.
+  /// Whether what a machine's host has and what its processes hold counts. While a head without a journal is young,
+  /// also those count of which it has not heard yet.
   private func isMember(_ machine: SimulatedMachine, _ state: ClusterState) -> Bool {
     if truth.superseded.contains(machine.index) { return false }
     if let view = state.view(of: machine.hostID) { return !view.isRetired }
-    return now - truth.headSince < Self.hostTimeout
+    return now < truth.learnsUntil
   }
 
   /// The head has decided that objects are over: nothing that it must know of keeps them.
@@ -198,7 +201,7 @@ extension ClusterSimulation {
   /// their time, too.
   private func isRunning(_ job: JobID, _ head: SimulatedHead) -> Bool {
     head.state.isRunning(job)
-      || now - truth.headSince < Self.hostTimeout && drivers.contains { $0.job == job && !$0.isOver }
+      || now < truth.learnsUntil && drivers.contains { $0.job == job && !$0.isOver }
   }
 
   private func names(of object: ObjectID) -> [Name] {
@@ -209,8 +212,8 @@ extension ClusterSimulation {
   func checkLeases(_ action: ClusterAction, _ head: SimulatedHead) {
     let lease: LeaseID
     switch action {
-    case .answer(_, .lease(let grant)):
-      truth.sessions[grant.lease] = head.state.view(of: grant.pod)?.session
+    case .ask(let pod, let request, _):
+      truth.sessions[request.lease] = head.state.view(of: pod)?.session
       return
     case .revoke(let loss, _): lease = loss.lease
     case .release(_, let request, _): lease = request.lease
@@ -229,14 +232,17 @@ extension ClusterSimulation {
     var live: [ObjectID: String] = [:]
     for machine in machines where isMember(machine, head.state) {
       for client in machine.clients {
-        for object in client.relied(on: { isMember($0, head.state) }) where isRunning(object.job, head) {
+        for object in client.relied(on: { isMember($0, head.state) })
+        where isRunning(object.job, head) && !truth.removed.contains(object) {
           live[object] = "\(client.name) on \(machine.name) holds it"
         }
       }
     }
     for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
       // Names of what nobody has are free again once all have registered at a head.
-      if possible.count == 1, let object = possible.first ?? nil, !isNowhere(object) {
+      if possible.count == 1, let object = possible.first ?? nil, !isNowhere(object, head.state),
+        !truth.removed.contains(object)
+      {
         live[object] = "is called \(name)"
       }
     }
@@ -245,7 +251,8 @@ extension ClusterSimulation {
     while let object = pending.popLast() {
       guard !isNowhere(object, head.state) else { continue }
       for content in (truth.contents[object] ?? []).sorted()
-      where live[content] == nil && isRunning(content.job, head) {
+
+      where live[content] == nil && isRunning(content.job, head) && !truth.removed.contains(content) {
         live[content] = "lies in \(object)"
         pending.append(content)
       }
@@ -270,7 +277,7 @@ extension ClusterSimulation {
     for driver in drivers where !driver.isOver { check(driver, state) }
     for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
       let object = state.named(name)
-      if possible.contains(object) || object == nil && possible.allSatisfy({ $0.map(isNowhere) ?? true }) { continue }
+      if possible.contains(object) || object == nil && possible.allSatisfy({ $0.map(mayBeOver) ?? true }) { continue }
       violation("in the end \(name) is \(object.map { "\($0)" } ?? "nothing"), and not one of \(described(possible))")
     }
   }
@@ -286,6 +293,9 @@ extension ClusterSimulation {
       let view = state.view(of: object)!
       if view.holders.contains(machine.hostID) { holders.insert(object) }
       if view.complete.contains(machine.hostID) { complete.insert(object) }
+      if view.partial.contains(machine.hostID), !host.fetching.contains(object) {
+        violation("\(machine.name) brings \(object) no more, and is a source of it")
+      }
       if view.absent.contains(machine.hostID) { violation("\(machine.name) is there, and \(object) is absent") }
     }
     // Holds of what is gone for good are not kept.

@@ -187,7 +187,10 @@ final class SimulatedDriver: SimulatedPeer {
     switch Int.random(in: 0..<100, using: &world.random) {
     case 0..<25 where held.count < 8:
       let contents = world.chance(20) ? Array(held.prefix(2)) : []
-      _ = client.put(world.newObject(of: job), containing: contents)
+      // What is inside is kept by the object from then on.
+      if client.put(world.newObject(of: job), containing: contents), world.chance(50) {
+        for content in contents { client.letGo(content) }
+      }
     case 25..<45: if let some { client.letGo(some) }
     case 45..<60:
       let others =
@@ -202,9 +205,13 @@ final class SimulatedDriver: SimulatedPeer {
     case 78..<86: if let some { client.machine.host?.fetch(some) }
     case 86..<94: changeName(some)
     case 94..<97: resolveName()
+    case 97: remove(some)
     default:
       let replicas = client.machine.store.keys.sorted()
-      if let replica = replicas.randomElement(using: &world.random) { client.machine.host?.evict(replica) }
+      guard let replica = replicas.randomElement(using: &world.random) else { return }
+      client.machine.host?.evict(replica)
+      // Missing it at once: what is told of both must not change its order.
+      if world.chance(50) { client.machine.host?.fetch(replica) }
     }
   }
 
@@ -250,6 +257,23 @@ final class SimulatedDriver: SimulatedPeer {
       world.after(.seconds(4)) { self.busyNames.remove(name) }
     } else {
       busyNames.remove(name)
+    }
+  }
+
+  /// As `mobula rm`: the object goes, whoever holds it.
+  private func remove(_ object: ObjectID?) {
+    guard let object, isIn, let link else { return }
+    world.note("\(client.name) removes \(object)")
+    world.truth.removed.insert(object)
+    link.call("remove") { head, call in
+      head.ask(
+        call,
+        proof: { reply, journal in
+          guard case .listing(let listing) = reply else { return false }
+          return journal.state.names.values.allSatisfy { $0.known.object != listing.object }
+        },
+        { $0.remove($1, Name("\(object)")) })
+    } then: { _ in
     }
   }
 

@@ -205,7 +205,10 @@ final class SimulatedHost: SimulatedPeer {
     isSending = true
     var some = changes
     changes = []
-    if world.options.mutation == .reportsOvertakeEachOther { some.shuffle(using: &world.random) }
+    if world.options.mutation == .reportsOvertakeEachOther {
+      some.shuffle(using: &world.random)
+      if !some.isEmpty, world.chance(50) { changes = [some.removeLast()] }
+    }
     var told: [ReplicaChange] = []
     for change in some {
       if let change = replicaChange(change, tells: true) { told.append(change) }
