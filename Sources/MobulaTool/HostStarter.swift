@@ -122,7 +122,8 @@ struct HostStarter {
     guard configuration.isHead else { return }
     print("The head listens at \(configuration.told).")
     if LocalAddress.isLoopback(configuration.address) {
-      let how = configuration.listen == nil ? "--listen ADDRESS" : "an --advertise that others reach"
+      let isBoundHere = configuration.listen.map { LocalAddress.isLoopback($0) } ?? true
+      let how = isBoundHere ? "--listen ADDRESS" : "an --advertise that others reach"
       print("Only this machine reaches it: start with \(how) for a cluster of several.")
       print("The cluster's token is in \(directory.tokenFile).")
     } else {

@@ -132,7 +132,7 @@ struct DrainHostCommand: AsyncParsableCommand {
       for object in waiting where !targets.canHave(object.size.bytes) && problem == nil {
         problem = MobulaError(
           .full,
-          "No other host has a store for object \(object.names.first ?? Name(object.object.description)) of \(object.size): start one, or remove the object."
+          "No host that stays has a store for object \(object.names.first ?? Name(object.object.description)) of \(object.size): start one, or remove the object."
         )
       }
       let pushes = waiting.filter { targets.canHave($0.size.bytes) }

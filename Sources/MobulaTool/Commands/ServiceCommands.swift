@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Logging
 import Mobula
 import MobulaCore
@@ -119,13 +120,15 @@ struct PodCommand: AsyncParsableCommand {
 
 /// What people type after the name of a service that has commands, too.
 enum ServiceInput {
-  /// - Throws: `ValidationError` for what is none of the commands.
+  /// - Throws: `ExitCode` (64), after it has said so, for what is none of the commands: a message of the parser's would
+  ///   show how the service is called.
   static func check(_ rest: [String], of command: any ParsableCommand.Type) throws {
     guard let first = rest.first else { return }
     let names = command.configuration.subcommands.map { $0.configuration }.filter { $0.shouldDisplay }
       .compactMap { $0.commandName }
     let own = command.configuration.commandName ?? ""
     let list = names.sorted().map { "`mobula \(own) \($0)`" }.joined(separator: " and ")
-    throw ValidationError("There is no \"mobula \(own) \(first)\": there are \(list).")
+    Log.error("There is no \"mobula \(own) \(first)\": there are \(list).")
+    throw ExitCode(EX_USAGE)
   }
 }
