@@ -58,3 +58,10 @@ enum CommandMessage {
     return result
   }
 }
+
+/// What a part of a command finds wrong with the command line is a usage error, as what the parser finds.
+func asUsage<Value>(_ body: () throws -> Value) throws -> Value {
+  do { return try body() } catch let error as MobulaError where error.code == .invalidArgument {
+    throw ValidationError(error.message)
+  }
+}

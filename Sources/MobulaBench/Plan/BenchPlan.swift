@@ -1,4 +1,4 @@
-import MobulaCore
+package import MobulaCore
 import MobulaWire
 
 /// Where a loader runs: a host by its index, and one of its two pods.
@@ -71,6 +71,11 @@ struct BenchFault: Hashable, Sendable, Codable {
   var host: Int
   /// How much of the object another receiver has then, from 0 to 1.
   var progress: Double
+}
+
+extension BenchOptions {
+  /// - Throws: `MobulaError` (`invalidArgument`) for a case that there is not.
+  package static func check(cases: [String]) throws(MobulaError) { _ = try BenchPlan.cases(cases) }
 }
 
 /// The cases of the comparison, each a pure list of who loads where; and others, which run when asked for.

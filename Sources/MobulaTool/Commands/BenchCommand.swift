@@ -45,6 +45,7 @@ struct BenchCommand: AsyncParsableCommand {
     guard nic == Self.unshaped || LinkRate(nic).map({ $0.bitsPerSecond >= 1_000_000 }) == true else {
       throw ValidationError("--nic takes a rate of at least 1mbit, as in 840mbit or 10gbit, or \"unshaped\".")
     }
+    try asUsage { try BenchOptions.check(cases: cases) }
     if nic == Self.unshaped, cases.contains("fault-slow") {
       throw ValidationError("fault-slow takes nine tenths of a host's rate: give a --nic.")
     }

@@ -58,7 +58,7 @@ struct PutCommand: AsyncParsableCommand {
   func run() async throws {
     Interruption.begin()
     if let destination { return try await upload(to: destination) }
-    let items = try PutItem.all(sources, name: name, isBelowFolder: false)
+    let items = try asUsage { try PutItem.all(sources, name: name, isBelowFolder: false) }
     try await withCluster(directory.options) { cluster in
       var done: [Put] = []
       for item in items {
@@ -78,10 +78,11 @@ struct PutCommand: AsyncParsableCommand {
   }
 
   private func upload(to destination: String) async throws {
-    let items = try PutItem.all(sources, name: name ?? (sources == ["-"] ? "-" : nil), isBelowFolder: true)
+    let items = try asUsage {
+      try PutItem.all(sources, name: name ?? (sources == ["-"] ? "-" : nil), isBelowFolder: true)
+    }
     guard items.count == 1 || destination.hasSuffix("/") || destination.split(separator: "/").count == 2 else {
-      throw MobulaError(
-        .invalidArgument, "\(items.count) files can't all be \(destination): give a prefix, with a / at its end.")
+      throw ValidationError("\(items.count) files can't all be \(destination): give a prefix, with a / at its end.")
     }
     for item in items {
       guard let target = try S3Target(destination, name: item.name, endpoint: s3Endpoint) else { return }

@@ -159,7 +159,7 @@ struct StartCommand: AsyncParsableCommand {
       throw MobulaError(
         .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
     }
-    let addresses = try makeAddresses()
+    let addresses = try asUsage { try makeAddresses() }
     try directory.create()
     try checkProcessLimits(sizes.capacity)
     let state = state.chosen(self.directory)
