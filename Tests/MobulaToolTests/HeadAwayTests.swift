@@ -89,6 +89,8 @@ import Testing
       if signal != SIGINT {
         try await eventually { process("host", of: 0, in: cluster).map { $0 != before } ?? false }
       }
+      // The new process is there before it listens.
+      try await eventually { try await cluster.mobula("status", "--json").status.isSuccess }
       try await eventually { try await status(0, in: cluster)["hosts"]?.elements.count == 1 }
       try await expect("kept", is: kept.data, at: 0, in: cluster)
       #expect(try await held.value == [1, 2, 3])
