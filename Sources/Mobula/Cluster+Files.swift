@@ -75,7 +75,9 @@ extension Cluster {
     }
     reference.share()
     // Only now, so that the old object keeps its name if the new one can't be made.
-    if replacing { _ = try await store.call(HostAPI.removeName, ResolveRequest(Name(name))) }
+    if replacing {
+      _ = try await onceKnown { try await store.call(HostAPI.removeName, ResolveRequest(Name(name))) }
+    }
     _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: object))
     return ObjectRef(reference)
   }
@@ -150,9 +152,25 @@ extension Cluster {
   /// - Throws: `MobulaError` (`notFound`).
   public func listing(of nameOrID: String) async throws -> ObjectListing {
     let request = ResolveRequest(Name(nameOrID))
-    // The host has a connection to the head, of which a process may need nothing else.
-    if store.welcome.resolves == true { return try await store.call(HostAPI.resolve, request) }
-    return try await head.call(HeadAPI.resolve, request)
+    return try await onceKnown {
+      // The host has a connection to the head, of which a process may need nothing else.
+      if store.welcome.resolves == true { return try await store.call(HostAPI.resolve, request) }
+      return try await head.call(HeadAPI.resolve, request)
+    }
+  }
+
+  /// Asks again as long as a head that was started without its journal has not heard of all that there may be.
+  func onceKnown<Value>(_ ask: () async throws -> Value) async throws -> Value {
+    let end = ContinuousClock.now + .seconds(30)
+    while true {
+      do { return try await ask() } catch let error as MobulaError where error.code == .unavailable {
+        guard ContinuousClock.now < end,
+          let status = try? await head.call(HeadAPI.status, StatusRequest(), deadline: .seconds(2))
+        else { throw error }
+        if status.settling != true { return try await ask() }
+        try await Task.sleep(for: .milliseconds(250))
+      }
+    }
   }
 
   /// Takes an object's names away and drops it, whoever holds it.
@@ -160,7 +178,7 @@ extension Cluster {
   /// Processes that have mapped it go on reading it until they let go.
   public func remove(_ nameOrID: String) async throws -> ObjectListing {
     let request = ResolveRequest(Name(nameOrID))
-    let listing = try await head.call(HeadAPI.resolve, request)
+    let listing = try await onceKnown { try await head.call(HeadAPI.resolve, request) }
     do {
       return try await head.callOnce(HeadAPI.remove, request, deadline: .seconds(30))
     } catch let error as MobulaError where error.code == .connectionClosed {

@@ -43,8 +43,8 @@ struct HostStarter {
     let waiting = Task {
       let pause = readyDescriptor == nil ? 200 : 20
       while await (try? readyCluster()) ?? nil == nil { try await Task.sleep(for: .milliseconds(pause)) }
-      // A program that reads standard output waits for its line alone.
-      if readyDescriptor != STDOUT_FILENO { announce(tls: tls) }
+      // Standard output may be that of the program that started this, or wait for the line alone.
+      if !endsWithInput, readyDescriptor != STDOUT_FILENO { announce(tls: tls) }
       try sayReady()
     }
     defer { waiting.cancel() }
