@@ -3,8 +3,9 @@
 # Skipped tests say why, and are counted: none of them may look as if it had passed.
 set -euo pipefail
 log=$1 status=$2 prefix=${3:-}
-passed=$(grep -cE '^(✔|.*) Test .* passed after|^PASS ' "$log" || true)
-failed=$(grep -cE '^(✘|.*) Test .* failed after|^FAIL ' "$log" || true)
+# The line that closes a run is none of its tests.
+passed=$(grep -E '^(✔|.*) Test .* passed after|^PASS ' "$log" | grep -vc ' Test run with ' || true)
+failed=$(grep -E '^(✘|.*) Test .* failed after|^FAIL ' "$log" | grep -vc ' Test run with ' || true)
 skipped=$(grep -cE '^(➜|.*) Test .* skipped|^SKIP ' "$log" || true)
 if ((status != 0 && failed == 0)); then failed=1; fi
 if ((passed == 0)); then
