@@ -86,7 +86,7 @@ extension ClusterState {
   /// A pod that comes after the claims were settled brings leases that its driver was told are lost, or gave back.
   mutating func settleClaims(on leases: [LeaseRecord]) {
     for lease in leases where jobs[lease.job]?.hasSettledClaims == true {
-      if jobs[lease.job]?.workersClaims.contains(lease.lease) == true { continue }
+      if jobs.isClaimedByWorkers(lease.lease, of: lease.job) { continue }
       apply(scheduler.returned(lease.lease, workerIsReusable: false, at: now))
     }
   }

@@ -123,7 +123,7 @@ struct DrainHostCommand: AsyncParsableCommand {
       if remains.isAbsent {
         remains.problem = MobulaError(
           .unavailable,
-          "It is away, and nothing can be copied from it until it is back; `mobula host forget` gives it up with what it has."
+          "Nothing can be copied from it until it is back; `mobula host forget` gives it up with what it has."
         )
         return remains
       }
@@ -231,14 +231,13 @@ struct HostRemains {
 
   /// The middle of a sentence, and perhaps another sentence.
   var described: String {
-    var parts: [String] = []
+    var parts: [String] = isConnected ? [] : ["it is away"]
     if !objects.isEmpty {
       parts.append("only it has \(objects.count) object\(objects.count == 1 ? "" : "s") (\(ByteCount(bytes)))")
     }
     if leases > 0 { parts.append("\(leases) lease\(leases == 1 ? " still runs" : "s still run") there") }
     var reason = problem?.message ?? ""
     while reason.hasSuffix(".") { reason.removeLast() }
-    if parts.isEmpty { return reason.isEmpty ? "it is away" : "it is away, and perhaps not all that it has is known" }
     return parts.joined(separator: ", ") + (reason.isEmpty ? "" : ". " + reason)
   }
 }
