@@ -184,7 +184,7 @@ public final class Cluster: Sendable {
     }
   }
 
-  static func holdName(_ object: ObjectID) -> String { "held/\(object)" }
+  package static func holdName(_ object: ObjectID) -> String { "held/\(object)" }
 
   /// The object with this name, or this text form of an `ObjectID`.
   ///

@@ -98,7 +98,7 @@ final class HostRegistrar: Sendable {
     await processes.endAll()
     let objects = store.objects
     notes.dropped(objects)
-    for object in objects { store.delete(object) }
+    store.delete(objects)
     identity.beginAnew()
   }
 }

@@ -1,6 +1,8 @@
+internal import Dispatch
 internal import Foundation
 internal import GRDB
 internal import Glibc
+internal import Logging
 package import MobulaCore
 internal import Synchronization
 
@@ -8,6 +10,9 @@ internal import Synchronization
 ///
 /// What waits while one transaction is written goes into the next one together (*group commit*), so that a slow disk
 /// costs each caller one or two of its syncs, and never the sum of all.
+///
+/// Files that are removed while they are open are made anew from what is known (`JournalFiles`), with the next commit or
+/// within `checkInterval`.
 package final class SQLiteJournal: Journal {
   private typealias Commit = (records: [JournalRecord], done: @Sendable (Result<Void, MobulaError>) -> Void)
 
@@ -17,9 +22,22 @@ package final class SQLiteJournal: Journal {
     var isClosed = false
   }
 
+  /// An open file of SQLite's, and how it can be told from another.
+  private struct Opened {
+    let database: DatabaseQueue
+    let files: JournalFiles
+  }
+
+  /// How long removed files are missed at most while nothing is written.
+  static let checkInterval = Duration.seconds(5)
+
   private let path: String
-  private let database: DatabaseQueue
+  private let maximumPages: Int?
+  /// `nil` from when the files were found missing until they are open again.
+  private let opened: Mutex<Opened?>
   private let queue = Mutex(Queue())
+  private let checking = Mutex<Task<Void, Never>?>(nil)
+  private let log = Logger(label: "journal")
   /// Held while the file is open, and for `close` to let go of.
   private let lock: Mutex<CInt?>
 
@@ -32,17 +50,23 @@ package final class SQLiteJournal: Journal {
   /// - Parameter maximumPages: what a test takes for the size of the disk.
   init(path: String, maximumPages: Int?) throws(MobulaError) {
     self.path = path
+    self.maximumPages = maximumPages
     let lock = try Self.lock(path)
     do {
-      database = try Self.open(path, maximumPages: maximumPages)
+      opened = Mutex(try Self.open(path, maximumPages: maximumPages))
     } catch {
       Glibc.close(lock)
       throw Self.opening(path, error)
     }
     self.lock = Mutex(lock)
+    let task = Task { [weak self] in
+      while (try? await Task.sleep(for: Self.checkInterval)) != nil { self?.append([]) { _ in } }
+    }
+    checking.withLock { $0 = task }
   }
 
   deinit {
+    checking.withLock { $0?.cancel() }
     // The database closes itself, perhaps on its own queue, on which nobody may ask it to.
     lock.withLock { lock in if let lock { Glibc.close(lock) } }
   }
@@ -61,7 +85,12 @@ package final class SQLiteJournal: Journal {
     )
   }
 
-  private static func open(_ path: String, maximumPages: Int?) throws -> DatabaseQueue {
+  /// Whether there was a journal here and is none any more: a head that began with nothing would deny what it knew.
+  package static func isLost(_ path: String) -> Bool {
+    access(path, F_OK) != 0 && currentErrno() == ENOENT && access(path + ".lock", F_OK) == 0
+  }
+
+  private static func open(_ path: String, maximumPages: Int?) throws -> Opened {
     var configuration = Configuration()
     configuration.busyMode = .timeout(5)
     configuration.journalMode = .wal
@@ -80,7 +109,7 @@ package final class SQLiteJournal: Journal {
     let migrator = SQLiteSchema.migrator
     try database.read { db in try check(db, migrator) }
     try migrator.migrate(database)
-    return database
+    return Opened(database: database, files: JournalFiles(of: path))
   }
 
   /// Job secrets are for nobody else. SQLite gives its other files the mode of this one.
@@ -133,6 +162,15 @@ package final class SQLiteJournal: Journal {
   }
 
   // MARK: Reading
+
+  private var database: DatabaseQueue {
+    get throws {
+      guard let opened = opened.withLock({ $0 }) else {
+        throw MobulaError(.inputOutput, "The head's journal \(path) is being made anew: try again.")
+      }
+      return opened.database
+    }
+  }
 
   /// The value of a setting of this connection's.
   func setting(_ name: String) throws -> String? {
@@ -202,12 +240,19 @@ package final class SQLiteJournal: Journal {
     guard let starts else {
       return done(.failure(MobulaError(.unavailable, "The head is stopping: try again when it is back.")))
     }
-    if starts { database.asyncWriteWithoutTransaction { db in self.write(db) } }
+    guard starts else { return }
+    guard let opened = opened.withLock({ $0 }) else { return DispatchQueue.global().async { self.reopen() } }
+    write(to: opened)
+  }
+
+  private func write(to opened: Opened) {
+    opened.database.asyncWriteWithoutTransaction { db in self.write(db, opened.files) }
   }
 
   /// Writes until nothing waits, on the database's own queue.
-  private func write(_ db: Database) {
+  private func write(_ db: Database, _ files: JournalFiles) {
     while true {
+      if files.state == .removed, saveBeforeReopening(db) { return DispatchQueue.global().async { self.reopen() } }
       let group = queue.withLock { queue -> [Commit] in
         defer { queue.waiting = [] }
         if queue.waiting.isEmpty { queue.isWriting = false }
@@ -215,6 +260,11 @@ package final class SQLiteJournal: Journal {
       }
       if group.isEmpty { return }
       do {
+        if files.state != .there { throw moved(files.state) }
+        guard group.contains(where: { !$0.records.isEmpty }) else {
+          for commit in group { commit.done(.success(())) }
+          continue
+        }
         try db.inTransaction(.immediate) {
           for commit in group { for record in commit.records { try SQLiteSchema.write(record, db) } }
           return .commit
@@ -239,6 +289,7 @@ package final class SQLiteJournal: Journal {
   }
 
   private func failure(_ error: any Error) -> MobulaError {
+    if let error = error as? MobulaError { return error }
     let error = error as? DatabaseError
     let reason = error.map { $0.message ?? $0.resultCode.description } ?? "unknown"
     if error?.resultCode == .SQLITE_FULL {
@@ -248,13 +299,68 @@ package final class SQLiteJournal: Journal {
       .inputOutput, "The head's journal \(path) can't be written (\(reason)): mend its disk, and try again.")
   }
 
+  // MARK: Files that were removed
+
+  private func moved(_ state: JournalFiles.State) -> MobulaError {
+    let what =
+      state == .replaced
+      ? "was replaced by another file while the head ran: move that away, and put it there again while no head runs"
+      : "was removed while the head ran, and can't be made anew: see whether its folder and its disk are there"
+    return MobulaError(.inputOutput, "The head's journal \(path) \(what).")
+  }
+
+  /// Where all that is known goes before it takes the journal's name.
+  private var rescue: String { path + ".new" }
+
+  /// Writes all that is known into a file beside the journal.
+  ///
+  /// - Returns: whether it could.
+  private func saveBeforeReopening(_ db: Database) -> Bool {
+    unlink(rescue)
+    do {
+      try Self.makePrivate(rescue)
+      try db.execute(sql: "VACUUM INTO ?", arguments: [rescue])
+    } catch {
+      unlink(rescue)
+      return false
+    }
+    return true
+  }
+
+  /// Puts what was saved into the journal's place, and goes on with that.
+  private func reopen() {
+    do {
+      // Before the new one is there: as it closes, SQLite removes the log that bears its name.
+      try opened.withLock { opened in
+        defer { opened = nil }
+        try opened?.database.close()
+      }
+      if access(rescue, F_OK) == 0 { try JournalFiles.replace(path, by: rescue) }
+      // Or it would begin with nothing.
+      guard access(path, F_OK) == 0 else { throw moved(.removed) }
+      let new = try Self.open(path, maximumPages: maximumPages)
+      opened.withLock { $0 = new }
+      log.warning("the journal's files were removed, and are made anew", metadata: ["journal": "\(path)"])
+      write(to: new)
+    } catch {
+      let group = queue.withLock { queue in
+        defer { (queue.waiting, queue.isWriting) = ([], false) }
+        return queue.waiting
+      }
+      for commit in group { commit.done(.failure(moved(.removed))) }
+    }
+  }
+
   package func close() async {
     queue.withLock { $0.isClosed = true }
+    checking.withLock { $0?.cancel() }
     // After what is being written, on the same queue.
-    try? await database.writeWithoutTransaction { db in
-      _ = try db.checkpoint(.truncate)
+    if let database = opened.withLock({ $0?.database }) {
+      try? await database.writeWithoutTransaction { db in
+        _ = try db.checkpoint(.truncate)
+      }
+      try? database.close()
     }
-    try? database.close()
     lock.withLock { lock in
       if let lock { Glibc.close(lock) }
       lock = nil

@@ -16,7 +16,7 @@ package struct SupervisorStateMachine {
   /// The process whose work makes the start a success.
   package static let host: Name = "host"
   /// So much of a process's life makes up for one quick end.
-  package static let quick = Duration.seconds(2)
+  package static let quick = Duration.seconds(1)
   /// So many quick ends in a row are too many for a first start.
   package static let maximumQuickEnds = 6
   package static let shortestPause = Duration.milliseconds(50)

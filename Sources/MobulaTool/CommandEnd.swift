@@ -11,7 +11,13 @@ extension MobulaCommand {
   static func runCommand() async {
     do {
       var command = try await asyncParseAsRoot(nil)
-      if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+      do {
+        if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+      } catch let error as ValidationError {
+        // The parser knows no more of which command it was, and would show the usage of `mobula` itself.
+        Log.error(error.message)
+        Glibc.exit(exitCode(for: error).rawValue)
+      }
     } catch {
       let code = exitCode(for: error)
       let text = fullMessage(for: error)

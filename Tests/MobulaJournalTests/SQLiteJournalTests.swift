@@ -267,6 +267,95 @@ import Testing
     }
   }
 
+  /// Somebody cleans up, and takes what is open: what was committed, and what comes, is there all the same.
+  @Test(arguments: [["", "-wal", "-shm"], [""], ["-wal"], ["-shm"]])
+  func removedFilesAreMadeAnew(suffixes: [String]) async throws {
+    try await withJournal { path in
+      var journal = try SQLiteJournal(path: path)
+      var expected = JournalState()
+      expected.apply(Self.all)
+      try await journal.commit(Self.all)
+      for round in 0..<3 {
+        for suffix in suffixes { try FileManager.default.removeItem(atPath: path + suffix) }
+        try await withThrowingTaskGroup(of: Void.self) { [journal] group in
+          for number in 0..<20 {
+            group.addTask { try await journal.commit([Self.name(round * 20 + number)]) }
+          }
+          try await group.waitForAll()
+        }
+        expected.apply((0..<20).map { Self.name(round * 20 + $0) })
+        #expect(try await journal.load() == expected)
+      }
+      // As after the machine's power was lost: nothing of what is open counts, but what is in the folder.
+      let copy = path + ".copy"
+      for suffix in ["", "-wal"] { try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix) }
+      #expect(try await SQLiteJournal(path: copy).load() == expected)
+      #expect(try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int == 0o600)
+      await journal.close()
+      journal = try SQLiteJournal(path: path)
+      #expect(try await journal.load() == expected)
+      await journal.close()
+    }
+  }
+
+  /// The folder itself is gone for a while: commits fail with a sentence, and nothing is lost.
+  @Test func aRemovedFolderFailsUntilItIsBack() async throws {
+    try await withJournal { path in
+      let folder = String(path.dropLast("/journal.sqlite".count))
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      try FileManager.default.removeItem(atPath: folder)
+      let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(2)]) }
+      #expect(error?.code == .inputOutput && error?.message.contains("removed") == true, "\(error as Any)")
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      try await journal.commit([Self.name(3)])
+      #expect(try await journal.load().names.count == 2)
+      await journal.close()
+      #expect(try await SQLiteJournal(path: path).load().names.count == 2)
+    }
+  }
+
+  @Test func anotherFileInItsPlaceIsLeftAlone() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      try await SQLiteJournal.back(up: path, to: path + ".backup")
+      try FileManager.default.moveItem(atPath: path, toPath: path + ".old")
+      try FileManager.default.moveItem(atPath: path + ".backup", toPath: path)
+      let before = try Data(contentsOf: URL(filePath: path))
+      let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(2)]) }
+      #expect(error?.code == .inputOutput && error?.message.contains("replaced") == true, "\(error as Any)")
+      #expect(try Data(contentsOf: URL(filePath: path)) == before)
+      // It is moved away, and the head writes its own again.
+      try FileManager.default.moveItem(atPath: path, toPath: path + ".backup")
+      try await journal.commit([Self.name(3)])
+      #expect(try await journal.load().names.count == 2)
+      await journal.close()
+    }
+  }
+
+  /// Nothing is written, and the files are there again all the same.
+  @Test(.timeLimit(.minutes(1))) func anIdleHeadMissesItsFiles() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      for suffix in ["", "-wal", "-shm"] { try FileManager.default.removeItem(atPath: path + suffix) }
+      while !FileManager.default.fileExists(atPath: path + "-wal") { try await Task.sleep(for: .milliseconds(50)) }
+      #expect(try await journal.load().names.count == 1)
+      await journal.close()
+    }
+  }
+
+  @Test func aLostJournalIsToldFromAFirstStart() async throws {
+    try await withJournal { path in
+      #expect(!SQLiteJournal.isLost(path))
+      await (try SQLiteJournal(path: path)).close()
+      #expect(!SQLiteJournal.isLost(path))
+      try FileManager.default.removeItem(atPath: path)
+      #expect(SQLiteJournal.isLost(path))
+    }
+  }
+
   @Test func aBackupIsAJournal() async throws {
     try await withJournal { path in
       let journal = try SQLiteJournal(path: path)

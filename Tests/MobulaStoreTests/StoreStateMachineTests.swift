@@ -591,7 +591,7 @@ private struct Simulation {
       let pages = range.lowerBound / pageSize * pageSize..<StoreStateMachine.pages(range.upperBound)
       if segment.space.free.overlaps(pages) { return "entry \(number) lies in free memory" }
       if let maker = segment.maker, let client = machine.clients[maker], !entry.isDirect,
-        let extent = machine.extent(of: entry.offset, client)
+        let extent = client.extent(of: entry.offset)
       {
         inExtents[maker, default: [:]][extent, default: 0] += 1
       }

@@ -30,6 +30,16 @@ import Testing
     #expect(finished.errors.contains("Usage: mobula"), "\(finished)")
   }
 
+  /// What is found wrong only when the command runs is said with the same status, and no usage of another command.
+  @Test(arguments: [
+    ["put", ""], ["fetch", "s3://"], ["get", "s3://", "-o", "x"], ["broadcast", "s3://"], ["put", "x", "s3://"],
+  ])
+  func usageOfArguments(_ arguments: [String]) async throws {
+    let finished = try await run(Products.mobula, arguments)
+    #expect(finished.status == .status(64), "\(finished)")
+    #expect(!finished.errors.contains("mobula <subcommand>"), "\(finished)")
+  }
+
   @Test func help() async throws {
     for command in [
       [], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"], ["store"],

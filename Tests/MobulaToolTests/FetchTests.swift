@@ -65,6 +65,20 @@ struct FetchTests {
     await client.shutdown()
   }
 
+  /// What host 1 says of an object that the other gave it, when it is asked for once more.
+  private func explains(_ size: Int, on cluster: TestCluster) async throws {
+    struct Fetched: Decodable {
+      struct Source: Decodable { var bytes: Int }
+      var sources: [Source]
+    }
+    let url = "s3://models/whisper/model.bin"
+    let text = try await cluster.mobula("fetch", url, "--explain", host: 1).output
+    #expect(text.contains("on this host already"), "\(text)")
+    let json = try await cluster.mobula("fetch", url, "--explain", "--json", host: 1).output
+    let sources = try JSONDecoder().decode([Fetched].self, from: Data(json.utf8)).flatMap(\.sources)
+    #expect(!sources.isEmpty && sources.reduce(0) { $0 + $1.bytes } == size, "\(json)")
+  }
+
   private func fetchFrom(_ s3: SeaweedServer) async throws {
     let client = s3.client()
     try await client.createBucket("models")
@@ -86,6 +100,7 @@ struct FetchTests {
       // From the other host: what the cluster has does not leave S3 again.
       let again = try await cluster.mobula("fetch", "s3://models/whisper/", host: 1)
       #expect(again.status.isSuccess, "\(again)")
+      try await explains(model.size, on: cluster)
       let copy = cluster.folder.path + "/copy"
       let got = try await cluster.mobula("get", "s3://models/whisper/model.bin", "-o", copy, host: 1)
       #expect(got.status.isSuccess, "\(got)")
@@ -102,10 +117,13 @@ struct FetchTests {
       #expect(try Data(contentsOf: URL(filePath: newer)) == Data(bytes.reversed()))
       let listed = try await cluster.mobula("ls").output
       #expect(listed.split(separator: "\n").filter { $0.contains("model.bin") }.count == 1, "\(listed)")
+      // The names of versions are for programs.
+      #expect(!listed.contains("#") && listed.contains("s3://models/whisper/model.bin "), "\(listed)")
+      #expect(try await cluster.mobula("ls", "--json").output.contains("model.bin#"))
 
       for (url, status, word) in [
         ("s3://nowhere/model", 1, "nowhere"), ("s3://models/missing", 1, "s3://models/missing"),
-        ("http://x", 64, "s3://"),
+        ("http://x", 64, "s3://"), ("s3://", 64, "s3://BUCKET/KEY"),
       ] as [(String, CInt, String)] {
         let failed = try await cluster.mobula("fetch", url)
         #expect(failed.status == .status(status) && failed.errors.contains(word), "\(failed)")

@@ -154,7 +154,11 @@ import Testing
       }
       #expect(try await status("one").status.isSuccess)
       #expect(try await !status("two").status.isSuccess)
-      let installed = try await cluster.mobula("certificates", "install", folder.path + "/two")
+      // Its CA is another, which would part this host from all others.
+      let refused = try await cluster.mobula("certificates", "install", folder.path + "/two")
+      #expect(refused.status == .status(1) && refused.errors.contains("--replace-ca"), "\(refused)")
+      #expect(try await status("one").status.isSuccess)
+      let installed = try await cluster.mobula("certificates", "install", folder.path + "/two", "--replace-ca")
       #expect(installed.status.isSuccess, "\(installed)")
       let new = try await status("two")
       #expect(new.status.isSuccess && new.output.contains("connected"), "\(new)")

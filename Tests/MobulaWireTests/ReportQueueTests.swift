@@ -76,6 +76,43 @@ extension ReportQueue {
     #expect(sink.made.map(\.0) == [object(1)])
   }
 
+  /// What is made just before a moment is over lingers for all of the next.
+  @Test func everyObjectLingersForAMomentOfItsOwn() {
+    var machine = ReportQueueStateMachine()
+    machine.made(object(1), contains: [], holder: 1)
+    #expect(machine.takeWake() == .init(sends: false, lingers: true))
+    machine.momentPassed()
+    #expect(machine.takeWake().lingers)
+    let nothing = machine.next(after: nil)
+    #expect(nothing?.isEmpty == true && machine.next(after: nothing?.upTo) == nil)
+    machine.made(object(2), contains: [], holder: 1)
+    machine.made(object(3), contains: [], holder: 1)
+    #expect(machine.release([object(2)], unshared: [object(2)], by: 1) == [object(2)])
+    machine.momentPassed()
+    func told() -> [ObjectID] {
+      var told: [ObjectID] = []
+      var sent: UInt64?
+      while let batch = machine.next(after: sent) {
+        for case .made(let object, _, _) in batch.changes { told.append(object) }
+        _ = machine.sent(batch, .taken)
+        sent = batch.upTo
+      }
+      return told
+    }
+    #expect(machine.takeWake() == .init(sends: true, lingers: true))
+    #expect(told() == [object(1)])
+    // The third is older than a moment now, though others were told meanwhile.
+    machine.made(object(4), contains: [], holder: 1)
+    machine.momentPassed()
+    #expect(told() == [object(3)])
+    #expect(machine.queuedChanges == 1)
+    machine.momentPassed()
+    #expect(told() == [object(4)])
+    #expect(machine.queuedChanges == 0 && machine.takeWake().lingers == true)
+    machine.momentPassed()
+    #expect(!machine.takeWake().lingers)
+  }
+
   @Test func whatContainsOthersDoesNotLinger() async throws {
     let sink = Sink()
     let queue = ReportQueue(linger: .seconds(3600)) { batch, _ in sink.add(batch) }

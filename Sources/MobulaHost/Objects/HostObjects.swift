@@ -51,7 +51,7 @@ final class HostObjects: Sendable {
       }
       self.notes.dropped(request.objects)
       self.reports.wasShared(request.objects)
-      for object in request.objects { self.store.delete(object) }
+      self.store.delete(request.objects)
       return Empty()
     }
     router.on(HostControlAPI.keep) { request, _ in

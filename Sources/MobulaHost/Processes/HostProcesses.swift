@@ -204,7 +204,7 @@ final class HostProcesses: Sendable {
     // What nobody but this process ever knew of is gone without a word to the head, if it wasn't told yet.
     let forgotten = reports.release(change.removed, unshared: change.unshared, by: client.number)
     notes.forget(forgotten)
-    for object in forgotten { store.delete(object) }
+    store.delete(forgotten)
     if forgotten.count < change.removed.count {
       unhold(change.removed)
       store.setUnwanted(reports.unwanted(among: change.unshared))

@@ -10,9 +10,10 @@ final class HostReports: Sendable {
   private let queue: ReportQueue
 
   init(_ host: HostID, store: Store, head: PeerLink) {
-    // What a process puts and lets go of again within that time, the head never hears of.
+    // What a process puts and lets go of again within that time, the head never hears of. Long enough for a host that is
+    // behind with what its processes say: what is told in vain makes it later still.
     queue = ReportQueue(
-      linger: .milliseconds(20),
+      linger: .milliseconds(100),
       ready: { limit in
         do {
           _ = try await head.connection(until: .now + limit)

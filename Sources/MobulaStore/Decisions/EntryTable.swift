@@ -57,6 +57,8 @@ struct EntryTable: Sendable {
   /// A new entry, which can be found.
   mutating func add(_ entry: Entry) -> Number {
     let number: Number
+    var entry = entry
+    entry.isFound = true
     if let last = free.popLast() {
       number = last
       slots[number] = entry
@@ -71,8 +73,10 @@ struct EntryTable: Sendable {
   /// An entry with the number that it had before, when a store is started again; `complete` ends that.
   mutating func restore(_ number: Number, _ entry: Entry, isFound: Bool) {
     while slots.count <= number { slots.append(nil) }
+    if isFound, let other = found.updateValue(number, forKey: entry.object) { self[other].isFound = false }
+    var entry = entry
+    entry.isFound = isFound
     slots[number] = entry
-    if isFound { found[entry.object] = number }
   }
 
   /// After all entries were restored: the others are free.
@@ -80,8 +84,9 @@ struct EntryTable: Sendable {
 
   /// The entry can't be found any more; another may be under its object.
   mutating func hide(_ number: Number) {
-    let object = self[number].object
-    if found[object] == number { found[object] = nil }
+    guard self[number].isFound else { return }
+    self[number].isFound = false
+    found.removeValue(forKey: self[number].object)
   }
 
   /// The entry is gone, and its number is free.

@@ -114,7 +114,7 @@ extension StoreStateMachine {
     var freed = Freed()
     guard let client = clients[id], size > 0,
       let slot = slot(of: offset..<offset + size, isExtent: true, client: client),
-      let extent = extent(of: offset, client), client.extents[extent].entries == 0
+      let extent = client.extent(of: offset), client.extents[extent].entries == 0
     else { return freed }
     leave(slot, of: id, &freed)
     release(offset..<offset + size, of: client.segment, &freed)

@@ -95,7 +95,7 @@ extension StoreStateMachine {
   mutating func announce(
     _ announcement: ClientPage.Announcement, client id: StoreClientID, isWhole: Verify = { _, _ in true }
   ) -> Announced {
-    guard let segment = clients[id]?.segment else {
+    guard let (segment, created) = making(announcement.object, id) else {
       return .refused(MobulaError(.unavailable, "Client \(id) is gone."), Freed())
     }
     let object = announcement.object
@@ -110,7 +110,6 @@ extension StoreStateMachine {
           .protocolViolation, "Object \(object) was announced with sizes that no object has: use the same mobula."))
     }
     let footprint = ObjectTrailer.offset(objectSize: announcement.size) + announcement.trailerSize
-    let created = clients[id]?.creating[object]
     if let known = entries.number(of: object), known != created {
       // One of the store's that died may have been the one that took it.
       if let entry = entries.find(known), entry.segment == segment, entry.offset == region, entry.phase == .sealed {
@@ -220,17 +219,6 @@ extension StoreStateMachine {
     entries[number].isHeld = announcement.holds
     entries[number].phase = .sealed
     entries.list(number)
-  }
-
-  /// The index of the client's extent in which `offset` lies.
-  func extent(of offset: Int, _ client: Client) -> Int? {
-    var low = 0
-    var high = client.extents.count
-    while low < high {
-      let middle = (low + high) / 2
-      if client.extents[middle].range.upperBound <= offset { low = middle + 1 } else { high = middle }
-    }
-    return low < client.extents.count && client.extents[low].range.contains(offset) ? low : nil
   }
 
   private func checkNew(_ object: ObjectID, size: Int) throws(MobulaError) {
@@ -376,23 +364,39 @@ extension StoreStateMachine {
 
   /// An object is not wanted any more; its memory goes with the last pin. `nil` when it isn't here.
   mutating func delete(_ object: ObjectID, retire: Retire) -> (entry: EntryNumber, freed: Freed)? {
-    guard let (number, entry) = entries.find(object) else { return nil }
+    let (deleted, freed) = delete([object], retire: retire)
+    return deleted.first.map { ($0, freed) }
+  }
+
+  /// Objects are not wanted any more; their memory goes with the last pin. All pins are looked at once.
+  ///
+  /// - Returns: the entries of those that are here.
+  mutating func delete(_ objects: some Sequence<ObjectID>, retire: Retire) -> (entries: [EntryNumber], freed: Freed) {
+    var deleted: [EntryNumber] = []
+    var sealed: [EntryNumber] = []
+    var isArriving = false
     var freed = Freed()
-    switch entry.phase {
-    case .writing:
-      // Its maker goes on writing into what is its own until it announces or aborts it.
-      entries.hide(number)
-      return (number, freed)
-    case .spilled:
-      free(number, &freed)
-    case .sealed:
-      let isPinned = retire([number], true)[0]
-      if isPinned || entry.pins > 0 { doom(number) } else { free(number, &freed) }
-    case .receiving, .restoring:
-      doom(number)
-      freed += reap(retire: retire)
-    case .doomed: preconditionFailure("a doomed entry is never in the index")
+    for object in objects {
+      guard let number = entries.number(of: object) else { continue }
+      deleted.append(number)
+      switch entries[number].phase {
+      case .writing:
+        // Its maker goes on writing into what is its own until it announces or aborts it.
+        entries.hide(number)
+      case .spilled: free(number, &freed)
+      case .sealed:
+        entries.hide(number)
+        sealed.append(number)
+      case .receiving, .restoring:
+        doom(number)
+        isArriving = true
+      case .doomed: preconditionFailure("a doomed entry is never in the index")
+      }
     }
-    return (number, freed)
+    for (number, isPinned) in zip(sealed, sealed.isEmpty ? [] : retire(sealed, true)) {
+      if isPinned || entries[number].pins > 0 { doom(number) } else { free(number, &freed) }
+    }
+    if isArriving { freed += reap(retire: retire) }
+    return (deleted, freed)
   }
 }

@@ -211,13 +211,13 @@ extension StoreStateMachine {
   mutating func freeRegion(_ number: EntryNumber, _ freed: inout Freed) {
     let entry = entries[number]
     let id = entry.segment
-    segments[id]!.entries -= 1
+    let (isByPage, maker) = leaveSegment(entry)
     if entry.isDirect {
       release(entry.offset..<entry.offset + Self.pages(entry.footprint), of: id, &freed)
-    } else if segments[id]!.pages[entry.offset / pageSize * pageSize] == nil, let maker = segments[id]!.maker {
+    } else if !isByPage, let maker {
       withExtent(of: entry.offset, maker) { $0.free(entry.offset..<entry.offset + entry.footprint) }
       freed.regions.append(.init(client: maker, offset: entry.offset))
-    } else if segments[id]!.pages[entry.offset / pageSize * pageSize] != nil {
+    } else if isByPage {
       // Of a maker that is gone, or of the store that was before this one.
       for page in pages(of: entry) {
         let left = segments[id]!.pages[page, default: 1] - 1

@@ -53,6 +53,8 @@ struct StoreStateMachine: Sendable {
     var previous = -1
     var next = -1
     var isListed = false
+    /// Whether the table finds it by its object.
+    var isFound = true
     /// Its maker broke its trailer, so that it can't be written to disk.
     var isDamaged = false
     /// Nobody can ask for it any more, though nobody has said yet that it may go: it is evicted as if there were another.
@@ -74,6 +76,15 @@ struct StoreStateMachine: Sendable {
     var entries = 0
     /// Once its maker is gone: how many regions lie in each page that was part of an extent.
     var pages: [Int: Int] = [:]
+
+    /// An entry's bytes are here no more.
+    ///
+    /// - Returns: whether its pages are counted one by one, and otherwise its maker, if that lives. Asked with the
+    ///   change, so that the segment is found once, and in its place.
+    fileprivate mutating func leave(_ entry: Entry) -> (isByPage: Bool, maker: StoreClientID?) {
+      entries -= 1
+      return (!pages.isEmpty && pages[entry.offset / pageSize * pageSize] != nil, maker)
+    }
   }
 
   struct Client: Sendable {
@@ -91,6 +102,27 @@ struct StoreStateMachine: Sendable {
     var creating: [ObjectID: EntryNumber] = [:]
     /// Pins by call.
     var pins: [EntryNumber: Int] = [:]
+
+    /// The index of the extent in which `offset` lies.
+    func extent(of offset: Int) -> Int? {
+      var low = 0
+      var high = extents.count
+      while low < high {
+        let middle = (low + high) / 2
+        if extents[middle].range.upperBound <= offset { low = middle + 1 } else { high = middle }
+      }
+      return low < extents.count && extents[low].range.contains(offset) ? low : nil
+    }
+
+    fileprivate mutating func withExtent<Result>(of offset: Int, _ body: (inout Extent) -> Result) -> Result? {
+      extent(of: offset).map { body(&extents[$0]) }
+    }
+
+    /// Where it makes objects, and whether it is making this one. Changes nothing, and is asked as if it did: a value
+    /// that is read would be copied out of its dictionary, with all that it has.
+    fileprivate mutating func making(_ object: ObjectID) -> (segment: SegmentID, created: EntryNumber?) {
+      (segment, creating.isEmpty ? nil : creating[object])
+    }
   }
 
   /// A client's memory for small objects.
@@ -127,8 +159,17 @@ struct StoreStateMachine: Sendable {
   /// one of all its extents. `nil` without such an extent.
   @discardableResult
   mutating func withExtent<Result>(of offset: Int, _ id: StoreClientID, _ body: (inout Extent) -> Result) -> Result? {
-    guard let index = clients[id].flatMap({ extent(of: offset, $0) }) else { return nil }
-    return body(&clients[id]!.extents[index])
+    clients[id]?.withExtent(of: offset, body) ?? nil
+  }
+
+  /// Where a client makes objects, and the entry of one that it is making.
+  mutating func making(_ object: ObjectID, _ id: StoreClientID) -> (segment: SegmentID, created: EntryNumber?)? {
+    clients[id]?.making(object)
+  }
+
+  /// An entry's bytes are not in its segment any more: see `Segment.leave`.
+  mutating func leaveSegment(_ entry: Entry) -> (isByPage: Bool, maker: StoreClientID?) {
+    segments[entry.segment]!.leave(entry)
   }
 
   /// What is over, for the shell to do.

@@ -57,11 +57,22 @@ extension Store.State {
   /// Tells living clients what is free again, and takes what is over out of the tables.
   mutating func settle(_ freed: StoreStateMachine.Freed) -> Store.Dropped {
     var dropped = Store.Dropped()
-    for region in freed.regions { giveBack(region.offset, to: region.client) }
+    // Most are of one client.
+    var last: (client: StoreClientID, page: ClientPage)?
+    for region in freed.regions {
+      if last?.client != region.client {
+        // What waits for room in a ring goes before.
+        last = records[region.client].flatMap { $0.unreturned.isEmpty ? (region.client, $0.page) : nil }
+      }
+      if last?.page.giveBack(region.offset) != true {
+        last = nil
+        giveBack(region.offset, to: region.client)
+      }
+    }
     for grant in freed.grants { records[grant.client]?.grants[grant.slot] = nil }
     for number in freed.entries {
-      replicas[number] = nil
-      if let file = spilled.removeValue(forKey: number) { dropped.files.append(file) }
+      if !replicas.isEmpty { replicas[number] = nil }
+      if !spilled.isEmpty, let file = spilled.removeValue(forKey: number) { dropped.files.append(file) }
     }
     for pages in freed.pages {
       if let memory = segments[pages.segment] { dropped.pages.append((pages, memory)) }

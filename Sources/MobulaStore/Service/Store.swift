@@ -271,15 +271,36 @@ public final class Store: Sendable {
   /// Removes an object in whatever state it is; its memory goes when nobody pins it any more.
   /// Whoever waits for a chunk that had not arrived gets `notFound`. False when it wasn't here.
   @discardableResult
-  public func delete(_ object: ObjectID) -> Bool {
-    let replica: (found: Bool, replica: Replica?) = change { state in
-      guard let (entry, freed) = state.machine.delete(object, retire: state.shared.retire) else {
-        return ((false, nil), .init())
+  public func delete(_ object: ObjectID) -> Bool { delete(CollectionOfOne(object)) > 0 }
+
+  /// As of one object, for many, some of them at a time.
+  ///
+  /// - Returns: how many were here.
+  @discardableResult
+  public func delete(_ objects: some Collection<ObjectID>) -> Int {
+    var count = 0
+    var rest = objects[...]
+    while !rest.isEmpty {
+      // So few that nobody waits long for the lock.
+      let batch = rest.prefix(256)
+      rest = rest.dropFirst(256)
+      let (found, arriving): (Int, [(ObjectID, Replica)]) = change { state in
+        // A replica is known by its entry, which may be gone when its object is.
+        let arriving =
+          state.replicas.isEmpty
+          ? []
+          : batch.compactMap { object in
+            state.machine.entries.number(of: object).flatMap { state.replicas[$0] }.map { (object, $0) }
+          }
+        let (deleted, freed) = state.machine.delete(batch, retire: state.shared.retire)
+        return ((deleted.count, arriving), freed)
       }
-      return ((true, state.replicas[entry]), freed)
+      for (object, replica) in arriving {
+        replica.abandon(MobulaError(.notFound, "Object \(object) was deleted while it was arriving."))
+      }
+      count += found
     }
-    replica.replica?.abandon(MobulaError(.notFound, "Object \(object) was deleted while it was arriving."))
-    return replica.found
+    return count
   }
 
   /// A replica for the store's process to fill. Blocks for room at most as long as the configuration says.

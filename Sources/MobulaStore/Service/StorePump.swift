@@ -208,7 +208,7 @@ extension Store {
         made[batch..<min(made.count, batch + 1024)].compactMap { state.brokenObject($0, of: client) }
       }
     }
-    for object in broken { delete(object) }
+    delete(broken)
     if !broken.isEmpty { events.gone(broken) }
   }
 }

@@ -31,7 +31,10 @@ struct BroadcastCommand: AsyncParsableCommand {
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
-  func validate() throws { _ = try labels(to, "--to") }
+  func validate() throws {
+    _ = try labels(to, "--to")
+    try S3Target.check(object)
+  }
 
   func run() async throws {
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)

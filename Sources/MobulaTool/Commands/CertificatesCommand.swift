@@ -184,13 +184,17 @@ struct InstallCommand: AsyncParsableCommand {
     commandName: "install", abstract: "Give the host here other certificates, while it runs.",
     discussion: """
       Head, host, pods and workers use them for their next connections; those that there are go on. ca.pem may have \
-      several CAs: with the old and the new one on all hosts first, a cluster can change its CA.
+      several CAs: with the old and the new one on all hosts first, a cluster can change its CA. One with none of the \
+      CAs that the host has now is refused, unless --replace-ca is given.
 
       Example:
         mobula certificates install new-tls
       """)
 
   @Argument(help: "A folder with ca.pem, cert.pem and key.pem.") var folder: String
+  @Flag(
+    name: .customLong("replace-ca"), help: "Also with another CA, which parts this host from those with the old one.")
+  var replacesAuthority = false
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
@@ -202,6 +206,14 @@ struct InstallCommand: AsyncParsableCommand {
     guard access(copy.path, F_OK) == 0 else {
       throw MobulaError(
         .mismatch, "The host in \(directory.path) was started without TLS: stop it, and start it with --tls.")
+    }
+    guard try replacesAuthority || folder.sharesAuthority(with: copy) else {
+      throw MobulaError(
+        .mismatch,
+        """
+        No CA in \(folder.authority) is one that the cluster has now, so hosts with it and those without could not prove \
+        themselves to each other: put the old CA into that file as well, or give --replace-ca.
+        """)
     }
     if let state = started.state { try folder.copy(to: StateDirectory(path: state).certificates) }
     try folder.copy(to: copy)

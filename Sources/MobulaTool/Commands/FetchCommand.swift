@@ -44,6 +44,10 @@ struct FetchCommand: AsyncParsableCommand {
     var checksum: String?
     /// Why they were not compared with one.
     var unverified: String?
+    /// Whether none of it had to be brought here now.
+    var wasHere = false
+
+    enum CodingKeys: CodingKey { case name, object, size, sources, reason, checksum, unverified }
 
     var lines: [String] {
       guard let sources else { return [] }
@@ -52,7 +56,7 @@ struct FetchCommand: AsyncParsableCommand {
         checksum.map { ["  verified: the bytes have S3's checksum (\($0))"] } ?? unverified.map {
           ["  not verified by a checksum of S3's: \($0)"]
         } ?? []
-      return verification
+      return (wasHere ? ["  it is on this host already; when it came:"] : []) + verification
         + sources.map { source in
           let share = size > 0 ? source.bytes * 100 / size : 100
           let whence = source.source == "s3" ? "S3" : "host \(source.source.printable)"
@@ -69,7 +73,12 @@ struct FetchCommand: AsyncParsableCommand {
   {
     fetched.sources = []
     guard let origins = try await cluster.origins(of: object) else { return }
-    let hosts = origins.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
+    var hosts = origins.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
+    // Hosts give the object's trailer as well, which is none of its bytes.
+    let trailer = origins.fromS3 + hosts.reduce(0) { $0 + $1.bytes } - fetched.size
+    if trailer > 0, let last = hosts.indices.max(by: { hosts[$0].bytes < hosts[$1].bytes }) {
+      hosts[last].bytes = max(0, hosts[last].bytes - trailer)
+    }
     let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
     fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
     fetched.reason = origins.reason
@@ -81,6 +90,7 @@ struct FetchCommand: AsyncParsableCommand {
     guard url.lowercased().hasPrefix("s3://") else {
       throw ValidationError("\"\(url)\" is no address in S3: write it as s3://BUCKET/PREFIX.")
     }
+    try S3Target.check(url)
     if quiet.quiet, json.json || explain { throw ValidationError("Give --quiet, or --json and --explain, not both.") }
   }
 
@@ -116,6 +126,7 @@ struct FetchCommand: AsyncParsableCommand {
         copied += bytes
         done += entry.size.bytes
         var one = Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes)
+        one.wasHere = bytes == 0
         if explain { try await explain(&one, reference.id, names, on: cluster) }
         fetched.append(one)
       }

@@ -38,10 +38,24 @@ struct GetCommand: AsyncParsableCommand {
     var size: Int
   }
 
+  /// What is said of an object that was got.
+  private enum Outcome: Encodable {
+    case written(Written)
+    case uploaded(S3Target.Uploaded)
+
+    func encode(to encoder: any Encoder) throws {
+      switch self {
+      case .written(let file): try file.encode(to: encoder)
+      case .uploaded(let object): try object.encode(to: encoder)
+      }
+    }
+  }
+
   private var isPrefix: Bool { id.hasSuffix("/") }
 
   func validate() throws {
     guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    for text in [id, output] { try S3Target.check(text) }
     if output == "" { throw ValidationError("--output takes a path, which can't be empty.") }
     if output == "-", json.json {
       throw ValidationError("With -o - the object itself goes to standard output: leave --json away.")
@@ -54,12 +68,16 @@ struct GetCommand: AsyncParsableCommand {
   func run() async throws {
     Interruption.begin()
     if isPrefix { return try await getAll() }
-    let target = try S3Target(output, name: lastPart(id), endpoint: s3Endpoint)
     // Before anything is brought here for nothing.
-    let file = try target == nil ? FileTarget(output, name: id) : nil
+    let place: Place
+    if let target = try S3Target(output, name: lastPart(id), endpoint: s3Endpoint) {
+      place = .s3(target)
+    } else {
+      place = .file(try FileTarget(output, name: id))
+    }
     try await withCluster(directory.options) { cluster in
-      let written = try await get(id, to: file, or: target, on: cluster)
-      if json.json, let written { try printJSON(written) }
+      let written = try await get(id, to: place, on: cluster)
+      if json.json { try printJSON(written) }
     }
   }
 
@@ -75,16 +93,16 @@ struct GetCommand: AsyncParsableCommand {
       guard !names.isEmpty else {
         throw MobulaError(.notFound, "No object's name begins with \(id): `mobula ls` lists what there is.")
       }
-      var done: [Written] = []
+      var done: [Outcome] = []
       for name in names.sorted() {
         let rest = String(decoding: name.utf8.dropFirst(id.utf8.count), as: UTF8.self)
         if rest.isEmpty { continue }
         if isS3(output) {
           let folder = output.hasSuffix("/") ? output : output + "/"
-          _ = try await get(name, to: nil, or: S3Target(folder + rest, name: rest, endpoint: s3Endpoint), on: cluster)
+          guard let target = try S3Target(folder + rest, name: rest, endpoint: s3Endpoint) else { continue }
+          done.append(try await get(name, to: .s3(target), on: cluster))
         } else {
-          let file = try FileTarget(try makeFolders(for: rest), name: name)
-          if let written = try await get(name, to: file, or: nil, on: cluster) { done.append(written) }
+          done.append(try await get(name, to: .file(FileTarget(try makeFolders(for: rest), name: name)), on: cluster))
         }
       }
       if json.json { try printJSON(done) }
@@ -124,9 +142,13 @@ struct GetCommand: AsyncParsableCommand {
     { return try await S3OfHost.explaining { try await cluster.fetch(id, endpoint: s3Endpoint) } }
   }
 
-  private func get(_ id: String, to file: FileTarget?, or target: S3Target?, on cluster: Cluster) async throws
-    -> Written?
-  {
+  /// Where an object is written.
+  private enum Place {
+    case file(FileTarget)
+    case s3(S3Target)
+  }
+
+  private func get(_ id: String, to place: Place, on cluster: Cluster) async throws -> Outcome {
     let reference = try await reference(to: id, on: cluster)
     let progress = Progress(id, total: nil)
     defer { progress.finish(succeeded: false) }
@@ -141,15 +163,15 @@ struct GetCommand: AsyncParsableCommand {
     defer { watching.cancel() }
     let blob = try await reference.value(within: .seconds(timeout))
     watching.cancel()
-    if let target {
+    switch place {
+    case .s3(let target):
       progress.finish(succeeded: false)
-      try await target.upload(blob.count, title: id, json: json.json) { range in
-        blob.withUnsafeBytes { Array($0[range]) }
-      }
-      return nil
+      return .uploaded(
+        try await target.upload(blob.count, title: id, json: json.json) { range in
+          blob.withUnsafeBytes { Array($0[range]) }
+        })
+    case .file(let file): return .written(try await write(blob, to: file, on: cluster, progress))
     }
-    guard let file else { return nil }
-    return try await write(blob, to: file, on: cluster, progress)
   }
 
   private func write(_ blob: Blob, to file: FileTarget, on cluster: Cluster, _ progress: Progress) async throws

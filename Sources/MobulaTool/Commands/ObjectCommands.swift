@@ -16,7 +16,8 @@ struct ListCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ls", abstract: "List the cluster's objects.",
     discussion: """
-      In the order of their names; more than 4,096 in that of their ids, as they come.
+      In the order of their names; more than 4,096 in that of their ids, as they come. What came from S3 is listed by \
+      its URL; the name of the version that it is, with ETag and endpoint, is in --json alone.
 
       Examples:
         mobula ls
@@ -74,11 +75,19 @@ struct ListCommand: AsyncParsableCommand {
       // Its name is there, and nobody to have it from any more.
       let isGone = hosts.isEmpty && object.size.bytes > 0
       table.add([
-        object.names.isEmpty ? "-" : object.names.map(\.description).joined(separator: " "), "\(object.size)",
+        object.namesForPeople.isEmpty ? "-" : object.namesForPeople.joined(separator: " "), "\(object.size)",
         isGone ? "gone" : hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
       ])
     }
     print(table.takeLines().joined(separator: "\n"))
+  }
+}
+
+extension ObjectListing {
+  /// The names, but for those of versions, which say again what the URL beside them says, and more than people read.
+  fileprivate var namesForPeople: [String] {
+    let urls = names.map { $0 + "#" }
+    return names.filter { name in !urls.contains { name.text.utf8.starts(with: $0.text.utf8) } }.map(\.description)
   }
 }
 
@@ -93,7 +102,10 @@ struct RemoveCommand: AsyncParsableCommand {
   func run() async throws {
     try await withEach(ids, directory.options) { cluster, id in
       let removed = try await cluster.remove("\(try await cluster.find(id).object)")
-      return "removed \(removed.names.first?.description ?? "\(removed.object)") (\(removed.size))"
+      let hold = Cluster.holdName(removed.object)
+      let name = removed.namesForPeople.first { $0 != hold } ?? "\(removed.object)"
+      let wasHeld = removed.names.contains(Name(hold)) ? ", which was held" : ""
+      return "removed \(name) (\(removed.size))\(wasHeld)"
     }
   }
 }

@@ -45,6 +45,7 @@ struct PutCommand: AsyncParsableCommand {
         throw ValidationError("Standard input has no name of its own: give one with --name.")
       }
     }
+    if let destination { try S3Target.check(destination) }
     if name == "" { throw ValidationError("--name takes a name, which can't be empty.") }
     if replace, destination != nil { throw ValidationError("--replace is for the store: S3 replaces in any case.") }
     if quiet.quiet, json.json { throw ValidationError("Give --quiet or --json, not both.") }
@@ -84,9 +85,12 @@ struct PutCommand: AsyncParsableCommand {
     guard items.count == 1 || destination.hasSuffix("/") || destination.split(separator: "/").count == 2 else {
       throw ValidationError("\(items.count) files can't all be \(destination): give a prefix, with a / at its end.")
     }
+    var done: [S3Target.Uploaded] = []
     for item in items {
       guard let target = try S3Target(destination, name: item.name, endpoint: s3Endpoint) else { return }
-      try await target.upload(file: item.path, json: json.json)
+      done.append(try await target.upload(file: item.path, json: json.json))
     }
+    guard json.json else { return }
+    if done.count == 1 { try printJSON(done[0]) } else { try printJSON(done) }
   }
 }

@@ -28,18 +28,23 @@ struct S3Target {
     self.endpoint = endpoint
   }
 
-  private struct Uploaded: Encodable {
+  /// - Throws: `ValidationError` for what begins as an address in S3 and can be none.
+  static func check(_ text: String) throws {
+    if text.lowercased().hasPrefix("s3://") { _ = try asUsage { try S3URL(text) } }
+  }
+
+  struct Uploaded: Encodable {
     var url: String
     var size: Int
     var etag: String?
   }
 
-  /// Uploads `size` bytes, shows how far it is, and prints what came about.
+  /// Uploads `size` bytes, shows how far it is, and says what came about.
   ///
   /// - Parameter producer: returns the bytes of a range; called from any thread, for several ranges at a time.
   func upload(
     _ size: Int, title: String, json: Bool, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
-  ) async throws {
+  ) async throws -> Uploaded {
     let client = try await S3Client.fromEnvironment(endpoint: endpoint)
     let progress = Progress(title, total: size)
     defer { progress.finish(succeeded: false) }
@@ -60,15 +65,15 @@ struct S3Target {
       throw error
     }
     progress.finish()
-    if json { return try printJSON(Uploaded(url: url.name.text, size: size, etag: etag)) }
-    print("\(ByteCount(size)) in \(url)")
+    if !json { print("\(ByteCount(size)) in \(url)") }
+    return Uploaded(url: url.name.text, size: size, etag: etag)
   }
 
   /// Uploads a file, read as it is sent; what has no size first is read to its end.
-  func upload(file path: String, json: Bool) async throws {
+  func upload(file path: String, json: Bool) async throws -> Uploaded {
     // S3 takes no more.
     let source = try await FileSource.open(path, limit: ByteCount(5 << 40))
-    try await upload(source.size, title: source.title, json: json) { range in
+    return try await upload(source.size, title: source.title, json: json) { range in
       try [UInt8](unsafeUninitializedCapacity: range.count) { buffer, filled in
         try source.read(into: UnsafeMutableRawBufferPointer(buffer), at: range.lowerBound)
         filled = range.count

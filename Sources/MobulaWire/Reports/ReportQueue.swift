@@ -65,7 +65,7 @@ package final class ReportQueue: Sendable {
     if wake.lingers {
       Task {
         try? await Task.sleep(for: linger)
-        change { $0.lingered() }
+        change { $0.momentPassed() }
       }
     }
   }

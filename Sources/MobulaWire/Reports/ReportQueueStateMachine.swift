@@ -41,7 +41,7 @@ package struct ReportQueueStateMachine: Sendable {
   package struct Wake: Sendable, Equatable {
     /// Begin to send: `next`, until there is none.
     package var sends = false
-    /// Call `lingered` in a moment.
+    /// Call `momentPassed` in a moment.
     package var lingers = false
   }
 
@@ -93,7 +93,11 @@ package struct ReportQueueStateMachine: Sendable {
   private var unshared: Set<ObjectID> = []
   /// Objects that only their makers know of, in order, for when they have lingered; `nil` for those that are over.
   private var lingering: [(object: ObjectID, contains: [ObjectID])?] = []
-  /// Where in `lingering` they are.
+  /// How many of them were there when the moment began, and have lingered for all of it when it is over.
+  private var ripe = 0
+  /// How many were taken from its front.
+  private var lingered = 0
+  /// Where in `lingering` they are, those that were taken counted.
   private var untold: [ObjectID: Int] = [:]
   /// Objects that more than this process know of from now on.
   private var shared: [ObjectID] = []
@@ -206,7 +210,7 @@ package struct ReportQueueStateMachine: Sendable {
     // The report of the object will say that it is held.
     holdSilently(object, by: holder)
     unshared.insert(object)
-    untold[object] = lingering.count
+    untold[object] = lingered + lingering.count
     lingering.append((object, contains))
     askInAMoment()
   }
@@ -229,21 +233,25 @@ package struct ReportQueueStateMachine: Sendable {
 
   /// Reports soon what was to wait for a moment.
   package mutating func hurry() {
-    endLingering()
+    endLingering(lingering.count)
     ask()
   }
 
-  /// The moment is over for which something waited.
-  package mutating func lingered() {
+  /// The moment is over for which something waited. What came in the course of it waits for all of the next: most of
+  /// what is over soon is over within a moment of its own, and not by the end of this one.
+  package mutating func momentPassed() {
     isLingering = false
-    hurry()
+    endLingering(ripe)
+    ripe = lingering.count
+    if ripe > 0 { askInAMoment() }
+    ask()
   }
 
   // MARK: Registering
 
   /// Takes all holds, for a registration that carries them; to be called after the list of what is here was made.
   package mutating func takeRegistration() -> [ObjectID] {
-    endLingering()
+    endLingering(lingering.count)
     // The registration tells of what was made until now: it can't be withdrawn any more.
     queued.removeAll()
     ended.formUnion(ledger.untoldEnds)
@@ -262,7 +270,7 @@ package struct ReportQueueStateMachine: Sendable {
   ///
   /// - Parameter confirms: whether those further up have to know, too.
   package mutating func flush(confirms: Bool, now: Duration) -> Ticket {
-    endLingering()
+    endLingering(lingering.count)
     ask()
     lastTicket += 1
     waiting[lastTicket] = Waiter(number: asked, since: now, confirms: confirms)
@@ -354,10 +362,15 @@ package struct ReportQueueStateMachine: Sendable {
     isLingering = true
   }
 
-  private mutating func endLingering() {
-    for case let made? in lingering { append(.made(made.object, contains: made.contains, held: false)) }
-    lingering.removeAll(keepingCapacity: true)
-    untold.removeAll(keepingCapacity: true)
+  /// So many of the first that linger have done so for long enough.
+  private mutating func endLingering(_ count: Int) {
+    for case let made? in lingering[..<count] {
+      append(.made(made.object, contains: made.contains, held: false))
+      untold[made.object] = nil
+    }
+    lingering.removeFirst(count)
+    lingered += count
+    ripe = max(0, ripe - count)
   }
 
   // MARK: The queue
@@ -370,7 +383,7 @@ package struct ReportQueueStateMachine: Sendable {
   /// Takes back the news of an object that was not sent yet; false when there is none.
   private mutating func withdraw(_ object: ObjectID) -> Bool {
     if let index = untold.removeValue(forKey: object) {
-      lingering[index] = nil
+      lingering[index - lingered] = nil
     } else if let index = queued.removeValue(forKey: object) {
       changes[index - takenChanges] = nil
       withdrawn += 1

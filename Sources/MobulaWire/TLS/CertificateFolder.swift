@@ -77,6 +77,31 @@ public struct CertificateFolder: Sendable, Hashable {
     for (new, file) in files { try systemCall("\(file) can't be replaced") { rename(new, file) } }
   }
 
+  /// Whether one of the CAs in `ca.pem` is in that of `other` as well, so that hosts with either prove themselves to each
+  /// other.
+  ///
+  /// - Throws: `MobulaError` (`inputOutput`).
+  package func sharesAuthority(with other: CertificateFolder) throws(MobulaError) -> Bool {
+    try !Self.certificates(in: authority).isDisjoint(with: Self.certificates(in: other.authority))
+  }
+
+  /// What stands between the marks of a PEM file, without the ends of lines.
+  private static func certificates(in file: String) throws(MobulaError) -> Set<String> {
+    let lines = try readSmallFile(file).split(whereSeparator: \.isNewline)
+    var result: Set<String> = []
+    var current: String?
+    for line in lines {
+      switch line {
+      case "-----BEGIN CERTIFICATE-----": current = ""
+      case "-----END CERTIFICATE-----":
+        if let certificate = current { result.insert(certificate) }
+        current = nil
+      default: current? += line.filter { !$0.isWhitespace }
+      }
+    }
+    return result
+  }
+
   /// Removes what `copy` wrote.
   public func removeCopy() {
     for file in hostFiles { unlink(file) }
