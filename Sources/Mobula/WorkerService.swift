@@ -64,6 +64,8 @@ final class WorkerService: Sendable {
       if !reader.references.isEmpty { try await cluster.store.holds.flush() }
       result = try EncodedValue(try await task.run(in: context))
     } catch {
+      // Who called is gone, or has another worker run it: what stopped here is not what came of the task.
+      try Task.checkCancellation()
       result = try EncodedValue(Self.failure(error, of: "\(Work.self)"), isError: true)
     }
     // What the result contains is held by this process until the object holds it.

@@ -75,7 +75,7 @@ extension ClusterState {
   /// What pods have brought and nobody of the job claims is nobody's: its driver has given it back to a head before this
   /// one, or never heard that it was granted. Workers of the job say in their own time what they have, which this waits
   /// for.
-  mutating func settleClaims() {
+  mutating func decideClaims() {
     for (job, claims) in jobs.takeClaims(dueAt: now) {
       for lease in scheduler.brought(of: job) where !claims.contains(lease) {
         apply(scheduler.returned(lease, workerIsReusable: false, at: now))
@@ -83,9 +83,9 @@ extension ClusterState {
     }
   }
 
-  /// A pod that comes after the claims were settled brings leases that its driver was told are lost, or gave back.
-  mutating func settleClaims(on leases: [LeaseRecord]) {
-    for lease in leases where jobs[lease.job]?.hasSettledClaims == true {
+  /// A pod that comes after the claims were decided brings leases that its driver was told are lost, or gave back.
+  mutating func decideClaims(on leases: [LeaseRecord]) {
+    for lease in leases where jobs[lease.job]?.hasDecidedClaims == true {
       if jobs.isClaimedByWorkers(lease.lease, of: lease.job) { continue }
       apply(scheduler.returned(lease.lease, workerIsReusable: false, at: now))
     }

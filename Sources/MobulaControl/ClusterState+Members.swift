@@ -127,7 +127,7 @@ extension ClusterState {
       areCurrent: areCurrent, confirms: confirms, at: now)
     apply(changes)
     heard(of: Set(registration.leases.map(\.job)))
-    settleClaims(on: news)
+    decideClaims(on: news)
     endSettlingEarly()
     var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
     reply.incarnation = membership.pods[pod]?.process.incarnation

@@ -101,7 +101,7 @@ package struct ClusterState: Sendable {
   package mutating func tick() {
     tickMembers()
     end(jobs.tick(now), "since its driver did not come back")
-    settleClaims()
+    decideClaims()
     wakeForJobs()
     saveUnsaved()
     apply(scheduler.tick(now))

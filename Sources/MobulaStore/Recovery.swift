@@ -75,7 +75,7 @@ enum Recovery {
     // The empty segments of clients that are long gone.
     var freed = StoreStateMachine.Freed()
     for id in state.machine.segments.keys { state.machine.closeIfUnneeded(id, &freed) }
-    _ = state.settle(freed)
+    _ = state.apply(freed)
     for id in freed.segments { keeper?.drop(segmentKey(id)) }
     return (state.machine.entries.count, state.records.count)
   }
@@ -112,7 +112,7 @@ enum Recovery {
       }
       switch state.machine.restoreRegion(of: entry) {
       case .taken: break
-      case .settled(let slot, let maker): state.records[maker]?.grants[slot] = nil
+      case .ended(let slot, let maker): state.records[maker]?.grants[slot] = nil
       case .refused:
         state.index.clear(number)
         continue

@@ -14,7 +14,7 @@ enum StoreProtocol {
   enum Operation: UInt64 {
     /// Ticket (2); name. With the process's descriptor, if it has one. Answer: client, segment, its size, largest extent; index, page, segment, doorbell.
     case attach = 1
-    /// Client, secret (2). Answer: epoch.
+    /// Client, secret (2). Answer: incarnation.
     case resume = 2
     /// Segment. Answer: its size; the descriptor, read-only.
     case segment = 3

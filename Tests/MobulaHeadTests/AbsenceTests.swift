@@ -186,7 +186,7 @@ import Testing
         holds[host] = []
         replicas[host] = []
         try act(directory.hostsLost([host]))
-      default: try act(directory.settle(directory.records.keys.sorted()))
+      default: try act(directory.advance(directory.records.keys.sorted()))
       }
     }
     for host in hosts where !here.contains(host) { try register(host) }

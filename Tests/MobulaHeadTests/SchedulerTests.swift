@@ -133,6 +133,32 @@ import Testing
     #expect(orders.contains(.release(p, lease(1), workerIsReusable: false)) && none == [])
   }
 
+  /// A driver is back at the head before the pod, and gives back what it no longer needs. The worker may be waiting for
+  /// what it has submitted itself, and stays where the driver says that others may have it.
+  @Test(arguments: [true, false]) func whatWasGivenBackBeforeItsPodIsBackKeepsItsWorker(isReusable: Bool) {
+    var scheduler = SchedulerStateMachine()
+    #expect(scheduler.returned(lease(1), workerIsReusable: isReusable, at: .zero) == [])
+    let booked = BookedLease(lease: lease(1), job: JobID(1), resources: ["b": 2])
+    func register() -> (actions: [SchedulerAction], end: [LeaseID]) {
+      scheduler.podRegistered(p, host: host(1), total: ["b": 2], leases: [booked], confirms: true, at: .zero)
+    }
+    let (orders, end) = register()
+    #expect(orders == (isReusable ? [.release(p, lease(1), workerIsReusable: true)] : []))
+    #expect(end == (isReusable ? [] : [lease(1)]))
+    #expect(!scheduler.hasPlace(lease(1)))
+    // The order was lost with the connection.
+    let (again, endAgain) = register()
+    #expect(again == orders && endAgain == end)
+    _ = scheduler.podConfirmed(p, at: .zero)
+    if isReusable {
+      // Its resources are free once the pod has let go of it.
+      #expect(!scheduler.request(demand(2, ["b": 2]), at: .zero).contains(.ask(p, lease(2), 2)))
+      #expect(scheduler.released(p, lease(1), at: .zero).contains(.ask(p, lease(2), 2)))
+    } else {
+      #expect(scheduler.request(demand(2, ["b": 2]), at: .zero).contains(.ask(p, lease(2), 2)))
+    }
+  }
+
   @Test func aLostPodsLeasesAreRevoked() {
     var scheduler = scheduler()
     _ = scheduler.request(demand(1, ["c": 1]), at: .zero)

@@ -33,7 +33,7 @@ final class StoreRole: Sendable {
       self?.sealed.withLock { $0 += objects.map { ($0.object, $0.geometry.objectSize) } }
     }
     try store.start(events)
-    say("ready \(store.epoch) \(store.recovered.map { "\($0.objects) \($0.clients)" } ?? "anew")")
+    say("ready \(store.incarnation) \(store.recovered.map { "\($0.objects) \($0.clients)" } ?? "anew")")
     if arguments.all.number("churn") > 0 { detachThread(named: "churn") { self.churn() } }
     readCommands { answer($0) }
   }

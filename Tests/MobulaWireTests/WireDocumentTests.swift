@@ -219,9 +219,9 @@ import Testing
       HostAPI.listS3, ListS3Request(url: "s3://b/k", endpoint: "http://s3:1", after: "k"),
       ListS3Reply(entries: [.init(url: Name("s3://b/k"), size: ByteCount(5))], next: "l"))
     list += GoldenMessage.of(
-      HostAPI.origins, ObjectRequest(object),
-      OriginsReply(
-        origins: ObjectOrigins(
+      HostAPI.sources, ObjectRequest(object),
+      SourcesReply(
+        sources: ObjectSources(
           fromS3: 1, fromHosts: [host: 2], reason: "slow", checksum: "crc32c", unverified: "parts")))
     return list
   }

@@ -25,7 +25,7 @@ struct JobsStateMachine: Sendable {
     var claims: Set<LeaseID>?
     var claimsDue = Duration.zero
     /// Whether that time is over: whoever brings another lease then brings what nobody has.
-    var hasSettledClaims = false
+    var hasDecidedClaims = false
     /// The leases that workers of the job say that they have.
     var workersClaims: Set<LeaseID> = []
   }
@@ -80,7 +80,7 @@ struct JobsStateMachine: Sendable {
   ///
   /// - Parameter learns: whether this head knows only of those jobs that it has been told of: then a driver may come
   ///   before the host and the pods that have something of its job.
-  ///   - due: when its leases are settled with what the driver and the workers of the job claim.
+  ///   - due: when its leases are decided by what the driver and the workers of the job claim.
   /// - Throws: `MobulaError`: `notFound` when the job has ended, `denied` for another secret than its own.
   /// - Returns: whether the secret is news.
   @discardableResult mutating func resumed(
@@ -111,7 +111,7 @@ struct JobsStateMachine: Sendable {
   /// Workers of the job have these.
   mutating func claimed(_ leases: Set<LeaseID>, of job: JobID) { jobs[job]?.workersClaims.formUnion(leases) }
 
-  /// What the driver and the workers of a job say that they have; `nil` where that was settled, or nobody was asked.
+  /// What the driver and the workers of a job say that they have; `nil` where that was decided, or nobody was asked.
   func claims(of job: JobID) -> Set<LeaseID>? {
     guard let job = jobs[job], let claims = job.claims else { return nil }
     return claims.union(job.workersClaims)
@@ -120,13 +120,13 @@ struct JobsStateMachine: Sendable {
   /// The driver is told that these are lost: from then on nobody claims them.
   mutating func revoked(_ leases: some Sequence<LeaseID>, of job: JobID) { jobs[job]?.claims?.subtract(leases) }
 
-  /// The jobs whose claims are settled now, with these.
+  /// The jobs whose claims are decided now, with these.
   mutating func takeClaims(dueAt now: Duration) -> [(job: JobID, claims: Set<LeaseID>)] {
     let due = jobs.filter { $0.value.claims != nil && $0.value.claimsDue <= now }.keys.sorted()
     let taken = due.map { (job: $0, claims: claims(of: $0) ?? []) }
     for job in due {
       jobs[job]?.claims = nil
-      jobs[job]?.hasSettledClaims = true
+      jobs[job]?.hasDecidedClaims = true
     }
     return taken
   }
@@ -187,7 +187,7 @@ struct JobsStateMachine: Sendable {
     return ended
   }
 
-  /// When the next job ends if its driver stays away, or the next claims are settled.
+  /// When the next job ends if its driver stays away, or the next claims are decided.
   var nextDeadline: Duration? {
     jobs.values.flatMap { job -> [Duration] in
       let end: Duration? = if case .away(let until) = job.presence { until } else { nil }

@@ -6,7 +6,7 @@ package import MobulaCore
 /// what the others have read from them: whoever reads fast reads more. What a host leaves undone, others get; when
 /// nothing is left, a part that takes a host much longer than such parts take is given to one more.
 ///
-/// Instants are durations since any common origin.
+/// Instants are durations since any common instant.
 package struct FillPlanner: Sendable {
   package enum Answer: Hashable, Sendable {
     /// Read these chunks.

@@ -30,7 +30,7 @@ extension ObjectDirectoryStateMachine {
   }
 
   /// Drops what is no longer live among `objects` and inside it, and serves who waits for the rest.
-  mutating func settle(_ objects: [ObjectID]) -> [DirectoryAction] {
+  mutating func advance(_ objects: [ObjectID]) -> [DirectoryAction] {
     var actions: [DirectoryAction] = []
     var queue = objects
     var position = 0

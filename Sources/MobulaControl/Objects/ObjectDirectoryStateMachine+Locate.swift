@@ -11,14 +11,14 @@ extension ObjectDirectoryStateMachine {
     if endedJobs.contains(object.job), records[object] == nil { return [.refuse(request.id, object, .jobEnded)] }
     records[object, default: ObjectRecord()].waiting.append(request.id)
     requests[request.id] = request
-    return settle([object])
+    return advance([object])
   }
 
   /// The caller has gone, or its deadline has come.
   mutating func cancelLocate(_ id: RequestID) -> [DirectoryAction] {
     guard let request = requests[id] else { return [] }
     forget(request)
-    return settle([request.object])
+    return advance([request.object])
   }
 
   mutating func forget(_ request: LocateQuestion) {

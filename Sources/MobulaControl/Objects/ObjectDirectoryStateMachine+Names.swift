@@ -14,7 +14,7 @@ extension ObjectDirectoryStateMachine {
     let other = names[name].flatMap { $0 == object ? nil : $0 }
     if let claim, let known = claims[name], known > claim, other != nil {
       forgetVersion(object)
-      return settle([object])
+      return advance([object])
     }
     if let other {
       names[name] = nil
@@ -30,7 +30,7 @@ extension ObjectDirectoryStateMachine {
     give(name, to: object)
     if isSettling || !unheard.isEmpty { givenNames.insert(name) }
     tell(records[object]?.planner.complete ?? [], name)
-    return settle([object] + (other.map { [$0] } ?? []))
+    return advance([object] + (other.map { [$0] } ?? []))
   }
 
   /// Every host is back that was there before this head: names of what none of them has, as after all were stopped, are
@@ -153,7 +153,7 @@ extension ObjectDirectoryStateMachine {
     records[object]?.names.remove(name)
     tell(records[object]?.planner.complete ?? [], name, isTaken: true)
     if records[object]?.claimedName == name { records[object]?.claimedName = nil }
-    return settle([object])
+    return advance([object])
   }
 
   /// Takes an object's names away and drops it, whoever holds it.
@@ -166,7 +166,7 @@ extension ObjectDirectoryStateMachine {
       nameChanged(name)
       claims[name] = nil
     }
-    return bury(object, record, damage: damage) + settle(record.contents)
+    return bury(object, record, damage: damage) + advance(record.contents)
   }
 
   /// A host found other bytes than the object's source says: they may have been damaged on the way to that host, where

@@ -30,11 +30,11 @@ extension ObjectDirectoryStateMachine {
     if answer == .wait { record.readers.append(question.id) }
     records[object] = record
     switch answer {
-    case .part(let chunks): return [.part(question.id, chunks)] + settle([object])
+    case .part(let chunks): return [.part(question.id, chunks)] + advance([object])
     case .none: return [.part(question.id, nil)]
     case .wait:
       parts[question.id] = question
-      return settle([object])
+      return advance([object])
     }
   }
 
@@ -42,7 +42,7 @@ extension ObjectDirectoryStateMachine {
   mutating func partsFailed(_ host: HostID, _ object: ObjectID) -> [DirectoryAction] {
     records[object]?.fill?.failed(host)
     records[object]?.planner.setFills(host, false)
-    return forgetParts { $0.host == host && $0.object == object } + settle([object])
+    return forgetParts { $0.host == host && $0.object == object } + advance([object])
   }
 
   /// Time has passed: what takes one host long may be for another.

@@ -50,7 +50,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     var actions: [DirectoryAction] = []
     var touched: [ObjectID] = []
     for change in changes { actions += apply(change, of: host, touching: &touched) }
-    return actions + settle(touched)
+    return actions + advance(touched)
   }
 
   /// A host has registered, again or for the first time: what it has replaces what was known of it.
@@ -88,11 +88,11 @@ package struct ObjectDirectoryStateMachine: Sendable {
     let superseded = isSettling && learns ? learn(inventory.names) : []
     for name in inventory.names.keys where takenNames.contains(name) { tell([host], name, isTaken: true) }
     let wasUnheard = isComplete && unheard.remove(host) != nil
-    var actions = changed(host, changes) + settle(superseded)
+    var actions = changed(host, changes) + advance(superseded)
     if isSettling || wasUnheard {
       for object in replicas.union(holds) { records[object]?.isInherited = true }
     }
-    if wasUnheard, unheard.isEmpty { actions += settle(forgetNamesOfNothing() + records.keys.sorted()) }
+    if wasUnheard, unheard.isEmpty { actions += advance(forgetNamesOfNothing() + records.keys.sorted()) }
     return actions
   }
 
@@ -105,7 +105,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       for host in hosts { update(object, at: host) { $0.setAbsent(host) } }
       forgetClaim(of: object)
     }
-    return actions + settle(objects)
+    return actions + advance(objects)
   }
 
   private mutating func forgetQuestions(of hosts: Set<HostID>) -> [DirectoryAction] {
@@ -126,7 +126,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       for host in hosts { update(object, at: host) { $0.lose(host) } }
       forgetClaim(of: object)
     }
-    return actions + settle(objects)
+    return actions + advance(objects)
   }
 
   /// A host's process was started again, and is about to register: nobody waits for what it asked before.
@@ -144,13 +144,13 @@ package struct ObjectDirectoryStateMachine: Sendable {
       records[object]?.planner.setFills(host, false)
       records[object]?.fill?.lost(host)
     }
-    return refused + forgetParts { $0.host == host } + settle(objects)
+    return refused + forgetParts { $0.host == host } + advance(objects)
   }
 
   /// A receiver takes an object from nobody any more, whether it is complete or not.
   package mutating func transferEnded(receiver: HostID, object: ObjectID) -> [DirectoryAction] {
     records[object]?.planner.forget(receiver)
-    return settle([object])
+    return advance([object])
   }
 
   /// The role of its primaries goes to other hosts that have all of them, now and from now on.
@@ -160,7 +160,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       return []
     }
     draining.insert(host)
-    return settle(records.keys.sorted())
+    return advance(records.keys.sorted())
   }
 
   // MARK: Restart
@@ -222,7 +222,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     isSettling = false
     takenNames = []
     for (name, object) in names { tell(records[object]?.planner.complete ?? [], name) }
-    return jobs.flatMap { jobEnded($0) } + settle(forgetNamesOfNothing() + records.keys.sorted())
+    return jobs.flatMap { jobEnded($0) } + advance(forgetNamesOfNothing() + records.keys.sorted())
   }
 
   // MARK: Jobs
@@ -238,7 +238,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
     }
     let ended = records.keys.filter { $0.job == job && !reached.contains($0) }.sorted()
     for object in ended { records[object]?.containers = [] }
-    return settle(ended)
+    return advance(ended)
   }
 
   // MARK: Applying a change

@@ -12,7 +12,7 @@ package enum SourcePlan: Hashable, Sendable {
 ///
 /// A receiver gets a few sources, complete or partial, and a source a few receivers. Since hosts that
 /// exchange an object find each other at both ends, that makes a random graph of bounded degree over all of them,
-/// whose depth grows with the logarithm of their number; what goes along which edge, they settle among themselves.
+/// whose depth grows with the logarithm of their number; what goes along which edge, they agree on among themselves.
 struct SourcePlanner: Sendable {
   /// Receivers that a source is given to at a time, at most.
   static let receiversPerSource = 8

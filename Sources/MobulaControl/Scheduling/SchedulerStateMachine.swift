@@ -15,7 +15,7 @@ struct SchedulerStateMachine: Sendable {
       /// A driver has it. Can transition to: releasing.
       case held
       /// The pod has been told to give it up; its resources are not free before it has.
-      case releasing
+      case releasing(workerIsReusable: Bool)
       /// The pod is told to end it, in the answer to its registration: it is over when the pod confirms that.
       case ending
     }
@@ -63,6 +63,8 @@ struct SchedulerStateMachine: Sendable {
   /// The last leases that were given back while no pod was known to have them: nobody has them any more, whoever still
   /// brings them.
   private var givenBack = RecentSet<LeaseID>(capacity: 16_384)
+  /// Those of them whose workers may serve others, and may be waiting for tasks that they have submitted themselves.
+  private var givenBackReusable = RecentSet<LeaseID>(capacity: 16_384)
   private var arrivals: UInt64 = 0
   var nextWake: Duration?
   /// How long a request may wait while no pod could ever hold it.
@@ -109,6 +111,7 @@ struct SchedulerStateMachine: Sendable {
   mutating func returned(_ lease: LeaseID, workerIsReusable: Bool = true, at now: Duration) -> [SchedulerAction] {
     if let pod = places[lease] { return release(lease, at: pod, workerIsReusable: workerIsReusable) }
     givenBack.insert(lease)
+    if workerIsReusable { givenBackReusable.insert(lease) }
     // Its request may have come on a connection of which only the driver knows yet that it is over.
     guard let waiting = (queue + asking.values).first(where: { $0.demand.lease == lease }) else { return [] }
     return [.refuse(waiting.demand.id, .givenBack(lease))] + cancel(waiting.demand.id, at: now)
@@ -160,18 +163,24 @@ struct SchedulerStateMachine: Sendable {
     for entry in leases where entry.resources.arePlausible {
       let isElsewhere = places[entry.lease].map { $0 != pod } ?? false
       let isOver: Bool
+      // Its worker stays: to end it would end what it has submitted, which others wait for.
+      var isReusable = false
       switch book.leases[entry.lease]?.state {
       case .asked, .held: isOver = false
-      case .releasing, .ending: isOver = true
+      case .releasing(let workerIsReusable): (isOver, isReusable) = (true, workerIsReusable && areCurrent)
+      case .ending: isOver = true
       case nil:
         pods[pod]?.leases[entry.lease] = Booking(
           job: entry.job, resources: entry.resources, state: .held, isBrought: true)
-        isOver =
-          !areCurrent || isElsewhere || endedJobs.contains(entry.job) || givenBack.contains(entry.lease)
+        let isForeign = !areCurrent || isElsewhere || endedJobs.contains(entry.job)
+        isOver = isForeign || givenBack.contains(entry.lease)
+        isReusable = !isForeign && givenBackReusable.contains(entry.lease)
         if !isOver { places[entry.lease] = pod }
       }
       guard isOver else { continue }
-      if confirms {
+      if isReusable {
+        actions += release(entry.lease, at: pod, workerIsReusable: true)
+      } else if confirms {
         pods[pod]?.leases[entry.lease]?.state = .ending
         end.append(entry.lease)
       } else {
@@ -247,7 +256,7 @@ struct SchedulerStateMachine: Sendable {
 
   /// The pod has given the lease up.
   mutating func released(_ pod: PodID, _ lease: LeaseID, at now: Duration) -> [SchedulerAction] {
-    guard pods[pod]?.leases[lease]?.state == .releasing else { return [] }
+    guard case .releasing = pods[pod]?.leases[lease]?.state else { return [] }
     return drop(lease, at: pod, nil) + place(at: now)
   }
 
@@ -283,7 +292,7 @@ struct SchedulerStateMachine: Sendable {
 
   private mutating func release(_ lease: LeaseID, at pod: PodID, workerIsReusable: Bool) -> [SchedulerAction] {
     if places[lease] == pod { places[lease] = nil }
-    pods[pod]?.leases[lease]?.state = .releasing
+    pods[pod]?.leases[lease]?.state = .releasing(workerIsReusable: workerIsReusable)
     return [.release(pod, lease, workerIsReusable: workerIsReusable)]
   }
 

@@ -68,7 +68,7 @@ package struct ChecksummingWriter: ~Copyable, @unchecked Sendable {
     return checksums
   }
 
-  private enum Origin {
+  private enum Input {
     case bytes(UnsafeRawBufferPointer)
     case zeros
     case inPlace
@@ -78,7 +78,7 @@ package struct ChecksummingWriter: ~Copyable, @unchecked Sendable {
     precondition(count >= 0 && count <= remaining, "\(count) bytes where \(remaining) remain")
   }
 
-  private mutating func write(_ count: Int, _ origin: Origin) {
+  private mutating func write(_ count: Int, _ input: Input) {
     check(count)
     if count == 0 { return }
     let range = written..<written + count
@@ -86,22 +86,22 @@ package struct ChecksummingWriter: ~Copyable, @unchecked Sendable {
     let last = (range.upperBound - 1) / geometry.chunkSize
     checksums.withUnsafeMutableBufferPointer { [geometry, memory] checksums in
       // Each piece has its own chunk, bytes and checksum, and no piece is worked on after `run` returns.
-      nonisolated(unsafe) let (memory, checksums, origin) = (memory, checksums, origin)
+      nonisolated(unsafe) let (memory, checksums, input) = (memory, checksums, input)
       SharedPieces.run(last - first + 1, threads: count >= Self.sharedSize ? threads : 1) { index in
         let piece = geometry.range(of: first + index).clamped(to: range)
         checksums[first + index] = Self.write(
-          origin, from: piece.lowerBound - range.lowerBound,
+          input, from: piece.lowerBound - range.lowerBound,
           to: UnsafeMutableRawBufferPointer(rebasing: memory[piece]), continuing: checksums[first + index])
       }
     }
     written += count
   }
 
-  /// Writes one chunk's part of `origin`, from `offset` of it, and returns the chunk's new CRC32C.
+  /// Writes one chunk's part of `input`, from `offset` of it, and returns the chunk's new CRC32C.
   private static func write(
-    _ origin: Origin, from offset: Int, to target: UnsafeMutableRawBufferPointer, continuing crc: UInt32
+    _ input: Input, from offset: Int, to target: UnsafeMutableRawBufferPointer, continuing crc: UInt32
   ) -> UInt32 {
-    switch origin {
+    switch input {
     case .bytes(let bytes):
       let part = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + target.count])
       return copyWithChecksum(part, to: target, continuing: crc)

@@ -6,7 +6,7 @@ import Synchronization
 /// From where the bytes of the objects came that this host received lately.
 final class FetchLedger: Sendable {
   private struct State {
-    var origins = Recent<ObjectOrigins>()
+    var sources = Recent<ObjectSources>()
     /// Why bytes were read from S3 that other hosts had.
     var reasons: [ObjectID: String] = [:]
     /// What came with wrong bytes.
@@ -45,18 +45,18 @@ final class FetchLedger: Sendable {
   /// - Parameter verification: whether its bytes were compared with S3's checksum.
   func record(_ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?) {
     state.withLock { state in
-      var origins = ObjectOrigins(
+      var sources = ObjectSources(
         fromS3: report.filled, fromHosts: report.sources, reason: state.reasons.removeValue(forKey: object))
       switch verification {
-      case .verified(let algorithm): origins.checksum = algorithm
-      case .notVerified(let why): origins.unverified = why
+      case .verified(let algorithm): sources.checksum = algorithm
+      case .notVerified(let why): sources.unverified = why
       case nil: break
       }
-      state.origins[object] = origins
+      state.sources[object] = sources
     }
   }
 
-  func origins(of object: ObjectID) -> ObjectOrigins? { state.withLock { $0.origins[object] } }
+  func sources(of object: ObjectID) -> ObjectSources? { state.withLock { $0.sources[object] } }
 }
 
 /// What is remembered of objects: of so many, those of which something was said first are forgotten first.

@@ -2,7 +2,7 @@ import MobulaCore
 
 /// Whether to read from S3 what other hosts have, too: where S3 was measured to be much faster than they are.
 ///
-/// Instants are durations since any common origin.
+/// Instants are durations since any common instant.
 struct SourceChoice: Sendable {
   /// Bytes to read at a time.
   static let part = 16 << 20

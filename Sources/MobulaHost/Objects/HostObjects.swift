@@ -94,8 +94,8 @@ final class HostObjects: Sendable {
     router.on(HostAPI.bring) { request, connection in try await self.bring(request, connection) }
     router.on(HostAPI.progress) { request, _ in self.progress(of: request.object) }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
-    router.on(HostAPI.origins) { request, _ in
-      OriginsReply(origins: self.fetcher.ledger.origins(of: request.object))
+    router.on(HostAPI.sources) { request, _ in
+      SourcesReply(sources: self.fetcher.ledger.sources(of: request.object))
     }
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
   }
@@ -124,7 +124,7 @@ final class HostObjects: Sendable {
       return BringReply(digest: info.digest, bytesCopied: 0, isInFile: true)
     } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
       // Evicted everywhere: what came from S3 can come again.
-      guard let origin = notes.origin(of: request.object), try await s3.fetchAgain(request.object, origin)
+      guard let before = notes.fetched(request.object), try await s3.fetchAgain(request.object, before)
       else { throw fetcher.ledger.failure(of: request.object) ?? error }
       let fetched = try await fetcher.ensureLocal(request.object, policy: request.policy)
       return BringReply(digest: fetched.digest, bytesCopied: fetched.bytesCopied)

@@ -8,7 +8,7 @@ final class ObjectNotes: Sendable {
     var names: [Name: KnownName] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
     /// What can be had again from S3, by its URL.
-    var origins: [ObjectID: Origin] = [:]
+    var fetched: [ObjectID: Fetched] = [:]
   }
 
   private let state = Mutex(State())
@@ -28,17 +28,17 @@ final class ObjectNotes: Sendable {
   func unname(_ name: Name) { state.withLock { $0.names[name] = nil } }
 
   /// Where an object can be had again.
-  struct Origin: Sendable {
+  struct Fetched: Sendable {
     let request: FetchRequest
     /// URL, ETag and server of what it is.
     let version: Name
   }
 
   func comesFrom(_ object: ObjectID, _ request: FetchRequest, version: Name) {
-    state.withLock { $0.origins[object] = Origin(request: request, version: version) }
+    state.withLock { $0.fetched[object] = Fetched(request: request, version: version) }
   }
 
-  func origin(of object: ObjectID) -> Origin? { state.withLock { $0.origins[object] } }
+  func fetched(_ object: ObjectID) -> Fetched? { state.withLock { $0.fetched[object] } }
 
   func contain(_ object: ObjectID, _ inner: [ObjectID]) {
     if !inner.isEmpty { state.withLock { $0.contains[object] = inner } }
@@ -58,7 +58,7 @@ final class ObjectNotes: Sendable {
     state.withLock { state in
       for object in gone {
         state.contains[object] = nil
-        state.origins[object] = nil
+        state.fetched[object] = nil
       }
       state.names = state.names.filter { !gone.contains($0.value.object) }
     }

@@ -6,7 +6,7 @@ import MobulaS3
 /// what hosts tell each other on the same link, and adds more as long as these bring more bytes a second from
 /// everywhere together: on a link that is full they bring none.
 ///
-/// Instants are durations since any common origin.
+/// Instants are durations since any common instant.
 struct PartConcurrency: Sendable {
   private var alone: S3ConcurrencyStateMachine
   private var besideHosts: S3ConcurrencyStateMachine

@@ -146,16 +146,16 @@ final class S3Fetcher: Sendable {
   /// Downloads an object again that every host has lost or evicted.
   ///
   /// - Returns: false when S3 has another version of it by now.
-  func fetchAgain(_ object: ObjectID, _ origin: ObjectNotes.Origin) async throws -> Bool {
-    let url = try S3URL(origin.request.url)
-    let client = try await client(origin.request.endpoint)
+  func fetchAgain(_ object: ObjectID, _ fetched: ObjectNotes.Fetched) async throws -> Bool {
+    let url = try S3URL(fetched.request.url)
+    let client = try await client(fetched.request.endpoint)
     let found = try await find(url, client)
-    guard origin.version == found.version(at: client.configuration.baseEndpoint) else { return false }
+    guard fetched.version == found.version(at: client.configuration.baseEndpoint) else { return false }
     let (layout, header) = ValueLayout.blob(size: found.info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
     return try await Task {
       let claimed = try await self.claim(
-        origin.version, client: client, found: found, header: header, geometry: geometry)
+        fetched.version, client: client, found: found, header: header, geometry: geometry)
       return claimed.object == object
     }.value
   }

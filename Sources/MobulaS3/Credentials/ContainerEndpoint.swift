@@ -90,14 +90,14 @@ struct ContainerEndpoint: Sendable, Equatable, CustomStringConvertible {
         .invalidArgument,
         "The container's authorization token has line ends or other bytes that no header takes: correct it.")
     }
-    let origin = "The container's credentials endpoint \(self)"
+    let giver = "The container's credentials endpoint \(self)"
     let answer = try await surroundings.send(
-      PlainRequest(url: url, headers: headers), attempts: 3, within: .seconds(2), origin: origin)
+      PlainRequest(url: url, headers: headers), attempts: 3, within: .seconds(2), giver: giver)
     guard answer.status == 200 else {
       throw MobulaError(
         answer.status == 401 || answer.status == 403 ? .denied : .unavailable,
-        "\(origin) answers with status \(answer.status): check the role that the task or pod has.")
+        "\(giver) answers with status \(answer.status): check the role that the task or pod has.")
     }
-    return try CredentialsDocument.credentials(answer.body, from: origin)
+    return try CredentialsDocument.credentials(answer.body, from: giver)
   }
 }

@@ -23,11 +23,11 @@ struct CredentialsDocument: Decodable, Sendable {
   var token: String?
   var expiration: String?
 
-  /// - Parameter origin: begins the sentence of an error, which shows nothing of the document.
+  /// - Parameter giver: begins the sentence of an error, which shows nothing of the document.
   /// - Throws: `MobulaError` (`unavailable`) for what is no such document.
-  static func credentials(_ bytes: [UInt8], from origin: String, needsVersion: Bool = false) throws -> S3Credentials {
+  static func credentials(_ bytes: [UInt8], from giver: String, needsVersion: Bool = false) throws -> S3Credentials {
     func unusable(_ what: String) -> MobulaError {
-      MobulaError(.unavailable, "\(origin) gave no credentials (\(what)): check what answers there.")
+      MobulaError(.unavailable, "\(giver) gave no credentials (\(what)): check what answers there.")
     }
     guard let document = try? JSONDecoder().decode(CredentialsDocument.self, from: Data(bytes)) else {
       throw unusable("no JSON of the expected form")

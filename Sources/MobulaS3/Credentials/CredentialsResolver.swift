@@ -56,9 +56,9 @@ final class CredentialsResolver: Sendable {
           .invalidArgument, "Profile \(profile) has a credential_process without its last quote: correct it.")
       }
       let output = try await surroundings.run(words)
-      let origin = "The credential_process of profile \(profile)"
+      let giver = "The credential_process of profile \(profile)"
       return (
-        try CredentialsDocument.credentials(output, from: origin, needsVersion: true), .process(profile: profile)
+        try CredentialsDocument.credentials(output, from: giver, needsVersion: true), .process(profile: profile)
       )
     case .webIdentity(let role, let tokenFile, let profile):
       let token = try await surroundings.token(in: tokenFile)

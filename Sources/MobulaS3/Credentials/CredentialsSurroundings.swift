@@ -50,10 +50,10 @@ struct CredentialsSurroundings: Sendable {
 
   /// Makes a request again after connection failures and 5xx.
   ///
-  /// - Parameter origin: begins the sentence of an error.
+  /// - Parameter giver: begins the sentence of an error.
   /// - Throws: `MobulaError` (`unavailable`, `deadlineExceeded`); `CancellationError`.
   func send(
-    _ request: PlainRequest, attempts: Int, within limit: Duration, origin: String
+    _ request: PlainRequest, attempts: Int, within limit: Duration, giver: String
   ) async throws -> PlainAnswer {
     struct ServerError: Error { var answer: PlainAnswer }
     do {
@@ -69,7 +69,7 @@ struct CredentialsSurroundings: Sendable {
     } catch let failure as PlainHTTPFailure {
       throw MobulaError(
         failure == .timedOut ? .deadlineExceeded : .unavailable,
-        "\(origin) can't be reached (\(failure.reason)): check that it runs and its address.")
+        "\(giver) can't be reached (\(failure.reason)): check that it runs and its address.")
     }
   }
 }

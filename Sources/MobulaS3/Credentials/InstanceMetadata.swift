@@ -61,12 +61,12 @@ struct InstanceMetadata: Sendable, Equatable {
     }
     let answer = try await send(
       "GET", Self.path + percentEncoded(role), ("x-aws-ec2-metadata-token", token), surroundings)
-    let origin = "The instance metadata service at \(endpoint)"
+    let giver = "The instance metadata service at \(endpoint)"
     guard answer.status == 200 else {
       throw MobulaError(
-        .unavailable, "\(origin) has no credentials of \(role) (status \(answer.status)): check the instance profile.")
+        .unavailable, "\(giver) has no credentials of \(role) (status \(answer.status)): check the instance profile.")
     }
-    return (try CredentialsDocument.credentials(answer.body, from: origin), role)
+    return (try CredentialsDocument.credentials(answer.body, from: giver), role)
   }
 
   private func send(
@@ -74,7 +74,7 @@ struct InstanceMetadata: Sendable, Equatable {
   ) async throws -> PlainAnswer {
     try await surroundings.send(
       PlainRequest(method: method, url: "\(endpoint)\(path)", headers: [header]), attempts: attempts, within: timeout,
-      origin: "The instance metadata service at \(endpoint)")
+      giver: "The instance metadata service at \(endpoint)")
   }
 
   /// The first line, where it is one that fits a header or a path.

@@ -138,7 +138,7 @@ actor VaultClient {
     surroundings.http = http
     return try await surroundings.send(
       PlainRequest(method: method, url: "\(configuration.address)/v1/\(path)", headers: headers, body: body),
-      attempts: 3, within: .seconds(10), origin: "Vault at \(configuration.address)")
+      attempts: 3, within: .seconds(10), giver: "Vault at \(configuration.address)")
   }
 
   private func refusal(_ answer: PlainAnswer, of what: String, secrets: [String] = []) -> MobulaError {

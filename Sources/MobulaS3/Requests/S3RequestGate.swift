@@ -20,13 +20,13 @@ final class S3RequestGate: Sendable {
   }
 
   private let state: Mutex<State>
-  private let origin = ContinuousClock.now
+  private let start = ContinuousClock.now
 
   init(_ settings: S3ConcurrencyStateMachine.Settings, remaining: Int? = nil) {
     state = Mutex(State(machine: S3ConcurrencyStateMachine(settings), remaining: remaining))
   }
 
-  private var now: Duration { ContinuousClock.now - origin }
+  private var now: Duration { ContinuousClock.now - start }
 
   /// How many requests may run at once at this moment.
   var limit: Int { state.withLock { $0.machine.limit } }

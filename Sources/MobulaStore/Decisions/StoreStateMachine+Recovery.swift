@@ -39,7 +39,7 @@ extension StoreStateMachine {
   enum Restored: Hashable, Sendable {
     case taken
     /// A big object's, whose maker's grant in this slot is over: the store died between sealing it and ending that.
-    case settled(slot: Int, of: StoreClientID)
+    case ended(slot: Int, of: StoreClientID)
     /// Something else is there.
     case refused
   }
@@ -49,7 +49,7 @@ extension StoreStateMachine {
     let id = entry.segment
     if entry.isDirect {
       let range = entry.offset..<entry.offset + Self.pages(entry.footprint)
-      return segments[id]!.space.take(range) ? .taken : settleGrant(of: range, id)
+      return segments[id]!.space.take(range) ? .taken : endGrant(of: range, id)
     }
     if let maker = segments[id]!.maker,
       let isFree = withExtent(of: entry.offset, maker, { $0.take(entry.offset..<entry.offset + entry.footprint) })
@@ -66,7 +66,7 @@ extension StoreStateMachine {
     return .taken
   }
 
-  private mutating func settleGrant(of range: Range<Int>, _ id: SegmentID) -> Restored {
+  private mutating func endGrant(of range: Range<Int>, _ id: SegmentID) -> Restored {
     guard let maker = segments[id]!.maker,
       let (slot, grant) = clients[maker]!.grants.first(where: {
         !$0.value.isExtent && $0.value.range.lowerBound == range.lowerBound && $0.value.range.count >= range.count
@@ -77,7 +77,7 @@ extension StoreStateMachine {
     if range.upperBound < grant.range.upperBound {
       segments[id]!.space.freeUnreserved(range.upperBound..<grant.range.upperBound, reserved: [])
     }
-    return .settled(slot: slot, of: maker)
+    return .ended(slot: slot, of: maker)
   }
 
   /// Takes exactly this number, for an entry whose region was restored.

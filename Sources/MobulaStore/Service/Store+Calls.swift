@@ -92,15 +92,15 @@ extension Store {
   }
 
   func resume(_ client: StoreClientID, secret: ClientSecret) throws(MobulaError) -> UInt64 {
-    let epoch = state.withLock { state -> UInt64? in
+    let incarnation = state.withLock { state -> UInt64? in
       guard state.records[client]?.page.secret == secret else { return nil }
       state.records[client]!.connections += 1
-      return state.index.epoch
+      return state.index.incarnation
     }
-    guard let epoch else {
+    guard let incarnation else {
       throw MobulaError(.unauthenticated, "The store does not know client \(client): connect to the host again.")
     }
-    return epoch
+    return incarnation
   }
 
   /// A connection is gone; so is the client, where the system can't tell of its end in another way.

@@ -55,7 +55,7 @@ extension Store.State {
   }
 
   /// Tells living clients what is free again, and takes what is over out of the tables.
-  mutating func settle(_ freed: StoreStateMachine.Freed) -> Store.Dropped {
+  mutating func apply(_ freed: StoreStateMachine.Freed) -> Store.Dropped {
     var dropped = Store.Dropped()
     // Most are of one client.
     var last: (client: StoreClientID, page: ClientPage)?
@@ -130,7 +130,7 @@ extension Store {
   func change<Result: Sendable>(_ body: (inout State) -> (Result, StoreStateMachine.Freed)) -> Result {
     let (result, dropped) = state.withLock { state in
       let (result, freed) = body(&state)
-      return (result, state.settle(freed))
+      return (result, state.apply(freed))
     }
     drop(dropped)
     return result
@@ -198,7 +198,7 @@ extension Store {
         {
         case .freed(let freed, let evicted):
           let ownsMore = client.map { client in freed.regions.contains { $0.client == client } } ?? false
-          return .retry(state.settle(freed), evicted: evicted, lacking: missing, ownsMore: ownsMore)
+          return .retry(state.apply(freed), evicted: evicted, lacking: missing, ownsMore: ownsMore)
         case .spill(let number):
           let entry = state.machine.entries[number]
           return .spill(number, entry, state.segments[entry.segment]!)

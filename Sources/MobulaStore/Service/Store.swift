@@ -214,7 +214,7 @@ public final class Store: Sendable {
   }
 
   /// Grows with every start on the same memory, from 1.
-  public var epoch: UInt64 { state.withLock { $0.index.epoch } }
+  public var incarnation: UInt64 { state.withLock { $0.index.incarnation } }
 
   // MARK: Clients
 
@@ -409,8 +409,8 @@ public final class Store: Sendable {
     }
   }
 
-  /// What all of them are; reads every one's trailer.
-  public func inventory() -> [ReplicaInfo] { objects.compactMap { info(of: $0) } }
+  /// What all of them are; reads every one's trailer. Of each that was announced here `events` has been told before.
+  public func inventory() -> [ReplicaInfo] { draining.withLock { _ in objects }.compactMap { info(of: $0) } }
 
   /// The objects of a job that are here.
   public func objects(of job: JobID) -> [ObjectID] {

@@ -137,7 +137,7 @@ extension Store {
         state.records[id]!.unreturned = Array(rest)
       }
       let freed = state.machine.doomed.isEmpty ? .init() : state.machine.reap(retire: state.shared.retire)
-      return state.settle(freed)
+      return state.apply(freed)
     }
     drop(dropped)
     return state.withLock { state in
@@ -162,7 +162,7 @@ extension Store {
           if let announcement { state.take(announcement, of: id, &freed, &sealed) }
         }
       }
-      return (count, state.settle(freed))
+      return (count, state.apply(freed))
     }
     if count > 0 { found() }
     drop(dropped)

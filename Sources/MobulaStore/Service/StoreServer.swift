@@ -136,9 +136,9 @@ struct StoreConversation {
       try need(3)
       guard client == nil else { throw Self.malformed }
       let id = StoreClientID(words[0])
-      let epoch = try store.resume(id, secret: ClientSecret(high: words[1], low: words[2]))
+      let incarnation = try store.resume(id, secret: ClientSecret(high: words[1], low: words[2]))
       client = id
-      return .init(words: [epoch])
+      return .init(words: [incarnation])
     default: break
     }
     guard let client else {

@@ -26,7 +26,7 @@ enum IndexLayout {
   static let tombstone: UInt64 = 0xFFFF_FFFF
 
   enum HeaderWord: Int {
-    case magic, version, instanceHigh, instanceLow, epoch
+    case magic, version, instanceHigh, instanceLow, incarnation
     /// The table in use: bits, half, and a number that differs from table to table.
     case table
     /// Entries from this number on were never used.

@@ -27,7 +27,7 @@ final class IndexWriter: @unchecked Sendable {
     writer.header(.version).pointee.store(IndexLayout.version, ordering: .relaxed)
     writer.header(.instanceHigh).pointee.store(instance.high, ordering: .relaxed)
     writer.header(.instanceLow).pointee.store(instance.low, ordering: .relaxed)
-    writer.header(.epoch).pointee.store(1, ordering: .relaxed)
+    writer.header(.incarnation).pointee.store(1, ordering: .relaxed)
     writer.header(.nextSegment).pointee.store(1, ordering: .relaxed)
     writer.header(.nextClient).pointee.store(1, ordering: .relaxed)
     writer.header(.table).pointee.store(writer.table.word, ordering: .releasing)
@@ -52,7 +52,7 @@ final class IndexWriter: @unchecked Sendable {
     }
     writer.table = IndexLayout.Table(word: writer.header(.table).pointee.load(ordering: .relaxed))
     writer.reservedEntries = (limit * IndexLayout.entrySize + entryStep - 1) / entryStep * entryStep
-    _ = writer.header(.epoch).pointee.wrappingAdd(1, ordering: .relaxed)
+    _ = writer.header(.incarnation).pointee.wrappingAdd(1, ordering: .relaxed)
     return writer
   }
 
@@ -66,7 +66,7 @@ final class IndexWriter: @unchecked Sendable {
   func header(_ word: IndexLayout.HeaderWord) -> UnsafeMutablePointer<SharedWord> { reader.header(word) }
 
   var entryLimit: Int { Int(truncatingIfNeeded: header(.entryLimit).pointee.load(ordering: .relaxed)) }
-  var epoch: UInt64 { header(.epoch).pointee.load(ordering: .relaxed) }
+  var incarnation: UInt64 { header(.incarnation).pointee.load(ordering: .relaxed) }
   var instance: (high: UInt64, low: UInt64) {
     (header(.instanceHigh).pointee.load(ordering: .relaxed), header(.instanceLow).pointee.load(ordering: .relaxed))
   }

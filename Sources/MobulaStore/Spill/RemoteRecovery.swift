@@ -56,7 +56,7 @@ struct RemoteRecovery: Sendable {
     case damaged
   }
 
-  /// Settles what becomes of each of this instance's items.
+  /// Decides what becomes of each of this instance's items.
   private func recovered(_ own: [SpillItem], _ examined: [String: Examined]) -> Found {
     var found: [ObjectID: RemoteObject] = [:]
     var (needed, unread, damaged): (Set<String>, Set<ObjectID>, Set<ObjectID>) = ([], [], [])

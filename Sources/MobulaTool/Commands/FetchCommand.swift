@@ -72,18 +72,18 @@ struct FetchCommand: AsyncParsableCommand {
     async throws
   {
     fetched.sources = []
-    guard let origins = try await cluster.origins(of: object) else { return }
-    var hosts = origins.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
+    guard let sources = try await cluster.sources(of: object) else { return }
+    var hosts = sources.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
     // Hosts give the object's trailer as well, which is none of its bytes.
-    let trailer = origins.fromS3 + hosts.reduce(0) { $0 + $1.bytes } - fetched.size
+    let trailer = sources.fromS3 + hosts.reduce(0) { $0 + $1.bytes } - fetched.size
     if trailer > 0, let last = hosts.indices.max(by: { hosts[$0].bytes < hosts[$1].bytes }) {
       hosts[last].bytes = max(0, hosts[last].bytes - trailer)
     }
-    let s3 = origins.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: origins.fromS3)] : []
+    let s3 = sources.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: sources.fromS3)] : []
     fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
-    fetched.reason = origins.reason
-    fetched.checksum = origins.checksum
-    fetched.unverified = origins.unverified
+    fetched.reason = sources.reason
+    fetched.checksum = sources.checksum
+    fetched.unverified = sources.unverified
   }
 
   func validate() throws {

@@ -25,7 +25,7 @@ package struct LaneTuner: Hashable, Sendable {
   /// The rate with one connection, while more are tried.
   private var before: Double?
   /// A number is found, or there can be one only.
-  private var isSettled = false
+  private var hasConverged = false
 
   /// - Parameter enough: bytes that tell a rate.
   package init(maximum: Int, enough: Int) {
@@ -37,7 +37,7 @@ package struct LaneTuner: Hashable, Sendable {
   package mutating func restart() {
     paused()
     before = nil
-    isSettled = false
+    hasConverged = false
   }
 
   /// What was seen so far says nothing of the connections that there are now: what arrives next begins anew.
@@ -50,7 +50,7 @@ package struct LaneTuner: Hashable, Sendable {
   ///   - count: bytes that arrived since the last call.
   ///   - lanes: connections that are open now.
   package mutating func arrived(_ count: Int, _ now: Duration, lanes: Int) -> Advice {
-    guard !isSettled else { return .keep }
+    guard !hasConverged else { return .keep }
     guard let start = began else {
       // The wait for the first bytes says nothing of the rate.
       if count > 0 { began = now }
@@ -62,11 +62,11 @@ package struct LaneTuner: Hashable, Sendable {
     let rate = Double(bytes) / time.inSeconds
     paused()
     if let before {
-      isSettled = true
+      hasConverged = true
       return lanes > 1 && rate < before * Self.gain ? .remove(lanes - 1) : .keep
     }
     guard lanes < maximum, rate > 0 else {
-      isSettled = lanes >= maximum
+      hasConverged = lanes >= maximum
       return .keep
     }
     before = rate

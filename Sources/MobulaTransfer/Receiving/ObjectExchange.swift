@@ -93,7 +93,7 @@ public final class ObjectExchange: Sendable {
         state.withLock { $0.waiting = continuation }
         learn(sources)
         act { $0.started(sources.map(\.host), now: $1) }
-        settle()
+        conclude()
       }
     } onCancel: {
       giveUp(MobulaError(.cancelled, "Fetching object \(sink.object) was cancelled."))
@@ -169,7 +169,7 @@ public final class ObjectExchange: Sendable {
   func giveUp(_ error: MobulaError) {
     state.withLock { if $0.result == nil { $0.result = .failure(error) } }
     act { machine, _ in machine.cancelled() }
-    settle()
+    conclude()
   }
 
   // MARK: Events and actions
@@ -249,7 +249,7 @@ public final class ObjectExchange: Sendable {
     for lane in effects.spoken { lane.flush() }
     for lane in effects.closing { lane.close() }
     if let search = effects.search { find(search) }
-    settle()
+    conclude()
   }
 
   private func start(_ lane: ExchangeLane) {
@@ -303,7 +303,7 @@ public final class ObjectExchange: Sendable {
   }
 
   /// Ends `run` once there is a result and nothing writes into the sink any more.
-  private func settle() {
+  private func conclude() {
     let (searching, waiting, result) = state.withLock { state in
       guard let result = state.result else {
         return (

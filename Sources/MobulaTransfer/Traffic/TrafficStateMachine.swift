@@ -13,7 +13,7 @@ package import MobulaCore
 /// - Within a priority, what is in the middle of a chunk goes before what begins one, so that few chunks are
 ///   half sent; else in the order of asking.
 ///
-/// Instants are durations since any common origin.
+/// Instants are durations since any common instant.
 package struct TrafficStateMachine: Sendable {
   package typealias FlowID = UInt64
 

@@ -43,7 +43,7 @@ package enum HostAPI {
   package static let statistics = RPCMethod<Empty, StoreStatistics>("host.statistics")
   package static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
   /// From where the bytes of an object came that this host received lately.
-  package static let origins = RPCMethod<ObjectRequest, OriginsReply>("host.origins")
+  package static let sources = RPCMethod<ObjectRequest, SourcesReply>("host.origins")
 }
 
 /// A host as it sees itself.
@@ -211,7 +211,7 @@ package struct FetchReply: Codable, Sendable {
 }
 
 /// From where the bytes of a replica came.
-package struct ObjectOrigins: Codable, Hashable, Sendable {
+package struct ObjectSources: Codable, Hashable, Sendable {
   /// Bytes that this host read from S3.
   package var fromS3: Int
   /// Bytes that other hosts sent.
@@ -234,12 +234,17 @@ package struct ObjectOrigins: Codable, Hashable, Sendable {
   }
 }
 
-package struct OriginsReply: Codable, Sendable {
+package struct SourcesReply: Codable, Sendable {
   /// `nil` for what was made here, or came long ago.
-  package var origins: ObjectOrigins?
+  package var sources: ObjectSources?
 
-  package init(origins: ObjectOrigins?) {
-    self.origins = origins
+  /// Peers of other builds know it as this.
+  private enum CodingKeys: String, CodingKey {
+    case sources = "origins"
+  }
+
+  package init(sources: ObjectSources?) {
+    self.sources = sources
   }
 }
 
