@@ -251,7 +251,7 @@ extension Cluster {
 
   /// From where the bytes of an object came that this host received lately; `nil` for what it made itself.
   package func sources(of object: ObjectID) async throws -> ObjectSources? {
-    try await store.call(HostAPI.sources, ObjectRequest(object)).sources
+    try await store.call(HostAPI.sources, ObjectRequest(object)).origins
   }
 
   /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.

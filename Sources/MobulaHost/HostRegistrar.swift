@@ -68,10 +68,21 @@ final class HostRegistrar: Sendable {
     for part in rest { reply = try await connection.call(HeadAPI.registerMore, part) }
     if reply.isRetired == true { return false }
     identity.registered(reply)
+    try await tellArriving(on: connection)
     if isEarly, !processes.isAnyoneAbsent() {
       throw MobulaError(.connectionClosed, "All processes are back since this began: they are registered with it anew.")
     }
     return true
+  }
+
+  /// What is on its way here a head that was started meanwhile hears of before it is asked for parts of it: it would say
+  /// that there are none.
+  private func tellArriving(on connection: RPCConnection) async throws {
+    let changes = store.arriving.map { ReplicaChange.partial(object: $0.object, geometry: $0.geometry) }
+    for some in pages(of: changes, size: \.wireSize) {
+      _ = try await connection.call(
+        HeadAPI.replicasChanged, ReplicaChanges(host: configuration.host, changes: some))
+    }
   }
 
   /// Tells the head that nothing is left here, if it can be reached at once.

@@ -221,7 +221,7 @@ import Testing
     list += GoldenMessage.of(
       HostAPI.sources, ObjectRequest(object),
       SourcesReply(
-        sources: ObjectSources(
+        ObjectSources(
           fromS3: 1, fromHosts: [host: 2], reason: "slow", checksum: "crc32c", unverified: "parts")))
     return list
   }

@@ -95,7 +95,7 @@ final class HostObjects: Sendable {
     router.on(HostAPI.progress) { request, _ in self.progress(of: request.object) }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
     router.on(HostAPI.sources) { request, _ in
-      SourcesReply(sources: self.fetcher.ledger.sources(of: request.object))
+      SourcesReply(self.fetcher.ledger.sources(of: request.object))
     }
     router.on(HostAPI.listS3) { request, _ in try await self.s3.list(request) }
   }

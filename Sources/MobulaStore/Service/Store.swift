@@ -412,6 +412,14 @@ public final class Store: Sendable {
   /// What all of them are; reads every one's trailer. Of each that was announced here `events` has been told before.
   public func inventory() -> [ReplicaInfo] { draining.withLock { _ in objects }.compactMap { info(of: $0) } }
 
+  /// Objects that are on their way here, by identifier.
+  package var arriving: [(object: ObjectID, geometry: ChunkGeometry)] {
+    state.withLock { state in
+      state.replicas.filter { state.machine.entries.find($0.key)?.phase == .receiving }
+        .map { ($0.value.object, $0.value.geometry) }
+    }.sorted { $0.0 < $1.0 }
+  }
+
   /// The objects of a job that are here.
   public func objects(of job: JobID) -> [ObjectID] {
     state.withLock { $0.machine.entries.objects.filter { $0.job == job } }.sorted()

@@ -236,15 +236,10 @@ package struct ObjectSources: Codable, Hashable, Sendable {
 
 package struct SourcesReply: Codable, Sendable {
   /// `nil` for what was made here, or came long ago.
-  package var sources: ObjectSources?
+  package var origins: ObjectSources?
 
-  /// Peers of other builds know it as this.
-  private enum CodingKeys: String, CodingKey {
-    case sources = "origins"
-  }
-
-  package init(sources: ObjectSources?) {
-    self.sources = sources
+  package init(_ sources: ObjectSources?) {
+    origins = sources
   }
 }
 
