@@ -10,6 +10,8 @@ package struct ProcessReport: Codable, Hashable, Sendable {
   package var ends = 0
   /// How it ended last.
   package var lastEnd: String?
+  /// Why it refused to run, in its own words, if it did.
+  package var lastWords: String?
   /// How many seconds after its end it is started again; `nil` while it runs.
   package var startsAgainAfter: Double?
 
@@ -18,7 +20,7 @@ package struct ProcessReport: Codable, Hashable, Sendable {
     guard let lastEnd, let startsAgainAfter else { return nil }
     let seconds = startsAgainAfter < 1 ? "a moment" : "\(Int(startsAgainAfter.rounded())) s"
     return
-      "\(name) does not run: it ended \(ends == 1 ? "once" : "\(ends) times"), the last time with \(lastEnd); it is started again \(seconds) after that. See the log."
+      "\(name) does not run: it ended \(ends == 1 ? "once" : "\(ends) times"), the last time with \(lastEnd); it is started again \(seconds) after that. \(lastWords ?? "See the log.")"
   }
 }
 

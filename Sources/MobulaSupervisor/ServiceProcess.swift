@@ -59,7 +59,7 @@ package final class ServiceProcess: Sendable {
         try await group.next()
       }
     } catch let error as MobulaError
-      where [.unauthenticated, .mismatch, .invalidArgument, .denied].contains(error.code)
+      where [.unauthenticated, .mismatch, .invalidArgument, .denied, .corrupted].contains(error.code)
     {
       Log.error("\(error)")
       exit(SupervisorStateMachine.refusedStatus)

@@ -89,6 +89,7 @@ package final class Supervisor: Sendable {
     while !Task.isCancelled {
       let started = ContinuousClock.now
       let action: SupervisorStateMachine.Action
+      var lastWords: String?
       let end: String
       do {
         guard let child = try start(name, executable, arguments, keeper) else { return }
@@ -98,6 +99,7 @@ package final class Supervisor: Sendable {
         }
         let exit = await child.waitForExit()
         end = "\(exit)"
+        lastWords = exit == .status(SupervisorStateMachine.refusedStatus) ? directory.lastError() : nil
         action = state.withLock { state in
           state.children[name] = nil
           return state.machine.ended(name, lifetime: .now - started, exit: exit)
@@ -115,6 +117,7 @@ package final class Supervisor: Sendable {
           report.process = nil
           report.ends += 1
           report.lastEnd = end
+          report.lastWords = lastWords
           report.startsAgainAfter = pause / .seconds(1)
         }
         log.warning(

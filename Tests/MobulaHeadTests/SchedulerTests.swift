@@ -52,7 +52,7 @@ import Testing
   /// At a head that was started again, a driver may be there before the pod that has what it gives back.
   @Test func whatIsGivenBackBeforeItsPodIsThereIsEnded() {
     var scheduler = SchedulerStateMachine()
-    #expect(scheduler.returned(lease(1), at: .zero) == [])
+    #expect(scheduler.returned(lease(1), workerIsReusable: false, at: .zero) == [])
     let booked = [1, 2].map { BookedLease(lease: lease($0), job: job, resources: ["b": 1]) }
     let (_, end) = scheduler.podRegistered(
       p, host: host(1), total: ["b": 2], leases: booked, confirms: true, at: .zero)

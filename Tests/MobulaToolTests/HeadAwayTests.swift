@@ -77,6 +77,38 @@ import Testing
     }
   }
 
+  /// Somebody cleans up under a head that runs: it writes its journal anew. A journal that is gone when a head starts is
+  /// said to be, with the way out.
+  @Test(.timeLimit(.minutes(2))) func aJournalThatIsRemovedIsMadeAnew() async throws {
+    try await withCluster { cluster in
+      let files = [try file("first", 100_000, in: cluster), try file("second", 200_000, in: cluster)]
+      #expect(try await cluster.mobula("put", files[0].path).status.isSuccess)
+      let journal = cluster.directory(0) + "/state/journal.sqlite"
+      func clean() throws {
+        for suffix in ["", "-wal", "-shm"] { try FileManager.default.removeItem(atPath: journal + suffix) }
+      }
+      try clean()
+      let put = try await cluster.mobula("put", files[1].path)
+      #expect(put.status.isSuccess, "\(put)")
+      let before = try #require(process("head", of: 0, in: cluster))
+      kill(before.pid, SIGKILL)
+      try await eventually { process("head", of: 0, in: cluster).map { $0 != before } ?? false }
+      try await eventually { try await cluster.mobula("ls").status.isSuccess }
+      try await expect("first", is: files[0].data, at: 0, in: cluster)
+      try await expect("second", is: files[1].data, at: 0, in: cluster)
+
+      let head = try #require(process("head", of: 0, in: cluster))
+      try clean()
+      kill(head.pid, SIGKILL)
+      try await eventually {
+        try await cluster.mobula("status").output.contains("mobula head recover")
+      }
+      #expect(try await cluster.mobula("head", "recover").status.isSuccess)
+      try await eventually { try await cluster.mobula("ls").status.isSuccess }
+      try await expect("second", is: files[1].data, at: 0, in: cluster)
+    }
+  }
+
   /// As SIGKILL does: only `mobula stop` ends what processes have in memory.
   @Test(arguments: [SIGTERM, SIGINT, SIGKILL]) func aSignalToTheHostsProcessKeepsItsObjects(signal: CInt) async throws {
     try await withCluster { cluster in
