@@ -217,8 +217,22 @@ extension Cluster {
       }
     }
     defer { watching.cancel() }
-    let brought = try await store.bring(reply.object, sources: .relay, deadline: options.valueDeadline)
-    return (ObjectRef(reference), brought.bytesCopied)
+    return (ObjectRef(reference), try await bringWhileItComes(reply.object))
+  }
+
+  /// Brings an object here however long it takes, as long as bytes of it come: the deadline is for the next of them.
+  ///
+  /// - Returns: bytes that came for this call.
+  private func bringWhileItComes(_ object: ObjectID) async throws -> Int {
+    var known = -1
+    while true {
+      do {
+        return try await store.bring(object, sources: .relay, deadline: options.valueDeadline).bytesCopied
+      } catch let error as MobulaError where error.code == .deadlineExceeded {
+        guard let verified = try? await progress(of: object).verified.bytes, verified > known else { throw error }
+        known = verified
+      }
+    }
   }
 
   /// Brings all objects under a prefix of S3 into the cluster, as `fetch` does, and maps them: a model's directory.

@@ -51,8 +51,8 @@ public final class S3Client: Sendable {
 
   deinit {
     // Its connections are closed in the background; after `shutdown` there are none.
-    let http = transport.http
-    Task { try? await http.shutdown() }
+    let transport = transport
+    Task { await transport.shutdown() }
   }
 
   /// Configuration and credentials from where the AWS SDKs find them: see `S3CredentialsChain`.
@@ -68,7 +68,7 @@ public final class S3Client: Sendable {
 
   /// Closes all connections; requests made later fail. Without it they are closed when the client goes.
   public func shutdown() async {
-    try? await transport.http.shutdown()
+    await transport.shutdown()
   }
 
   /// Size and ETag of an object.
@@ -213,14 +213,25 @@ public final class S3Client: Sendable {
 
   /// Makes or replaces an object.
   ///
-  /// - Returns: its ETag, with its quotes, where the answer names it.
+  /// - Returns: its ETag, with its quotes.
+  /// - Throws: also `S3Error` with the code `impossible` for an answer without one: it is none of S3's.
   @discardableResult
-  public func put(bucket: String, key: String, bytes: [UInt8]) async throws -> String? {
+  public func put(bucket: String, key: String, bytes: [UInt8]) async throws -> String {
     var request = S3Request(method: .put, bucket: bucket, key: key, payload: .bytes(bytes))
     if configuration.uploadChecksums {
       request.headers.append(("x-amz-checksum-crc32c", base64(bytes.withUnsafeBytes { crc32c($0) })))
     }
-    return try await answered(request).etag
+    return try await stored(request)
+  }
+
+  /// The ETag of what a PUT has made.
+  func stored(_ request: S3Request) async throws -> String {
+    guard let etag = try await answered(request).etag else {
+      throw impossible(
+        "its answer to a PUT has no ETag, and so does not say that the object is there", bucket: request.bucket,
+        key: request.key)
+    }
+    return etag
   }
 
   public func createBucket(_ bucket: String) async throws {
@@ -256,7 +267,7 @@ public final class S3Client: Sendable {
       code: S3Error.interrupted, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
   }
 
-  private func impossible(_ message: String, bucket: String, key: String?) -> S3Error {
+  func impossible(_ message: String, bucket: String, key: String?) -> S3Error {
     S3Error(
       code: S3Error.impossible, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
   }
@@ -284,7 +295,6 @@ extension S3Request {
     var request = S3Request(method: .get, bucket: bucket, key: key)
     if let range {
       request.headers.append(("range", "bytes=\(range.lowerBound)-\(range.upperBound - 1)"))
-      request.expectedBytes = range.count
     } else {
       request.headers.append(("x-amz-checksum-mode", "ENABLED"))
     }

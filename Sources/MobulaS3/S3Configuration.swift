@@ -25,10 +25,14 @@ public struct S3Configuration: Sendable {
   public var connectTimeout = Duration.seconds(5)
   /// Time without a byte of the answer after which a request has failed; 15 s by default.
   public var idleTimeout = Duration.seconds(15)
-  /// Deadline of a request without payload; 30 s by default.
+  /// Time to the head of the answer to a request without payload; 30 s by default.
   public var requestTimeout = Duration.seconds(30)
-  /// A payload of n bytes adds n / `minimumRate` seconds to the deadline; 1 MB (a second) by default.
-  public var minimumRate = ByteCount.megabytes(1)
+  /// Time after which a request has failed of whose payload nothing more was taken, or confirmed to have come; 60 s by
+  /// default.
+  public var stallTimeout = Duration.seconds(60)
+  /// A payload of n bytes adds n / `minimumRate` seconds to the time for the head of the answer: so long what was sent
+  /// may be on its way. 10 kB (a second) by default, since a link that stalls is found by `stallTimeout`.
+  public var minimumRate = ByteCount(10_000)
   /// Whether uploads carry a CRC32C, which S3 checks and keeps, and over plain http a signature of every MiB; true by
   /// default. For services that know neither, `false`.
   public var uploadChecksums = true
@@ -78,9 +82,16 @@ public struct S3Configuration: Sendable {
     return configuration
   }
 
-  /// What a request with a payload of `bytes`, sent or received, may take.
-  func deadline(payload bytes: Int) -> Duration {
-    requestTimeout + .seconds(Double(bytes) / Double(max(1, minimumRate.bytes)))
+  /// What S3 moves a second at least when it copies or puts together what it has.
+  private static let movedRate = 1e6
+
+  /// How long the head of an answer to a request may take.
+  ///
+  /// - Parameters:
+  ///   - sent: bytes of the request's payload.
+  ///   - moved: bytes that S3 moves by itself before it answers.
+  func deadline(sent: Int, moved: Int = 0) -> Duration {
+    requestTimeout + .seconds(Double(sent) / Double(max(1, minimumRate.bytes)) + Double(moved) / Self.movedRate)
   }
 
   /// The endpoint as messages name it, and where buckets are named in the path.

@@ -7,8 +7,10 @@ public struct S3Body: Sendable {
   let status: Int
   let headers: HTTPHeaders
   let body: HTTPClientResponse.Body
-  let deadline: ContinuousClock.Instant
   let failure: @Sendable (any Error) -> any Error
+  /// When all of it has to be there, for the answer to what was sent, between whose bytes S3 may take its time; `nil`
+  /// where each piece is waited for no longer than the idle timeout.
+  var deadline: ContinuousClock.Instant?
   /// What the payload's checksum should be; `nil` for a range, and where S3 does not say.
   var checksum: S3Checksum?
 
@@ -17,7 +19,8 @@ public struct S3Body: Sendable {
   var errorHead: S3Error.Head {
     S3Error.Head(
       status: status, requestID: header("x-amz-request-id"), hostID: header("x-amz-id-2"),
-      region: header("x-amz-bucket-region"), retryAfter: header("retry-after"), date: header("date"))
+      region: header("x-amz-bucket-region"), retryAfter: header("retry-after"), date: header("date"),
+      location: header("location"))
   }
 
   /// Bytes of the payload, where the answer says so and an object can have as many; for a range, the range's.
@@ -34,9 +37,10 @@ public struct S3Body: Sendable {
     try await readPieces(consume)
   }
 
-  /// - Parameter pace: waited for before each piece; the deadline does not count that time.
+  /// As long as bytes come there is no deadline: the idle timeout bounds the wait for each piece.
+  ///
+  /// - Parameter pace: waited for before each piece.
   func readPieces(pace: S3Pace? = nil, _ consume: (UnsafeRawBufferPointer) throws -> Void) async throws {
-    var deadline = deadline
     var pieces = body.makeAsyncIterator()
     var running = checksum.map { S3RunningChecksum($0.algorithm) }
     while true {
@@ -47,13 +51,7 @@ public struct S3Body: Sendable {
         throw failure(error)
       }
       guard let piece else { break }
-      // The idle timeout bounds the wait for one piece, this all of them.
-      let now = ContinuousClock.now
-      if now > deadline { throw failure(HTTPClientError.deadlineExceeded) }
-      if let pace {
-        try await pace(piece.readableBytes)
-        deadline += ContinuousClock.now - now
-      }
+      if let pace { try await pace(piece.readableBytes) }
       try piece.withUnsafeReadableBytes { bytes in
         running?.update(bytes)
         try consume(bytes)
@@ -69,6 +67,20 @@ public struct S3Body: Sendable {
   public func bytes(upTo limit: Int) async throws -> [UInt8] { try await collect(upTo: limit) }
 
   func collect(upTo limit: Int) async throws -> [UInt8] {
+    guard let deadline else { return try await collectPieces(upTo: limit) }
+    return try await withThrowingTaskGroup(of: [UInt8]?.self) { group in
+      group.addTask { try await collectPieces(upTo: limit) }
+      group.addTask {
+        try await Task.sleep(until: deadline, clock: .continuous)
+        return nil
+      }
+      defer { group.cancelAll() }
+      guard let bytes = try await group.next() ?? nil else { throw failure(HTTPClientError.deadlineExceeded) }
+      return bytes
+    }
+  }
+
+  private func collectPieces(upTo limit: Int) async throws -> [UInt8] {
     var result: [UInt8] = []
     try await readPieces { piece in
       guard piece.count <= limit - result.count else { throw failure(S3BodyTooLong(limit: limit)) }

@@ -19,6 +19,8 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   public var region: String?
   /// How long S3 wants to be left alone, where the answer says so.
   public var retryAfter: Duration?
+  /// Where a redirect leads.
+  public var location: String?
   public var endpoint: S3Endpoint
   public var bucket: String
   public var key: String?
@@ -95,6 +97,8 @@ extension S3Error {
     /// `Retry-After` and `Date` as they stand.
     var retryAfter: String?
     var date: String?
+    /// `Location` as it stands.
+    var location: String?
   }
 
   /// Reads an answer's XML body; without one, its status stands for the code.
@@ -104,6 +108,7 @@ extension S3Error {
       code: tree?["Code"] ?? "\(head.status)", message: tree?["Message"] ?? "", httpStatus: head.status,
       requestID: tree?["RequestId"] ?? head.requestID, hostID: tree?["HostId"] ?? head.hostID,
       region: tree?["Region"] ?? head.region, endpoint: endpoint, bucket: bucket, key: key)
+    error.location = head.location
     error.serverTime = head.date.flatMap { HTTPDate.secondsSince1970($0) }
     error.retryAfter = head.retryAfter.flatMap { retryAfter($0, serverTime: error.serverTime) }
     return error
@@ -119,6 +124,8 @@ extension S3Error {
 
   /// The error in one sentence that says what to do, with a code for those who decide by it.
   public var mobulaError: MobulaError {
+    // S3's own words tell reasons apart that have one status.
+    let said = message.isEmpty ? "" : " (\(message.printable))"
     let place = key.map { "s3://\(bucket)/\($0)" } ?? "s3://\(bucket)"
     switch (code, httpStatus) {
     case ("NoSuchBucket", _):
@@ -144,14 +151,25 @@ extension S3Error {
         .denied, "S3 at \(endpoint) does not accept the session token (\(code)): get new temporary credentials.")
     case ("RequestTimeTooSkewed", _):
       return MobulaError(.denied, "S3 at \(endpoint) refuses requests as this host's clock is wrong: set it.")
-    case ("AuthorizationHeaderMalformed", _), (_, 301), (_, 307):
+    case ("AuthorizationHeaderMalformed", _), (_, 301), (_, 302), (_, 303), (_, 307), (_, 308):
+      if region == nil, let location {
+        return MobulaError(
+          .invalidArgument,
+          "\(endpoint) sends requests for \(place) on to \(location.printable): give the endpoint that serves S3.")
+      }
       let hint = region.map { "set AWS_REGION=\($0), or" } ?? "set AWS_REGION to its region, or"
       return MobulaError(
         .invalidArgument,
         "The bucket \(bucket) is not in the region asked at \(endpoint): \(hint) give the endpoint that serves it.")
+    case ("InvalidObjectState", _):
+      return MobulaError(
+        .denied,
+        "\(place) at \(endpoint) is archived\(said): have S3 restore it first (`aws s3api restore-object`).")
     case (_, 401), (_, 403):
       return MobulaError(
-        .denied, "S3 at \(endpoint) denies access to \(place) (\(code)): check the credentials and what they may do.")
+        .denied,
+        "S3 at \(endpoint) denies access to \(place) (\(code)\(message.isEmpty ? "" : ": \(message.printable)")): check the credentials and what they may do."
+      )
     case (_, 412):
       return MobulaError(
         .mismatch, "\(place) changed while it was downloaded: begin again to get the new version.")

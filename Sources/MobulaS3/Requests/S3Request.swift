@@ -26,15 +26,15 @@ struct S3Request: Sendable {
   var query: [(String, String)] = []
   var headers: [(String, String)] = []
   var payload = Payload.none
-  /// Bytes of payload that the answer will have, or that S3 moves by itself, for the deadline.
+  /// Bytes that S3 moves by itself before it answers, for the deadline.
   var expectedBytes = 0
 
-  /// Bytes sent and received, for the deadline.
-  var payloadBytes: Int {
+  /// Bytes of payload, for the deadline.
+  var sentBytes: Int {
     switch payload {
-    case .none: expectedBytes
-    case .bytes(let bytes): bytes.count + expectedBytes
-    case .pieces(let pieces): pieces.size + expectedBytes
+    case .none: 0
+    case .bytes(let bytes): bytes.count
+    case .pieces(let pieces): pieces.size
     }
   }
 

@@ -13,7 +13,11 @@ struct S3Transport: Sendable {
 
   let configuration: S3Configuration
   let credentials: any S3CredentialsProvider
+  /// For what is read.
   let http: HTTPClient
+  /// For what is sent, and what S3 does by itself before it answers: what was sent may still be on its way, in the
+  /// system's memory or a proxy's, and the answer to it can't be there before.
+  let sender: HTTPClient
   let learned = S3Learned()
 
   init(configuration: S3Configuration, credentials: any S3CredentialsProvider) {
@@ -23,6 +27,7 @@ struct S3Transport: Sendable {
       redirectConfiguration: .disallow,
       timeout: .init(connect: .init(configuration.connectTimeout), read: .init(configuration.idleTimeout)))
     settings.httpVersion = .http1Only
+    let stall = configuration.stallTimeout
     // Pieces of up to 512 KiB instead of 64: fewer system calls and fewer turns between event loop and reader.
     settings.http1_1ConnectionDebugInitializer = { channel in
       channel.setOption(
@@ -39,6 +44,20 @@ struct S3Transport: Sendable {
     // Retrying is decided in one place, by `S3RetryPolicy`.
     settings.connectionPool.retryConnectionEstablishment = false
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
+    settings.timeout.read = nil
+    settings.timeout.write = TimeAmount(stall)
+    settings.http1_1ConnectionDebugInitializer = { channel in
+      // What nobody confirms to have ends the connection: a link that takes no more bytes is dead.
+      channel.setOption(
+        ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_USER_TIMEOUT)),
+        value: .init(clamping: stall.components.seconds * 1000))
+    }
+    sender = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
+  }
+
+  func shutdown() async {
+    try? await http.shutdown()
+    try? await sender.shutdown()
   }
 
   /// Sends a request; once more where the answer says how to sign it right.
@@ -68,11 +87,15 @@ struct S3Transport: Sendable {
   private func send(
     _ request: S3Request, with credentials: S3Credentials, _ signing: S3Learned.Signing
   ) async throws -> S3Body {
-    let allowed = configuration.deadline(payload: request.payloadBytes)
-    let deadline = ContinuousClock.now + allowed
+    let isRead = request.method == .get || request.method == .head
+    // To the head of the answer; what follows is read for as long as bytes come.
+    let allowed =
+      isRead
+      ? configuration.requestTimeout : configuration.deadline(sent: request.sentBytes, moved: request.expectedBytes)
+    let deadline = ContinuousClock.now + allowed + configuration.requestTimeout
     let response: HTTPClientResponse
     do {
-      response = try await http.execute(
+      response = try await (isRead ? http : sender).execute(
         request.httpRequest(
           credentials: credentials, configuration: signing.configuration, at: .now(offset: signing.clockOffset)),
         timeout: TimeAmount(allowed))
@@ -80,8 +103,8 @@ struct S3Transport: Sendable {
       throw failure(error, of: request)
     }
     var body = S3Body(
-      status: Int(response.status.code), headers: response.headers, body: response.body, deadline: deadline,
-      failure: { failure($0, of: request) })
+      status: Int(response.status.code), headers: response.headers, body: response.body,
+      failure: { failure($0, of: request) }, deadline: isRead ? nil : deadline)
     // The answer to a range may name the whole object's.
     if body.status == 200, request.method == .get, let checksum = S3Checksum(headers: body.header),
       checksum.parts == nil

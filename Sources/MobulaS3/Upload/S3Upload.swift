@@ -9,7 +9,8 @@ extension S3Client {
   ///
   /// - Parameter producer: returns the bytes of a range, at most 1 MiB. The ranges of a part come in order, from its
   ///   first again for another attempt; those of different parts at the same time.
-  /// - Returns: the object's ETag, with its quotes, where the answer names it.
+  /// - Returns: the object's ETag, with its quotes; `nil` where the end of an upload in parts does not name it.
+  /// - Throws: also `S3Error` with the code `impossible` for an answer that does not say that the object is there.
   @discardableResult
   public func put(
     bucket: String, key: String, size: Int, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
@@ -17,8 +18,7 @@ extension S3Client {
     guard size >= configuration.multipartThreshold.bytes, size > 0 else {
       if size == 0 { return try await put(bucket: bucket, key: key, bytes: []) }
       let payload = S3Request.Payload.pieces(S3Pieces(size: size, producer: producer))
-      let answer = try await answered(S3Request(method: .put, bucket: bucket, key: key, payload: payload))
-      return answer.etag
+      return try await stored(S3Request(method: .put, bucket: bucket, key: key, payload: payload))
     }
     return try await inParts(bucket: bucket, key: key, size: size, leastPart: configuration.uploadPartSize.bytes) {
       _, pieces in

@@ -34,8 +34,11 @@ struct FetchCommand: AsyncParsableCommand {
       var bytes: Int
     }
     var name: String
-    var object: String
+    /// `nil` for one that did not come.
+    var object: String?
     var size: Int
+    /// Why it did not come.
+    var error: String?
     /// With `--explain`.
     var sources: [Source]?
     /// Why bytes were read from S3 that other hosts had.
@@ -47,7 +50,7 @@ struct FetchCommand: AsyncParsableCommand {
     /// Whether none of it had to be brought here now.
     var wasHere = false
 
-    enum CodingKeys: CodingKey { case name, object, size, sources, reason, checksum, unverified }
+    enum CodingKeys: CodingKey { case name, object, size, error, sources, reason, checksum, unverified }
 
     var lines: [String] {
       guard let sources else { return [] }
@@ -110,6 +113,7 @@ struct FetchCommand: AsyncParsableCommand {
       var done = 0
       var copied = 0
       var fetched: [Fetched] = []
+      var hasFailed = false
       for entry in entries {
         progress?.update(done, of: total)
         let before = done
@@ -118,24 +122,47 @@ struct FetchCommand: AsyncParsableCommand {
           Log.write(STDERR_FILENO, "The host goes on fetching \(entry.url): `mobula rm \(entry.url)` gives it up.\n")
         }
         defer { pending.isOver() }
-        let (reference, bytes) = try await S3OfHost.explaining {
-          try await cluster.fetchCounted(entry.url, endpoint: s3Endpoint) { verified, _ in
-            progress?.update(before + min(verified.bytes, entry.size.bytes), of: total)
+        var one = Fetched(name: entry.url, size: entry.size.bytes)
+        do {
+          let (reference, bytes) = try await S3OfHost.explaining {
+            try await cluster.fetchCounted(entry.url, endpoint: s3Endpoint) { verified, _ in
+              progress?.update(before + min(verified.bytes, entry.size.bytes), of: total)
+            }
           }
+          copied += bytes
+          one.object = "\(reference.id)"
+          one.wasHere = bytes == 0
+          if explain { try await explain(&one, reference.id, names, on: cluster) }
+        } catch let error as MobulaError where entries.count > 1 && Self.isOfOneObject(error) {
+          one.error = error.message
+          hasFailed = true
         }
-        copied += bytes
         done += entry.size.bytes
-        var one = Fetched(name: entry.url, object: "\(reference.id)", size: entry.size.bytes)
-        one.wasHere = bytes == 0
-        if explain { try await explain(&one, reference.id, names, on: cluster) }
         fetched.append(one)
       }
       progress?.update(done, of: total)
-      progress?.finish(saying: copied == 0 ? "\(url): \(ByteCount(total)), on this host already" : nil)
-      if json.json { return try printJSON(fetched) }
-      if quiet.quiet { return print(fetched.map(\.object).joined(separator: "\n")) }
-      for entry in fetched {
-        print((["\(entry.object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n"))
+      progress?.finish(saying: copied == 0 && !hasFailed ? "\(url): \(ByteCount(total)), on this host already" : nil)
+      try show(fetched)
+      if hasFailed { throw ExitCode(1) }
+    }
+  }
+
+  /// Whether another object of the prefix may come all the same.
+  static func isOfOneObject(_ error: MobulaError) -> Bool {
+    ![.unauthenticated, .connectionClosed, .cancelled].contains(error.code)
+  }
+
+  private func show(_ fetched: [Fetched]) throws {
+    if json.json { return try printJSON(fetched) }
+    for entry in fetched {
+      guard let object = entry.object else {
+        Log.error("\(entry.name.printable) did not come: \(entry.error ?? "")")
+        continue
+      }
+      if quiet.quiet {
+        print(object)
+      } else {
+        print((["\(object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n"))
       }
     }
   }

@@ -94,18 +94,28 @@ struct GetCommand: AsyncParsableCommand {
         throw MobulaError(.notFound, "No object's name begins with \(id): `mobula ls` lists what there is.")
       }
       var done: [Outcome] = []
+      var hasFailed = false
       for name in names.sorted() {
         let rest = String(decoding: name.utf8.dropFirst(id.utf8.count), as: UTF8.self)
         if rest.isEmpty { continue }
-        if isS3(output) {
-          let folder = output.hasSuffix("/") ? output : output + "/"
-          guard let target = try S3Target(folder + rest, name: rest, endpoint: s3Endpoint) else { continue }
-          done.append(try await get(name, to: .s3(target), on: cluster))
-        } else {
-          done.append(try await get(name, to: .file(FileTarget(try makeFolders(for: rest), name: name)), on: cluster))
+        do {
+          if isS3(output) {
+            let folder = output.hasSuffix("/") ? output : output + "/"
+            guard let target = try S3Target(folder + rest, name: rest, endpoint: s3Endpoint) else { continue }
+            done.append(try await get(name, to: .s3(target), on: cluster))
+          } else {
+            done.append(try await get(name, to: .file(FileTarget(try makeFolders(for: rest), name: name)), on: cluster))
+          }
+        } catch let error as MobulaError
+          where names.count > 1 && [.denied, .notFound, .corrupted].contains(error.code)
+        {
+          // The others come all the same.
+          Log.error("\(name.printable) did not come: \(error.message)")
+          hasFailed = true
         }
       }
       if json.json { try printJSON(done) }
+      if hasFailed { throw ExitCode(1) }
     }
   }
 
