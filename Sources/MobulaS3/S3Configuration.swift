@@ -46,6 +46,8 @@ public struct S3Configuration: Sendable {
   /// A PEM file of certificates to trust instead of the system's, for an endpoint with one of its own; the system's by
   /// default.
   public var trustedRoots: String?
+  /// The proxy that requests go through; none by default.
+  public var proxy: S3Proxy?
   /// Connections to the endpoint at once, at most; 64 by default. A transfer uses as many as bring more bytes.
   public var maximumConnections = 64
 
@@ -79,6 +81,7 @@ public struct S3Configuration: Sendable {
     if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") ?? profile {
       configuration.endpoint = try S3Endpoint(text)
     }
+    configuration.proxy = try S3Proxy.of(configuration.baseEndpoint, environment)
     return configuration
   }
 
@@ -108,6 +111,9 @@ public struct S3Configuration: Sendable {
     guard namesInHost(bucket) else { return (base, true) }
     return (S3Endpoint(scheme: base.scheme, host: "\(bucket).\(base.host)", port: base.port), false)
   }
+
+  /// The proxy of requests without TLS, which is spoken to in the endpoint's place: with TLS it only connects.
+  var plainProxy: S3Proxy? { baseEndpoint.scheme == .http ? proxy : nil }
 
   private func namesInHost(_ bucket: String) -> Bool {
     let isLabel = !bucket.isEmpty && bucket.allSatisfy { $0.isASCII && ($0.isLowercase || $0.isNumber || $0 == "-") }

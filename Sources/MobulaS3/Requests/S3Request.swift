@@ -40,6 +40,8 @@ struct S3Request: Sendable {
 
   struct Signed {
     var url: String
+    /// Path and query, as they are written.
+    var target: String
     /// With the signature among them.
     var headers: [(String, String)]
     /// How a payload in pieces is to be sent.
@@ -77,7 +79,7 @@ struct S3Request: Sendable {
 
     let suffix = query.isEmpty ? "" : "?" + SigV4Signer.canonicalQuery(query)
     var signed = Signed(
-      url: "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)",
+      url: "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)", target: path + suffix,
       headers: headers + [("authorization", signature.authorization)])
     switch hash {
     case SigV4Signer.signedTrailer: signed.framing = .signed(signature.chunks)
@@ -92,7 +94,9 @@ struct S3Request: Sendable {
     credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp
   ) -> HTTPClientRequest {
     let signed = signed(with: credentials, configuration: configuration, at: time)
-    var request = HTTPClientRequest(url: signed.url)
+    // The headers name whom it is for.
+    let url = configuration.plainProxy.map { "\($0)\(signed.target)" } ?? signed.url
+    var request = HTTPClientRequest(url: url)
     request.method = HTTPMethod(rawValue: method.rawValue)
     request.headers = HTTPHeaders(signed.headers)
     switch payload {

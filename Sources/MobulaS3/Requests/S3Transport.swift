@@ -29,10 +29,19 @@ struct S3Transport: Sendable {
     settings.httpVersion = .http1Only
     let stall = configuration.stallTimeout
     // Pieces of up to 512 KiB instead of 64: fewer system calls and fewer turns between event loop and reader.
+    let plainProxy = configuration.plainProxy
     settings.http1_1ConnectionDebugInitializer = { channel in
-      channel.setOption(
+      let ready = channel.setOption(
         ChannelOptions.recvAllocator,
         value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65_536, maximum: 524_288))
+      guard let plainProxy else { return ready }
+      return ready.flatMap { AbsoluteForm.add(to: channel, credentials: plainProxy.credentials) }
+    }
+    if let proxy = configuration.proxy, plainProxy == nil {
+      let words = proxy.credentials?.split(separator: ":", maxSplits: 1).map(String.init) ?? []
+      settings.proxy = .server(
+        host: proxy.host, port: proxy.port,
+        authorization: words.isEmpty ? nil : .basic(username: words[0], password: words.count > 1 ? words[1] : ""))
     }
     settings.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
     if let roots = configuration.trustedRoots {
@@ -48,9 +57,11 @@ struct S3Transport: Sendable {
     settings.timeout.write = TimeAmount(stall)
     settings.http1_1ConnectionDebugInitializer = { channel in
       // What nobody confirms to have ends the connection: a link that takes no more bytes is dead.
-      channel.setOption(
+      let ready = channel.setOption(
         ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_USER_TIMEOUT)),
         value: .init(clamping: stall.components.seconds * 1000))
+      guard let plainProxy else { return ready }
+      return ready.flatMap { AbsoluteForm.add(to: channel, credentials: plainProxy.credentials) }
     }
     sender = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
   }
