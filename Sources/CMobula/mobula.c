@@ -79,6 +79,12 @@ int mobula_unwatch(int watcher, int fd) {
   return epoll_ctl(watcher, EPOLL_CTL_DEL, fd, &event);
 }
 
+int mobula_flush_output(void) {
+  errno = 0;
+  int failed = fflush(stdout) != 0 || ferror(stdout);
+  return failed ? (errno ? errno : EIO) : 0;
+}
+
 int mobula_wait(int watcher, uint64_t *tags, int count, int milliseconds) {
   struct epoll_event events[64];
   int ready = epoll_wait(watcher, events, count < 64 ? count : 64, milliseconds);

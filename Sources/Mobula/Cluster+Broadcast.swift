@@ -82,6 +82,12 @@ extension Cluster {
     // One that is about to go needs no more copies.
     let chosen = all.filter { selector.matches($0.labels) && $0.draining != true }
     guard !chosen.isEmpty else {
+      if let leaving = all.first(where: { selector.matches($0.labels) }) {
+        throw MobulaError(
+          .unavailable,
+          "Host \(leaving.name) is being drained and takes no more copies: choose others, or end that with `mobula host drain \(leaving.name) --cancel`."
+        )
+      }
       let text = selector.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " ")
       throw MobulaError(
         .notFound, "No host has \(text.isEmpty ? "joined the cluster" : text): `mobula status` shows the hosts' labels."

@@ -33,12 +33,22 @@ extension Cluster {
     let source = try await FileSource.open(path, limit: capacity) { progress?(ByteCount($0), nil) }
     if let old {
       let size = ValueLayout.blob(size: source.size).layout.size
-      if old.size.bytes == size, let digest = old.digest, try await source.digest() == digest {
+      let isSame =
+        if old.size.bytes == size, let digest = old.digest { try await source.digest() == digest } else { false }
+      // What no host has any more, or only such as are away, is put again under its name.
+      let isHere = !old.hosts.isEmpty || !old.receiving.isEmpty
+      if isSame, isHere {
         let reference = reference(to: old.object)
         try await store.holds.flush()
         return (ObjectRef(reference), true)
       }
-      guard replaces else {
+      guard isSame || replaces else {
+        if !isHere, old.digest == nil {
+          throw MobulaError(
+            .alreadyExists,
+            "The name \"\(name.printable)\" is that of object \(old.object), of which no host has anything: give another name, or take it from that with --replace."
+          )
+        }
         throw MobulaError(
           .alreadyExists,
           "The name \"\(name.printable)\" has other content (\(old.size), object \(old.object)): give another name, or take it from that with --replace."

@@ -99,7 +99,15 @@ final class StoreSession: Sendable {
   /// - Throws: `MobulaError` (`unavailable`) when nothing was ever started there.
   static func token(in directory: String, for role: TokenRole) throws(MobulaError) -> ClusterToken {
     let file = HostPaths.token(in: directory)
-    guard access(file, F_OK) == 0 else { throw nothingRuns("there is no \(file)") }
+    guard access(file, F_OK) == 0 else {
+      guard currentErrno() == ENOENT || currentErrno() == ENOTDIR else {
+        throw MobulaError(
+          .denied,
+          "\(file) can't be looked at (\(errnoText(currentErrno()))): a host's directory is its user's alone, so run this as that user."
+        )
+      }
+      throw nothingRuns("there is no \(file)")
+    }
     let token = try ClusterToken.following(file)
     // Another than the cluster's was put there by somebody, for what it is good for.
     return token.claims.isEmpty ? try token.narrowed(TokenClaims(role: role)) : token

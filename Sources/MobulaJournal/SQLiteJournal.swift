@@ -90,6 +90,17 @@ package final class SQLiteJournal: Journal {
     access(path, F_OK) != 0 && currentErrno() == ENOENT && access(path + ".lock", F_OK) == 0
   }
 
+  /// - Throws: `MobulaError` (`corrupted`) for a journal that is lost, with the way out.
+  package static func checkNotLost(_ path: String) throws(MobulaError) {
+    guard isLost(path) else { return }
+    throw MobulaError(
+      .corrupted,
+      """
+      The journal \(path) is gone, which this head had: put a backup of it there, or `mobula head recover` makes a new \
+      one from what the hosts know.
+      """)
+  }
+
   private static func open(_ path: String, maximumPages: Int?) throws -> Opened {
     var configuration = Configuration()
     configuration.busyMode = .timeout(5)

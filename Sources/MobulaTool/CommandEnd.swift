@@ -1,4 +1,5 @@
 import ArgumentParser
+import CMobula
 import Glibc
 import MobulaCore
 import MobulaSupervisor
@@ -13,6 +14,7 @@ extension MobulaCommand {
       var command = try await asyncParseAsRoot(nil)
       do {
         if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
+        try endOutput()
       } catch let error as ValidationError {
         // The parser knows no more of which command it was, and would show the usage of `mobula` itself.
         Log.error(error.message)
@@ -24,6 +26,10 @@ extension MobulaCommand {
       if code.isSuccess {
         // Help, versions, scripts for shells: the tool's own text, exactly.
         if !text.isEmpty { Swift.print(text) }
+        do { try endOutput() } catch {
+          Log.error("\(error)")
+          Glibc.exit(1)
+        }
       } else if !text.isEmpty {
         Log.write(
           STDERR_FILENO, CommandMessage.printable(text, naming: Array(CommandLine.arguments.dropFirst())) + "\n")
@@ -31,6 +37,14 @@ extension MobulaCommand {
       Glibc.exit(code.rawValue)
     }
   }
+}
+
+/// Sees to it that all that was printed has gone out: a list of which a part is missing looks like another list.
+///
+/// - Throws: `MobulaError` (`inputOutput`).
+private func endOutput() throws(MobulaError) {
+  let failure = mobula_flush_output()
+  if failure != 0 { throw MobulaError.system("Standard output can't be written", number: failure) }
 }
 
 /// What is said of a command that failed.

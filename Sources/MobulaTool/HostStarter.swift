@@ -115,8 +115,9 @@ struct HostStarter {
     return lines.first { $0.hasPrefix("Error: ") }.map { String($0.dropFirst(7)) } ?? "see \(file)."
   }
 
-  /// Prints what runs, and how others join where they can.
+  /// Prints what runs, and how others join where they can; at once, also into a file.
   func announce(tls: Bool) {
+    defer { fflush(nil) }
     let pods = configuration.pods.map { "  pod \($0.name): \($0.resources)" }.joined(separator: "\n")
     print("Host \(configuration.name) runs, with a store of \(configuration.capacity).\n\(pods)")
     guard configuration.isHead else { return }

@@ -109,4 +109,35 @@ import Testing
   private func text(_ path: String) throws -> String {
     String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
   }
+
+  /// What the only host that had it took along is put again, under its name.
+  @Test func whatIsGoneIsPutAgain() async throws {
+    try await withCluster(others: 1) { cluster in
+      let file = cluster.folder.path + "/model.bin"
+      try Data((0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 13) }).write(to: URL(filePath: file))
+      try #require(try await cluster.mobula("put", file, host: 1).status.isSuccess)
+      let there = try await cluster.mobula("put", file)
+      #expect(there.status.isSuccess && there.errors.contains("is there already"), "\(there)")
+      try #require(try await cluster.mobula("stop", host: 1).status.isSuccess)
+      let again = try await cluster.mobula("put", file)
+      #expect(again.status.isSuccess && !again.errors.contains("is there already"), "\(again)")
+      let copy = cluster.folder.path + "/copy"
+      let got = try await cluster.mobula("get", "model.bin", "-o", copy)
+      #expect(got.status.isSuccess, "\(got)")
+      #expect(try Data(contentsOf: URL(filePath: copy)) == Data(contentsOf: URL(filePath: file)))
+    }
+  }
+
+  /// A list of which a part could not be written looks like another list.
+  @Test(arguments: ["ls", "status", "status --json", "ls -q", "store", "--help"])
+  func whatCanNotBePrintedIsNoSuccess(command: String) async throws {
+    try await withCluster { cluster in
+      let file = cluster.folder.path + "/x"
+      try Data([1]).write(to: URL(filePath: file))
+      try #require(try await cluster.mobula("put", file).status.isSuccess)
+      let done = try await run(
+        "/bin/sh", ["-c", "\"$0\" \(command) > /dev/full", Products.mobula], environment: cluster.environment(0))
+      #expect(done.status == .status(1) && done.errors.contains("Standard output"), "\(done)")
+    }
+  }
 }

@@ -41,14 +41,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
     let tls = try directory.runDirectory.tls()
     try await ServiceProcess.run { process in
       try state.create()
-      guard !SQLiteJournal.isLost(state.journalFile) else {
-        throw MobulaError(
-          .corrupted,
-          """
-          The journal \(state.journalFile) is gone, which this head had: put a backup of it there, or `mobula head \
-          recover` makes a new one from what the hosts know.
-          """)
-      }
+      try SQLiteJournal.checkNotLost(state.journalFile)
       let journal = try SQLiteJournal(path: state.journalFile)
       let before = try await journal.load()
       let cluster = before.cluster ?? started.cluster ?? .random()

@@ -17,7 +17,7 @@ struct ListCommand: AsyncParsableCommand {
     commandName: "ls", abstract: "List the cluster's objects.",
     discussion: """
       In the order of their names; more than 4,096 in that of their ids, as they come. What came from S3 is listed by \
-      its URL; the name of the version that it is, with ETag and endpoint, is in --json alone.
+      its URL; the name of the version that it is, with ETag and endpoint, is in --json alone, and so is that of a hold.
 
       Examples:
         mobula ls
@@ -29,6 +29,10 @@ struct ListCommand: AsyncParsableCommand {
   @OptionGroup var quiet: QuietFlag
   @OptionGroup var remote: RemoteOptions
   @OptionGroup var directory: DirectoryOption
+
+  func validate() throws {
+    if quiet.quiet, json.json { throw ValidationError("Give --quiet or --json, not both.") }
+  }
 
   func run() async throws {
     if let head = try remote.head {
@@ -62,7 +66,8 @@ struct ListCommand: AsyncParsableCommand {
       for objects in [first ?? [], page] where !objects.isEmpty { show(objects, names, &table) }
       (first, isLong) = (nil, true)
     }
-    let all = (first ?? []).sorted { ($0.names.first ?? "", $0.object) < ($1.names.first ?? "", $1.object) }
+    let all = (first ?? []).map { (name: $0.namesForPeople.first ?? "", object: $0) }
+      .sorted { ($0.name, $0.object.object) < ($1.name, $1.object.object) }.map(\.object)
     if !isLong { show(all, names, &table) }
   }
 
@@ -84,10 +89,15 @@ struct ListCommand: AsyncParsableCommand {
 }
 
 extension ObjectListing {
-  /// The names, but for those of versions, which say again what the URL beside them says, and more than people read.
+  /// The names, but for those of versions, which say again what the URL beside them says, and more than people read; and
+  /// that of a hold, which is a word behind them.
   fileprivate var namesForPeople: [String] {
     let urls = names.map { $0 + "#" }
-    return names.filter { name in !urls.contains { name.text.utf8.starts(with: $0.text.utf8) } }.map(\.description)
+    let hold = Name(Cluster.holdName(object))
+    let shown = names.filter { name in
+      name != hold && !urls.contains { name.text.utf8.starts(with: $0.text.utf8) }
+    }
+    return shown.map(\.description) + (names.contains(hold) ? ["(held)"] : [])
   }
 }
 
@@ -102,10 +112,9 @@ struct RemoveCommand: AsyncParsableCommand {
   func run() async throws {
     try await withEach(ids, directory.options) { cluster, id in
       let removed = try await cluster.remove("\(try await cluster.find(id).object)")
-      let hold = Cluster.holdName(removed.object)
-      let name = removed.namesForPeople.first { $0 != hold } ?? "\(removed.object)"
-      let wasHeld = removed.names.contains(Name(hold)) ? ", which was held" : ""
-      return "removed \(name) (\(removed.size))\(wasHeld)"
+      let wasHeld = removed.names.contains(Name(Cluster.holdName(removed.object)))
+      let name = removed.namesForPeople.first { $0 != "(held)" } ?? "\(removed.object)"
+      return "removed \(name) (\(removed.size))\(wasHeld ? ", which was held" : "")"
     }
   }
 }

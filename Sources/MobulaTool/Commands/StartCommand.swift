@@ -244,6 +244,7 @@ struct StartCommand: AsyncParsableCommand {
 
   /// - Returns: the cluster that the journal is of, if there is one.
   private func checkJournal(_ state: StateDirectory) async throws -> ClusterID? {
+    try SQLiteJournal.checkNotLost(state.journalFile)
     let journal = try SQLiteJournal(path: state.journalFile)
     let cluster = try await journal.load().cluster
     await journal.close()

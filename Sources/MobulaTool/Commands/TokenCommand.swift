@@ -21,8 +21,9 @@ struct TokenCommand: AsyncParsableCommand {
         mobula token create --role viewer --expires 30d -o viewer-token
         mobula status --address 10.0.0.1:7600 --token-file viewer-token
         mobula token show viewer-token
-        mobula token rotate             a new one for the cluster, while it runs
-        mobula token rotate --finish    the old one is refused from now on
+        # A new one for the cluster, while it runs; then the old one is refused.
+        mobula token rotate
+        mobula token rotate --finish
       """,
     subcommands: [CreateTokenCommand.self, ShowTokenCommand.self, RotateTokenCommand.self])
 }
@@ -152,7 +153,8 @@ struct ShowTokenCommand: AsyncParsableCommand {
     commandName: "show", abstract: "Say what a token is good for, without showing it.",
     discussion: """
       Examples:
-        mobula token show               this host's
+        # This host's.
+        mobula token show
         mobula token show viewer-token
         mobula token show - < viewer-token
       """)

@@ -28,7 +28,7 @@ public enum Frame {
     guard length <= limit.bytes else {
       throw MobulaError(
         .protocolViolation,
-        "A frame of \(length) bytes was announced where at most \(limit.bytes) are allowed: check that the address is a Mobula process's, and pass big values as objects."
+        "A frame of \(length) bytes was announced where at most \(limit.bytes) are allowed: check that a Mobula process is at that address, and no other program."
       )
     }
     return length
