@@ -44,6 +44,8 @@ extension MobulaCommand {
 /// - Throws: `MobulaError` (`inputOutput`).
 private func endOutput() throws(MobulaError) {
   let failure = mobula_flush_output()
+  // As a program ends that SIGPIPE ends: whoever closed the pipe needs no sentence.
+  if failure == EPIPE { Glibc.exit(128 + SIGPIPE) }
   if failure != 0 { throw MobulaError.system("Standard output can't be written", number: failure) }
 }
 

@@ -5,6 +5,7 @@ import MobulaCore
 import MobulaSupervisor
 import MobulaTerminal
 import MobulaWire
+import Synchronization
 
 struct FetchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -27,8 +28,8 @@ struct FetchCommand: AsyncParsableCommand {
   @OptionGroup var quiet: QuietFlag
   @OptionGroup var directory: DirectoryOption
 
-  private struct Fetched: Encodable {
-    struct Source: Encodable {
+  private struct Fetched: Encodable, Sendable {
+    struct Source: Encodable, Sendable {
       /// `s3`, or a host's name.
       var source: String
       var bytes: Int
@@ -110,40 +111,89 @@ struct FetchCommand: AsyncParsableCommand {
       let names =
         explain
         ? Dictionary(try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a }) : [:]
-      var done = 0
-      var copied = 0
-      var fetched: [Fetched] = []
-      var hasFailed = false
-      for entry in entries {
-        progress?.update(done, of: total)
-        let before = done
-        // What was begun the host goes on with, for whoever else wants it.
-        let pending = Interruption.whenEnding {
-          Log.write(STDERR_FILENO, "The host goes on fetching \(entry.url): `mobula rm \(entry.url)` gives it up.\n")
-        }
-        defer { pending.isOver() }
-        var one = Fetched(name: entry.url, size: entry.size.bytes)
-        do {
-          let (reference, bytes) = try await S3OfHost.explaining {
-            try await cluster.fetchCounted(entry.url, endpoint: s3Endpoint) { verified, _ in
-              progress?.update(before + min(verified.bytes, entry.size.bytes), of: total)
-            }
-          }
-          copied += bytes
-          one.object = "\(reference.id)"
-          one.wasHere = bytes == 0
-          if explain { try await explain(&one, reference.id, names, on: cluster) }
-        } catch let error as MobulaError where entries.count > 1 && Self.isOfOneObject(error) {
-          one.error = error.message
-          hasFailed = true
-        }
-        done += entry.size.bytes
-        fetched.append(one)
+      // What was begun the host goes on with, for whoever else wants it.
+      let pending = Interruption.whenEnding {
+        let what = entries.count == 1 ? "fetching \(entries[0].url)" : "with what was begun"
+        let url = entries.count == 1 ? entries[0].url : "URL"
+        Log.write(STDERR_FILENO, "The host goes on \(what): `mobula rm \(url)` gives it up.\n")
       }
-      progress?.update(done, of: total)
+      defer { pending.isOver() }
+      let board = FetchBoard(entries.count) { progress?.update($0, of: total) }
+      let endpoint = s3Endpoint
+      let results = try await Self.together(entries.map(\.size.bytes)) { index in
+        let entry = entries[index]
+        return try await Self.fetch(
+          entry.url, entry.size.bytes, from: endpoint, at: index, board, isAlone: entries.count == 1, on: cluster)
+      }
+      var fetched = results.map(\.fetched)
+      if explain {
+        for (index, result) in results.enumerated() {
+          if let reference = result.reference { try await explain(&fetched[index], reference.id, names, on: cluster) }
+        }
+      }
+      let copied = results.reduce(0) { $0 + $1.bytes }
+      let hasFailed = fetched.contains { $0.error != nil }
+      progress?.update(total, of: total)
       progress?.finish(saying: copied == 0 && !hasFailed ? "\(url): \(ByteCount(total)), on this host already" : nil)
       try show(fetched)
       if hasFailed { throw ExitCode(1) }
+    }
+  }
+
+  private struct Result: Sendable {
+    var fetched: Fetched
+    /// Holds the object until all is said of it.
+    var reference: ObjectRef<Blob>?
+    /// That came into this host's store for this.
+    var bytes = 0
+  }
+
+  private static func fetch(
+    _ url: String, _ size: Int, from endpoint: String?, at index: Int, _ board: FetchBoard, isAlone: Bool,
+    on cluster: Cluster
+  ) async throws -> Result {
+    var result = Result(fetched: Fetched(name: url, size: size))
+    do {
+      let (reference, bytes) = try await S3OfHost.explaining {
+        try await cluster.fetchCounted(url, endpoint: endpoint) { verified, _ in
+          board.came(min(verified.bytes, size), of: index)
+        }
+      }
+      result.fetched.object = "\(reference.id)"
+      result.fetched.wasHere = bytes == 0
+      (result.reference, result.bytes) = (reference, bytes)
+    } catch let error as MobulaError where !isAlone && isOfOneObject(error) {
+      result.fetched.error = error.message
+    }
+    board.came(size, of: index)
+    return result
+  }
+
+  /// Small objects take the time of their requests, and so many are fetched at once; of big ones no more than so many
+  /// bytes together, since they take that of their bytes.
+  private static let (mostObjects, mostBytes) = (32, 64_000_000)
+
+  /// Runs `body` for each of the sizes, several at a time, and returns what it returned in their order.
+  private static func together<Value: Sendable>(
+    _ sizes: [Int], _ body: @escaping @Sendable (Int) async throws -> Value
+  ) async throws -> [Value] {
+    try await withThrowingTaskGroup(of: (index: Int, value: Value).self) { group in
+      var values: [Value?] = Array(repeating: nil, count: sizes.count)
+      var (open, bytes) = (0, 0)
+      func take() async throws {
+        guard let (index, value) = try await group.next() else { return }
+        values[index] = value
+        open -= 1
+        bytes -= sizes[index]
+      }
+      for (index, size) in sizes.enumerated() {
+        while open > 0, open >= mostObjects || bytes + size > mostBytes { try await take() }
+        open += 1
+        bytes += size
+        group.addTask { (index, try await body(index)) }
+      }
+      while open > 0 { try await take() }
+      return values.map { $0! }
     }
   }
 
@@ -165,6 +215,26 @@ struct FetchCommand: AsyncParsableCommand {
         print((["\(object)  \(entry.name.printable)"] + entry.lines).joined(separator: "\n"))
       }
     }
+  }
+}
+
+/// How much of each of several objects has come.
+private final class FetchBoard: Sendable {
+  private let bytes: Mutex<(each: [Int], sum: Int)>
+  private let report: @Sendable (_ sum: Int) -> Void
+
+  init(_ count: Int, report: @escaping @Sendable (_ sum: Int) -> Void) {
+    bytes = Mutex((Array(repeating: 0, count: count), 0))
+    self.report = report
+  }
+
+  func came(_ verified: Int, of index: Int) {
+    let sum = bytes.withLock { bytes in
+      bytes.sum += verified - bytes.each[index]
+      bytes.each[index] = verified
+      return bytes.sum
+    }
+    report(sum)
   }
 }
 
