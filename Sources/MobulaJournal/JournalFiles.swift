@@ -11,6 +11,8 @@ struct JournalFiles {
     case removed
     /// The journal itself is another file now: somebody has put one into its place.
     case replaced
+    /// A file has lost what was in it.
+    case emptied
   }
 
   private struct Identity: Equatable {
@@ -18,10 +20,15 @@ struct JournalFiles {
     var inode: UInt
 
     init?(_ path: String) {
-      var status = stat()
-      guard stat(path, &status) == 0 else { return nil }
+      guard let status = Self.status(path) else { return nil }
       device = UInt(status.st_dev)
       inode = UInt(status.st_ino)
+    }
+
+    /// Of the name itself: SQLite would look for a log beside what a link leads to.
+    static func status(_ path: String) -> stat? {
+      var status = stat()
+      return lstat(path, &status) == 0 ? status : nil
     }
   }
 
@@ -39,9 +46,13 @@ struct JournalFiles {
       uniquingKeysWith: { first, _ in first })
   }
 
-  var state: State {
+  /// - Parameter hasWritten: whether something was committed since they were opened.
+  func state(hasWritten: Bool) -> State {
     let now = Identity(path)
     if let now, now != journal { return .replaced }
+    // Pages are written before anybody looks here, and neither file shrinks while it is open.
+    if now != nil, Identity.status(path)?.st_size == 0 { return .emptied }
+    if hasWritten, Identity.status(path + "-wal")?.st_size == 0 { return .emptied }
     return now != nil && others.allSatisfy { Identity($0.key) == $0.value } ? .there : .removed
   }
 

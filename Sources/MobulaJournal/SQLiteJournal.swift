@@ -37,6 +37,8 @@ package final class SQLiteJournal: Journal {
   private let opened: Mutex<Opened?>
   private let queue = Mutex(Queue())
   private let checking = Mutex<Task<Void, Never>?>(nil)
+  /// Whether something was committed since the files were opened.
+  private let hasWritten = Atomic(false)
   private let log = Logger(label: "journal")
   /// Held while the file is open, and for `close` to let go of.
   private let lock: Mutex<CInt?>
@@ -87,7 +89,9 @@ package final class SQLiteJournal: Journal {
 
   /// Whether there was a journal here and is none any more: a head that began with nothing would deny what it knew.
   package static func isLost(_ path: String) -> Bool {
-    access(path, F_OK) != 0 && currentErrno() == ENOENT && access(path + ".lock", F_OK) == 0
+    guard access(path + ".lock", F_OK) == 0 else { return false }
+    var status = stat()
+    return stat(path, &status) == 0 ? status.st_size == 0 : currentErrno() == ENOENT
   }
 
   /// - Throws: `MobulaError` (`corrupted`) for a journal that is lost, with the way out.
@@ -263,15 +267,20 @@ package final class SQLiteJournal: Journal {
   /// Writes until nothing waits, on the database's own queue.
   private func write(_ db: Database, _ files: JournalFiles) {
     while true {
-      if files.state == .removed, saveBeforeReopening(db) { return DispatchQueue.global().async { self.reopen() } }
       let group = queue.withLock { queue -> [Commit] in
         defer { queue.waiting = [] }
         if queue.waiting.isEmpty { queue.isWriting = false }
         return queue.waiting
       }
       if group.isEmpty { return }
+      // For this group: whoever waits for another may see to the files first.
+      let state = files.state(hasWritten: hasWritten.load(ordering: .relaxed))
+      if state == .removed, saveBeforeReopening(db) {
+        queue.withLock { $0.waiting = group + $0.waiting }
+        return DispatchQueue.global().async { self.reopen() }
+      }
       do {
-        if files.state != .there { throw moved(files.state) }
+        if state != .there { throw moved(state) }
         guard group.contains(where: { !$0.records.isEmpty }) else {
           for commit in group { commit.done(.success(())) }
           continue
@@ -280,6 +289,7 @@ package final class SQLiteJournal: Journal {
           for commit in group { for record in commit.records { try SQLiteSchema.write(record, db) } }
           return .commit
         }
+        hasWritten.store(true, ordering: .relaxed)
         for commit in group { commit.done(.success(())) }
       } catch {
         fail(group, failure(error))
@@ -314,9 +324,14 @@ package final class SQLiteJournal: Journal {
 
   private func moved(_ state: JournalFiles.State) -> MobulaError {
     let what =
-      state == .replaced
-      ? "was replaced by another file while the head ran: move that away, and put it there again while no head runs"
-      : "was removed while the head ran, and can't be made anew: see whether its folder and its disk are there"
+      switch state {
+      case .replaced:
+        "was replaced by another file while the head ran: move that away, and put it there again while no head runs"
+      case .emptied:
+        "was emptied while the head ran: start the head again when `mobula head recover` has made it a new one"
+      case .removed, .there:
+        "was removed while the head ran, and can't be made anew: see whether its folder and its disk are there"
+      }
     return MobulaError(.inputOutput, "The head's journal \(path) \(what).")
   }
 
@@ -332,6 +347,7 @@ package final class SQLiteJournal: Journal {
       try Self.makePrivate(rescue)
       try db.execute(sql: "VACUUM INTO ?", arguments: [rescue])
     } catch {
+      log.error("the journal's files were removed, and can't be saved", metadata: ["error": "\(error)"])
       unlink(rescue)
       return false
     }
@@ -350,10 +366,12 @@ package final class SQLiteJournal: Journal {
       // Or it would begin with nothing.
       guard access(path, F_OK) == 0 else { throw moved(.removed) }
       let new = try Self.open(path, maximumPages: maximumPages)
+      hasWritten.store(false, ordering: .relaxed)
       opened.withLock { $0 = new }
       log.warning("the journal's files were removed, and are made anew", metadata: ["journal": "\(path)"])
       write(to: new)
     } catch {
+      log.error("the journal can't be made anew", metadata: ["journal": "\(path)", "error": "\(error)"])
       let group = queue.withLock { queue in
         defer { (queue.waiting, queue.isWriting) = ([], false) }
         return queue.waiting

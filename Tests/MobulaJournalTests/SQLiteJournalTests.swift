@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import Glibc
 import MobulaCore
 import Testing
 
@@ -11,6 +12,14 @@ import Testing
     let folder = try makeTemporaryDirectory("journal")
     defer { try? FileManager.default.removeItem(atPath: folder) }
     try await body(folder + "/journal.sqlite")
+  }
+
+  /// What is appended at the heels of a failure may fail with it.
+  private func commitSoon(_ records: [JournalRecord], to journal: SQLiteJournal) async throws {
+    for _ in 0..<50 {
+      do { return try await journal.commit(records) } catch { try await Task.sleep(for: .milliseconds(10)) }
+    }
+    try await journal.commit(records)
   }
 
   private static func name(_ number: Int) -> JournalRecord {
@@ -308,7 +317,7 @@ import Testing
       let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(2)]) }
       #expect(error?.code == .inputOutput && error?.message.contains("removed") == true, "\(error as Any)")
       try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      try await journal.commit([Self.name(3)])
+      try await commitSoon([Self.name(3)], to: journal)
       #expect(try await journal.load().names.count == 2)
       await journal.close()
       #expect(try await SQLiteJournal(path: path).load().names.count == 2)
@@ -328,8 +337,36 @@ import Testing
       #expect(try Data(contentsOf: URL(filePath: path)) == before)
       // It is moved away, and the head writes its own again.
       try FileManager.default.moveItem(atPath: path, toPath: path + ".backup")
-      try await journal.commit([Self.name(3)])
+      try await commitSoon([Self.name(3)], to: journal)
       #expect(try await journal.load().names.count == 2)
+      await journal.close()
+    }
+  }
+
+  /// What was in a file is gone, and nobody has it: no commit is confirmed that nobody would find again.
+  @Test(arguments: ["", "-wal"]) func anEmptiedFileStopsAnswers(suffix: String) async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      try journal.checkpoint()
+      try await journal.commit([Self.name(2)])
+      truncate(path + suffix, 0)
+      let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(3)]) }
+      #expect(error?.code == .inputOutput && error?.message.contains("emptied") == true, "\(error as Any)")
+      if suffix.isEmpty { #expect(SQLiteJournal.isLost(path)) }
+      await journal.close()
+    }
+  }
+
+  /// The same file by another way: SQLite would look for its log elsewhere.
+  @Test func aLinkInItsPlaceIsAnotherFile() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      try FileManager.default.moveItem(atPath: path, toPath: path + ".moved")
+      try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: path + ".moved")
+      let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(2)]) }
+      #expect(error?.code == .inputOutput && error?.message.contains("replaced") == true, "\(error as Any)")
       await journal.close()
     }
   }
@@ -341,6 +378,8 @@ import Testing
       try await journal.commit([Self.name(1)])
       for suffix in ["", "-wal", "-shm"] { try FileManager.default.removeItem(atPath: path + suffix) }
       while !FileManager.default.fileExists(atPath: path + "-wal") { try await Task.sleep(for: .milliseconds(50)) }
+      // It is there before it is open.
+      while (try? await journal.load()) == nil { try await Task.sleep(for: .milliseconds(10)) }
       #expect(try await journal.load().names.count == 1)
       await journal.close()
     }

@@ -70,7 +70,7 @@ import Testing
       let held = try await cluster.mobula("hold", "file")
       #expect(held.status.isSuccess && held.output.hasPrefix("held "), "\(held)")
       let listed = try await cluster.mobula("ls")
-      #expect(listed.output.contains("held/"), "\(listed)")
+      #expect(listed.output.contains("file (held)") && !listed.output.contains("held/"), "\(listed)")
       #expect(try await cluster.mobula("release", "file").status.isSuccess)
       let again = try await cluster.mobula("release", "file")
       #expect(again.status == .status(1) && again.errors.contains("is not held"), "\(again)")

@@ -1,5 +1,5 @@
 internal import Glibc
-public import MobulaCore
+internal import MobulaCore
 
 /// The HTTP proxy that requests to an endpoint go through, as curl and the AWS SDKs read it from the environment:
 /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, in capitals or small letters, which come first.

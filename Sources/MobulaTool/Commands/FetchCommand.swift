@@ -78,12 +78,15 @@ struct FetchCommand: AsyncParsableCommand {
     fetched.sources = []
     guard let sources = try await cluster.sources(of: object) else { return }
     var hosts = sources.fromHosts.map { Fetched.Source(source: names[$0]?.text ?? $0.short, bytes: $1) }
-    // Hosts give the object's trailer as well, which is none of its bytes.
-    let trailer = sources.fromS3 + hosts.reduce(0) { $0 + $1.bytes } - fetched.size
-    if trailer > 0, let last = hosts.indices.max(by: { hosts[$0].bytes < hosts[$1].bytes }) {
-      hosts[last].bytes = max(0, hosts[last].bytes - trailer)
+    // The object's header and trailer count above, and are none of S3's bytes.
+    var surplus = max(0, sources.fromS3 + hosts.reduce(0) { $0 + $1.bytes } - fetched.size)
+    if let last = hosts.indices.max(by: { hosts[$0].bytes < hosts[$1].bytes }) {
+      let less = min(surplus, hosts[last].bytes)
+      hosts[last].bytes -= less
+      surplus -= less
     }
-    let s3 = sources.fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: sources.fromS3)] : []
+    let fromS3 = max(0, sources.fromS3 - surplus)
+    let s3 = fromS3 > 0 ? [Fetched.Source(source: "s3", bytes: fromS3)] : []
     fetched.sources = s3 + hosts.sorted { ($1.bytes, $0.source) < ($0.bytes, $1.source) }
     fetched.reason = sources.reason
     fetched.checksum = sources.checksum
