@@ -207,6 +207,7 @@ extension Cluster {
   /// - Parameters:
   ///   - url: `s3://bucket/key`.
   ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
+  ///   - progress: told of the bytes that are here.
   /// - Throws: `MobulaError`: `notFound` for a bucket or key that is not there, `denied`, `unauthenticated` without credentials.
   public func fetch(_ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil) async throws -> ObjectRef<
     Blob
