@@ -39,6 +39,9 @@ package final class SQLiteJournal: Journal {
   private let checking = Mutex<Task<Void, Never>?>(nil)
   /// Whether something was committed since the files were opened.
   private let hasWritten = Atomic(false)
+  /// How long the log becomes before it is taken over, in bytes.
+  static let logStep = 4 << 20
+  private let logLimit = Atomic(logStep)
   private let log = Logger(label: "journal")
   /// Held while the file is open, and for `close` to let go of.
   private let lock: Mutex<CInt?>
@@ -88,15 +91,17 @@ package final class SQLiteJournal: Journal {
   }
 
   /// Whether there was a journal here and is none any more: a head that began with nothing would deny what it knew.
-  package static func isLost(_ path: String) -> Bool {
-    guard access(path + ".lock", F_OK) == 0 else { return false }
+  ///
+  /// - Parameter hadHead: whether something else than the lock beside the journal tells of a head that was here.
+  package static func isLost(_ path: String, hadHead: Bool) -> Bool {
+    guard hadHead || access(path + ".lock", F_OK) == 0 else { return false }
     var status = stat()
     return stat(path, &status) == 0 ? status.st_size == 0 : currentErrno() == ENOENT
   }
 
   /// - Throws: `MobulaError` (`corrupted`) for a journal that is lost, with the way out.
-  package static func checkNotLost(_ path: String) throws(MobulaError) {
-    guard isLost(path) else { return }
+  package static func checkNotLost(_ path: String, hadHead: Bool) throws(MobulaError) {
+    guard isLost(path, hadHead: hadHead) else { return }
     throw MobulaError(
       .corrupted,
       """
@@ -112,9 +117,12 @@ package final class SQLiteJournal: Journal {
     configuration.prepareDatabase { db in
       // A backup reads while we write; we never read what it has.
       try db.execute(sql: "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
+      // The log is taken over here (`takeOver`), and is as long as what is in it.
+      try db.execute(sql: "PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 0")
       if let maximumPages { try db.execute(sql: "PRAGMA max_page_count = \(maximumPages)") }
     }
     try makePrivate(path)
+    try checkLog(path)
     if let log = try? Data(contentsOf: URL(filePath: path + "-wal")), WriteAheadLog(log)?.isDamaged == true {
       throw MobulaError(.corrupted, "its log is damaged before its end")
     }
@@ -124,7 +132,23 @@ package final class SQLiteJournal: Journal {
     let migrator = SQLiteSchema.migrator
     try database.read { db in try check(db, migrator) }
     try migrator.migrate(database)
+    try database.writeWithoutTransaction { db in try takeOver(db) }
     return Opened(database: database, files: JournalFiles(of: path))
+  }
+
+  /// Without its log a file is as it was when the log was last taken over, and SQLite finds nothing wrong with that.
+  private static func checkLog(_ path: String) throws(MobulaError) {
+    if JournalFiles.missesLog(path) { throw MobulaError(.corrupted, "its log, \(path)-wal, is gone") }
+  }
+
+  /// Takes what is in the log over into the file, and begins the log anew, if no backup reads it.
+  ///
+  /// The file says from then on that it is not whole without its log, since what says otherwise is the first commit
+  /// there. Whoever else takes the log over, as SQLite does when it closes the file, takes that over, too.
+  private static func takeOver(_ db: Database) throws {
+    try db.execute(sql: "PRAGMA user_version = \(JournalFiles.needsLog)")
+    _ = try db.checkpoint(.passive)
+    try db.execute(sql: "PRAGMA user_version = \(JournalFiles.isWhole)")
   }
 
   /// Job secrets are for nobody else. SQLite gives its other files the mode of this one.
@@ -198,7 +222,7 @@ package final class SQLiteJournal: Journal {
   }
 
   /// Takes the log over into the file; what is written next begins the log anew.
-  func checkpoint() throws { try database.writeWithoutTransaction { db in _ = try db.checkpoint(.restart) } }
+  func takeOver() throws { try database.writeWithoutTransaction { db in try Self.takeOver(db) } }
 
   package func load() async throws(MobulaError) -> JournalState {
     do {
@@ -227,12 +251,14 @@ package final class SQLiteJournal: Journal {
     var isComplete = false
     defer { if !isComplete { unlink(file) } }
     do {
+      try checkLog(path)
       var configuration = Configuration()
       configuration.busyMode = .timeout(5)
       let database = try DatabaseQueue(path: path, configuration: configuration)
       try await database.read { db in try check(db, SQLiteSchema.migrator) }
       try await database.vacuum(into: file)
       try database.close()
+      try JournalFiles.markWhole(file)
       isComplete = true
     } catch let error as DatabaseError
       where [.SQLITE_FULL, .SQLITE_IOERR, .SQLITE_CANTOPEN].contains(error.resultCode)
@@ -291,10 +317,21 @@ package final class SQLiteJournal: Journal {
         }
         hasWritten.store(true, ordering: .relaxed)
         for commit in group { commit.done(.success(())) }
+        takeOverWhenLong(db)
       } catch {
         fail(group, failure(error))
       }
     }
+  }
+
+  /// A log that only grew would fill the disk, and take ever longer to read at a start.
+  private func takeOverWhenLong(_ db: Database) {
+    guard JournalFiles.logSize(path) >= logLimit.load(ordering: .relaxed) else { return }
+    do { try Self.takeOver(db) } catch {
+      log.warning("the journal's log can't be taken over into its file", metadata: ["error": "\(error)"])
+    }
+    // A backup that reads keeps the log as it is, and so does a full disk.
+    logLimit.store(JournalFiles.logSize(path) + Self.logStep, ordering: .relaxed)
   }
 
   /// What was decided before the failure was known counts on what failed.
@@ -346,6 +383,7 @@ package final class SQLiteJournal: Journal {
     do {
       try Self.makePrivate(rescue)
       try db.execute(sql: "VACUUM INTO ?", arguments: [rescue])
+      try JournalFiles.markWhole(rescue)
     } catch {
       log.error("the journal's files were removed, and can't be saved", metadata: ["error": "\(error)"])
       unlink(rescue)

@@ -11,10 +11,13 @@ package struct StateDirectory {
     /// The cluster of the head here, or the one that was joined last.
     package var cluster: ClusterID?
     package var host: HostID
+    /// Whether there was a head here, whose journal has to be there as well. Missing in the files of older builds.
+    package var hadHead: Bool?
 
-    package init(cluster: ClusterID?, host: HostID) {
+    package init(cluster: ClusterID?, host: HostID, hadHead: Bool?) {
       self.cluster = cluster
       self.host = host
+      self.hadHead = hadHead
     }
   }
 

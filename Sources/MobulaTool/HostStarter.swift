@@ -73,7 +73,9 @@ struct HostStarter {
       }
       do {
         if let cluster = try await readyCluster() {
-          try state.write(StateDirectory.Identity(cluster: cluster, host: configuration.host))
+          try state.write(
+            StateDirectory.Identity(
+              cluster: cluster, host: configuration.host, hadHead: state.identity()?.hadHead))
           return try sayReady()
         }
       } catch { last = error }

@@ -188,7 +188,8 @@ import Testing
     try await withJournal { path in
       var generator = SeededGenerator(seed: seed)
       let journal = try SQLiteJournal(path: path)
-      var log = try Data(contentsOf: URL(filePath: path + "-wal")).count
+      let begun = try Data(contentsOf: URL(filePath: path + "-wal")).count
+      var log = begun
       var ends: [Int] = []
       for number in 0..<20 {
         try await journal.commit([Self.name(2 * number), Self.name(2 * number + 1)])
@@ -198,7 +199,7 @@ import Testing
       let copy = path + ".torn"
       try FileManager.default.copyItem(atPath: path, toPath: copy)
       var bytes = try Data(contentsOf: URL(filePath: path + "-wal"))
-      let cut = Int.random(in: 0...bytes.count, using: &generator)
+      let cut = Int.random(in: begun...bytes.count, using: &generator)
       if seed.isMultiple(of: 2) {
         bytes = bytes.prefix(cut)
       } else {
@@ -221,7 +222,7 @@ import Testing
       // Frames of a former log lie behind those of this one.
       if seed.isMultiple(of: 3) {
         for number in 0..<30 { try await journal.commit([Self.name(number)]) }
-        try journal.checkpoint()
+        try journal.takeOver()
       }
       for number in 0..<17 { try await journal.commit([Self.name(100 + number)]) }
       let safe = seed.isMultiple(of: 3) ? 32 + 10 * 4120 : try Data(contentsOf: URL(filePath: path + "-wal")).count
@@ -348,12 +349,12 @@ import Testing
     try await withJournal { path in
       let journal = try SQLiteJournal(path: path)
       try await journal.commit([Self.name(1)])
-      try journal.checkpoint()
+      try journal.takeOver()
       try await journal.commit([Self.name(2)])
       truncate(path + suffix, 0)
       let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(3)]) }
       #expect(error?.code == .inputOutput && error?.message.contains("emptied") == true, "\(error as Any)")
-      if suffix.isEmpty { #expect(SQLiteJournal.isLost(path)) }
+      if suffix.isEmpty { #expect(SQLiteJournal.isLost(path, hadHead: false)) }
       await journal.close()
     }
   }
@@ -387,11 +388,72 @@ import Testing
 
   @Test func aLostJournalIsToldFromAFirstStart() async throws {
     try await withJournal { path in
-      #expect(!SQLiteJournal.isLost(path))
+      #expect(!SQLiteJournal.isLost(path, hadHead: false))
       await (try SQLiteJournal(path: path)).close()
-      #expect(!SQLiteJournal.isLost(path))
+      #expect(!SQLiteJournal.isLost(path, hadHead: false))
       try FileManager.default.removeItem(atPath: path)
-      #expect(SQLiteJournal.isLost(path))
+      #expect(SQLiteJournal.isLost(path, hadHead: false))
+      try FileManager.default.removeItem(atPath: path + ".lock")
+      #expect(!SQLiteJournal.isLost(path, hadHead: false))
+      #expect(SQLiteJournal.isLost(path, hadHead: true))
+    }
+  }
+
+  /// A head that was killed, and its log taken away before the next one starts: what is left looks whole to SQLite.
+  @Test(arguments: [false, true]) func aLogThatIsGoneIsDamage(isEmptied: Bool) async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      if isEmptied { try journal.takeOver() }
+      let copy = path + ".copy"
+      try FileManager.default.copyItem(atPath: path, toPath: copy)
+      if isEmptied { try Data().write(to: URL(filePath: copy + "-wal")) }
+      let error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: copy) }
+      #expect(error?.code == .corrupted && error?.message.contains("mobula head recover") == true)
+      let backup = await #expect(throws: MobulaError.self) {
+        try await SQLiteJournal.back(up: copy, to: copy + ".backup")
+      }
+      #expect(backup?.code == .corrupted)
+      // With its log it is whole.
+      try FileManager.default.removeItem(atPath: copy)
+      for suffix in ["", "-wal"] {
+        try? FileManager.default.removeItem(atPath: copy + suffix)
+        try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix)
+      }
+      #expect(try await SQLiteJournal(path: copy).load().names.count == 1)
+      await journal.close()
+    }
+  }
+
+  /// Other programs that look at the journal of a head that was killed take its log over as they close it.
+  @Test func whoeverClosesTheFileMayTakeItsLogAlong() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      let copy = path + ".copy"
+      for suffix in ["", "-wal"] { try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix) }
+      let other = try DatabaseQueue(path: copy)
+      #expect(try await other.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM object_name") } == 1)
+      try other.close()
+      #expect(!FileManager.default.fileExists(atPath: copy + "-wal"))
+      #expect(try await SQLiteJournal(path: copy).load().names.count == 1)
+      await journal.close()
+    }
+  }
+
+  /// The log does not grow with what is written, also while a backup reads what was.
+  @Test func theLogIsTakenOver() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      for round in 0..<8 {
+        if round == 5 { try await SQLiteJournal.back(up: path, to: path + ".backup") }
+        try await journal.commit((0..<10_000).map { Self.name(round * 10_000 + $0) })
+      }
+      #expect(JournalFiles.logSize(path) < 2 * SQLiteJournal.logStep)
+      #expect(!JournalFiles.missesLog(path))
+      await journal.close()
+      #expect(try await SQLiteJournal(path: path).load().names.count == 80_000)
+      #expect(try await SQLiteJournal(path: path + ".backup").load().names.count == 50_000)
     }
   }
 

@@ -26,6 +26,14 @@ import Testing
         Products.mobula, arguments, environment: ["MOBULA_DIRECTORY": run, "MOBULA_STATE": state], within: limit)
     }
 
+    /// Whether a head has the journal open.
+    var headRuns: Bool {
+      let lock = open(journal + ".lock", O_RDONLY | O_CLOEXEC)
+      guard lock >= 0 else { return false }
+      defer { close(lock) }
+      return flock(lock, LOCK_SH | LOCK_NB) != 0
+    }
+
     func start() async throws -> Finished {
       try await mobula(
         "start", "--head", "--port", "\(port)", "--name", "m", "--capacity", "64MB", "--spill", "none")
@@ -164,6 +172,28 @@ import Testing
       started = try await machine.start()
       try #require(started.status.isSuccess, "\(started)")
       #expect(try await machine.identity() == identity)
+    }
+  }
+
+  /// A head that began with nothing would deny the names of hosts that are away.
+  @Test(arguments: [["", "-wal", "-shm"], ["", "-wal", "-shm", ".lock"], ["-wal"]])
+  func aJournalThatIsLostIsSaid(suffixes: [String]) async throws {
+    try await withMachine { machine in
+      var started = try await machine.start()
+      try #require(started.status.isSuccess, "\(started)")
+      let supervisor = try #require(Int32(try readText(machine.run + "/supervisor.pid").filter(\.isNumber)))
+      // All at once, as when the power goes: nothing is closed in order.
+      kill(supervisor, SIGKILL)
+      while machine.headRuns { try await Task.sleep(for: .milliseconds(20)) }
+      for suffix in suffixes { unlink(machine.journal + suffix) }
+      started = try await machine.start()
+      #expect(
+        started.status == .status(1) && started.errors.contains(machine.journal)
+          && started.errors.contains("mobula head recover"), "\(started)")
+      let recovered = try await machine.mobula("head", "recover")
+      #expect(recovered.status.isSuccess, "\(recovered)")
+      started = try await machine.start()
+      try #require(started.status.isSuccess, "\(started)")
     }
   }
 

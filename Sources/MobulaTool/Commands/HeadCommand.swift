@@ -41,7 +41,7 @@ struct ServeHeadCommand: AsyncParsableCommand {
     let tls = try directory.runDirectory.tls()
     try await ServiceProcess.run { process in
       try state.create()
-      try SQLiteJournal.checkNotLost(state.journalFile)
+      try SQLiteJournal.checkNotLost(state.journalFile, hadHead: state.identity()?.hadHead == true)
       let journal = try SQLiteJournal(path: state.journalFile)
       let before = try await journal.load()
       let cluster = before.cluster ?? started.cluster ?? .random()
@@ -150,8 +150,10 @@ struct RecoverHeadCommand: AsyncParsableCommand {
         .unauthenticated, "There is no token in \(state.path): give the cluster's with --token-file.")
     }
     let kept = try setAside(state.journalFile)
-    try state.write(StateDirectory.Identity(cluster: cluster, host: before?.host ?? started?.host ?? .random()))
     let journal = try SQLiteJournal(path: state.journalFile)
+    try state.write(
+      StateDirectory.Identity(
+        cluster: cluster, host: before?.host ?? started?.host ?? .random(), hadHead: true))
     // Epochs and jobs are numbered one by one: no head has come as far as the seconds since 1970. Nor have claims as far
     // as a million of them a second.
     let seconds = UInt64(max(0, min(Date().timeIntervalSince1970, 2e9)))
