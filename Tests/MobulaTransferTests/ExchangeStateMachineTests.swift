@@ -150,14 +150,52 @@ import Testing
     var machine = try machine()
     _ = machine.started([a], now: .zero)
     // The search that knows of it waits for others; the head is asked whether there are any.
-    #expect(machine.ended(1, MobulaError(.unavailable, "It went away."), now: .zero) == [.findSources])
+    #expect(machine.ended(1, MobulaError(.corrupted, "It is damaged."), now: .zero) == [.findSources])
     let actions = machine.refused(MobulaError(.unavailable, "No host could send it."), now: .zero)
     guard case .fail(let error) = actions.last else {
       Issue.record("\(actions)")
       return
     }
     #expect(error.code == .unavailable)
-    #expect(error.message == "No host could send it. The last source failed so: It went away.")
+    #expect(error.message == "No host could send it. The last source failed so: It is damaged.")
+  }
+
+  /// A host whose process is started again has another address, which the head learns in a moment.
+  @Test func aHostThatCannotBeReachedIsLookedForAgain() throws {
+    var machine = try machine()
+    let (away, none) = (
+      MobulaError(.unavailable, "Nobody listens."), MobulaError(.unavailable, "No host could send it.")
+    )
+    _ = machine.started([a], now: .zero)
+    try open(&machine, 1)
+    #expect(machine.ended(1, MobulaError(.connectionClosed, "It went away."), now: .zero) == [.findSources])
+    #expect(machine.refused(none, now: .zero) == [])
+    #expect(machine.tick(now: .milliseconds(200)) == [] && machine.failedHosts == [a])
+    #expect(machine.tick(now: .milliseconds(250)) == [.findSources] && machine.failedHosts.isEmpty)
+    // Where it was it is not any more, and the pause is twice as long.
+    #expect(machine.found([a], now: .milliseconds(250)).contains(.open(2, a)))
+    _ = machine.ended(2, away, now: .milliseconds(250))
+    _ = machine.refused(none, now: .milliseconds(250))
+    #expect(machine.tick(now: .milliseconds(700)) == [] && machine.failedHosts == [a])
+    #expect(machine.tick(now: .milliseconds(750)) == [.findSources])
+    #expect(machine.found([a], now: .milliseconds(750)).contains(.open(3, a)))
+    try open(&machine, 3)
+    _ = try machine.offered(3, [0..<4], now: .seconds(1))
+    for chunk in 0..<3 { _ = try receive(&machine, 3, chunk, at: .seconds(1)) }
+    // What the head says is gone is not waited for.
+    var other = machine
+    _ = other.ended(3, away, now: .seconds(2))
+    guard case .fail? = other.refused(MobulaError(.notFound, "It is gone."), now: .seconds(2)).last else {
+      Issue.record("it waits for what is gone")
+      return
+    }
+    // Nor is anything for longer than other sources without a chunk.
+    _ = machine.ended(3, away, now: .seconds(2))
+    #expect(machine.refused(none, now: .seconds(11)) == [])
+    guard case .fail? = machine.tick(now: .milliseconds(11_050)).last else {
+      Issue.record("it waits without an end")
+      return
+    }
   }
 
   @Test func aRefusalIsNoEndWhileChunksCome() throws {

@@ -18,6 +18,8 @@ package struct ExchangeLimits: Hashable, Sendable {
   package var askInterval = Duration.seconds(1)
   /// So many connections of a host that end during the handshake, one after the other, mean that it is busy.
   package var resets = 10
+  /// How long a host that was not to be reached is left alone, the first time. Default: 250 ms.
+  package var shortestSetback = Duration.milliseconds(250)
   /// How long all lanes together may have nothing that is missing before one is left for another host. Default: 200 ms.
   package var uselessInterval = Duration.milliseconds(200)
   /// How long no chunk need come before an object without a complete replica counts as lost. Default: 10 s.

@@ -73,8 +73,11 @@ package struct ExchangeStateMachine: Sendable {
   private var resets: [HostID: Int] = [:]
   /// Why nothing is filled any more.
   var fillFailure: MobulaError?
-  /// Hosts that failed in this exchange; they are not asked again.
+  /// Hosts that failed in this exchange; they are not asked again, unless they were merely not to be reached.
   package private(set) var failedHosts: Set<HostID> = []
+  /// How often hosts were not to be reached, and when the head is asked for them again. A host's process that is just
+  /// being started again has another address.
+  private var setbacks: [HostID: (count: Int, until: Duration)] = [:]
   /// Left because they were slow; asked again when nobody else is left.
   private var slowHosts: Set<HostID> = []
   private var isAsking = false
@@ -157,8 +160,10 @@ package struct ExchangeStateMachine: Sendable {
     isAsking = false
     askAgain = now + limits.askInterval
     refusal = error
-    if lanes.isEmpty, candidates.isEmpty, busyHosts.isEmpty, !isFilled { return fail(error) }
-    return connect(now)
+    guard lanes.isEmpty, candidates.isEmpty, busyHosts.isEmpty, !isFilled else { return connect(now) }
+    // Whoever was there a moment ago may be back in a moment; what is gone is not.
+    let isHopeful = error.code == .unavailable && !setbacks.isEmpty && now - lastProgress <= limits.patience
+    return isHopeful ? [] : fail(error)
   }
 
   mutating func connect(_ now: Duration) -> [Action] {
@@ -277,6 +282,7 @@ package struct ExchangeStateMachine: Sendable {
     lanes[place].since = now
     lanes[place].arriving = nil
     lanes[place].requested.removeAll { $0 == chunk }
+    if !setbacks.isEmpty { setbacks[lanes[place].host] = nil }
     verified.insert(chunk)
     arrivedBytes += size
     lastProgress = now
@@ -315,6 +321,7 @@ package struct ExchangeStateMachine: Sendable {
           busyHosts[state.host] = now + limits.askInterval
         } else {
           failedHosts.insert(state.host)
+          if let error, Self.isSetback(error) { setBack(state.host, now) }
         }
       }
     }
@@ -330,6 +337,26 @@ package struct ExchangeStateMachine: Sendable {
     return actions + connect(now)
   }
 
+  /// Whether the host was not to be reached, or another process has its address by now: nothing of what it sent is wrong.
+  private static func isSetback(_ error: MobulaError) -> Bool {
+    [.connectionClosed, .unavailable, .mismatch].contains(error.code)
+  }
+
+  /// Each time the pause is twice as long.
+  private mutating func setBack(_ host: HostID, _ now: Duration) {
+    let count = (setbacks[host]?.count ?? 0) + 1
+    setbacks[host] = (count, now + limits.shortestSetback * (1 << min(count - 1, 4)))
+  }
+
+  /// Hosts whose pause is over: the head says where they are by now. A search that is under way excludes them.
+  private mutating func pardon(_ now: Duration) {
+    let pardoned = failedHosts.filter { setbacks[$0].map { $0.until <= now } ?? false }
+    guard !pardoned.isEmpty else { return }
+    failedHosts.subtract(pardoned)
+    isAsking = false
+    askAgain = now
+  }
+
   /// Whether a lane's host has no room for another connection just now. It says so, or it ends a connection during the
   /// handshake, as it does with the oldest of too many that have not proved who they are.
   private mutating func isBusy(_ lane: Lane, _ error: MobulaError?) -> Bool {
@@ -343,6 +370,7 @@ package struct ExchangeStateMachine: Sendable {
   package mutating func tick(now: Duration) -> [Action] {
     guard !isOver else { return [] }
     measure(now)
+    pardon(now)
     for (host, instant) in busyHosts.sorted(by: { $0.key < $1.key }) where instant <= now {
       busyHosts[host] = nil
       candidates.append(host)
