@@ -90,7 +90,21 @@ extension ClusterState {
     propose(news.map { [.pod($0)] } ?? [], .podRegistration(id, registration, news, on: connection))
   }
 
+  /// - Throws: `MobulaError`: `unavailable` for a pod of another process of its host than the one that is there: what
+  ///   its workers make would be in a store that is none of the cluster's.
   private func news(of registration: PodRegistration) throws(MobulaError) -> PodRecord? {
+    if let said = registration.hostNonce, let host = membership.hosts[registration.host], host.connection != nil,
+      let known = host.process.nonce, known != said
+    {
+      throw MobulaError(
+        .unavailable,
+        "Pod \(registration.name) is of another process of host \(host.description.name) than the one that is connected: it is tried again; give a copy of a host's directory another directory."
+      )
+    }
+    return try podNews(of: registration)
+  }
+
+  private func podNews(of registration: PodRegistration) throws(MobulaError) -> PodRecord? {
     try membership.news(
       of: registration.pod, registration.description, registration.process, session: registration.session)
   }

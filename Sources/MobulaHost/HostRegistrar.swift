@@ -27,6 +27,9 @@ final class HostRegistrar: Sendable {
     self.log = log
   }
 
+  /// Which process this one registers as.
+  var nonce: ProcessNonce { identity.values.nonce }
+
   /// - Throws: `MobulaError`: `mismatch` when another process has taken this one's place; others, after which it is
   ///   worth another try.
   func register(on connection: RPCConnection) async throws {

@@ -77,7 +77,7 @@ struct HeadFixture: Sendable {
   /// A pod that grants whatever it is asked for, and notes what it shall give up.
   func pod(
     _ number: UInt64, _ resources: Resources, leases: [LeaseRecord] = [], nonce: ProcessNonce? = nil,
-    session: UInt64? = nil
+    session: UInt64? = nil, hostNonce: ProcessNonce? = nil
   ) async throws -> FakePod {
     let id = PodID(high: 0, low: number)
     let host = HostID(high: 0, low: number)
@@ -98,6 +98,7 @@ struct HeadFixture: Sendable {
       leases: leases)
     registration.nonce = nonce
     registration.session = session
+    registration.hostNonce = hostNonce
     let reply = try await connection.call(HeadAPI.registerPod, registration)
     return FakePod(id: id, connection: connection, reply: reply, releases: releases)
   }

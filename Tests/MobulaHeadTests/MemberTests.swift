@@ -186,6 +186,26 @@ import Testing
     }
   }
 
+  /// In a copy of a host's directory: what is made there would be in a store that is none of the cluster's.
+  @Test func aPodOfAnotherProcessOfItsHostGetsNoLeases() async throws {
+    try await withHead { cluster in
+      let host = try await cluster.host(1, incarnation: 0, nonce: first)
+      let refused = await #expect(throws: MobulaError.self) {
+        _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: second)
+      }
+      #expect(refused?.code == .unavailable && refused?.message.contains("copy") == true, "\(refused as Any)")
+      let pod = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: first)
+      // While the host's process is being started again, another is as good as any.
+      await host.connection.close()
+      await pod.connection.close()
+      let tool = try await cluster.connect(.tool, "tool")
+      while try await tool.call(HeadAPI.status, StatusRequest()).hosts.first?.connected == true {
+        try await Task.sleep(for: .milliseconds(5))
+      }
+      _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: second)
+    }
+  }
+
   @Test func aHeadOfALowerEpochIsRefused() throws {
     let identity = MemberIdentity()
     var reply = RegistrationReply(cluster: .random(), epoch: 5)

@@ -63,6 +63,7 @@ import Testing
       pod: pod, name: "p", host: host, incarnation: 1, resources: ["CPU": 2],
       leases: [LeaseRecord(lease: lease, job: job, demand: ["CPU": 1])])
     (registration.nonce, registration.epoch, registration.session) = (nonce, 2, 3)
+    registration.hostNonce = nonce
     return registration
   }
 
@@ -211,6 +212,7 @@ import Testing
       HostState(
         host: host, name: "h", cluster: ClusterID(high: 13, low: 14),
         head: LinkStatus(endpoint: endpoint, state: .away, problem: "Nobody.", seconds: 1.5), objects: 1, queued: 2))
+    list += GoldenMessage.of(HostAPI.process, empty, HostProcess(nonce: nonce))
     list += GoldenMessage.of(
       HostAPI.fetch, FetchRequest(url: "s3://b/k", endpoint: "http://s3:1"),
       FetchReply(object: object, name: name, size: ByteCount(300_000)))

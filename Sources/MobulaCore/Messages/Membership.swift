@@ -56,6 +56,9 @@ package struct PodRegistration: Codable, Sendable {
   package var resources: Resources
   /// The leases in its books.
   package var leases: [LeaseRecord]
+  /// The process that is the host here, as it says itself; `nil` where it does not. In a copy of a host's directory it
+  /// is another than the one that the head knows.
+  package var hostNonce: ProcessNonce?
 
   package init(
     pod: PodID, name: String, host: HostID, incarnation: UInt64, resources: Resources, leases: [LeaseRecord]

@@ -48,6 +48,8 @@ public final class PeerLink: Sendable {
 
   /// What a peer says of a registration that saying it again would not change.
   private static let finalCodes: Set<MobulaError.Code> = [.mismatch, .unauthenticated, .denied]
+  /// For how long another process may be this one at a first start.
+  private static let patienceWithRivals = Duration.seconds(5)
   /// Repeats of one call after the connection broke within a second of it, one time after the other: it may be what
   /// ends the peer.
   private static let maximumQuickRepeats = 3
@@ -99,6 +101,7 @@ public final class PeerLink: Sendable {
     var pause = RetryPause()
     var throttle = MessageThrottle()
     var firstAnswer: ContinuousClock.Instant?
+    var firstRival: ContinuousClock.Instant?
     var patience = patience
     change { $0.phase = .disconnected }
     while !Task.isCancelled {
@@ -127,6 +130,12 @@ public final class PeerLink: Sendable {
         }
       } catch let error as MobulaError where Self.finalCodes.contains(error.code) {
         throw stop(refusing: error)
+      } catch let error as MobulaError where error.code == .alreadyExists && patience != nil {
+        // Another process is this one already: it may be about to end, and whoever started this one waits to hear.
+        let start = firstRival ?? .now
+        firstRival = start
+        if .now - start >= Self.patienceWithRivals { throw stop(refusing: MobulaError(.mismatch, error.message)) }
+        wait = pause.next(after: .refusal)
       } catch {
         if Task.isCancelled { break }
         let isLost = (error as? MobulaError)?.code == .connectionClosed
