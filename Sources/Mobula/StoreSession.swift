@@ -176,7 +176,8 @@ final class StoreSession: Sendable {
       } catch let error as MobulaError where error.code == .deadlineExceeded {
         throw MobulaError(
           .deadlineExceeded,
-          "Object \(object) did not arrive within \(deadline): is it still being made, or is the time too short?")
+          "Object \(object) did not arrive within \(deadline): it is still being made, or no host that is there has it (`mobula ls`), or the time was too short."
+        )
       }
       bytesCopied += reply.bytesCopied
       if let pinned = try pinned(object) { return (pinned, reply.digest, bytesCopied) }

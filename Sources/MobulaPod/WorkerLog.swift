@@ -1,4 +1,3 @@
-import Glibc
 import MobulaCore
 
 /// The end of a worker's log, for the driver: what it said before it ended.
@@ -10,22 +9,11 @@ enum WorkerLog {
   /// The last lines, each on one of its own and indented, in words that say where the rest is; of a trap those from its
   /// message on, which a backtrace may have followed.
   static func end(of path: String) -> String {
-    let all = text(path).split(separator: "\n", omittingEmptySubsequences: true)
+    let all = endOfFile(path, bytes: lastBytes).split(separator: "\n", omittingEmptySubsequences: true)
     guard !all.isEmpty else { return "Its log \(path) is empty." }
     let start = all.lastIndex { $0.contains("Fatal error") } ?? max(0, all.count - lines)
     let shown = all[max(start, 0)...].prefix(lines).map { "  " + printable($0.prefix(longestLine)) }
     return "The last lines of its log \(path):\n" + shown.joined(separator: "\n")
-  }
-
-  private static func text(_ path: String) -> String {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return "" }
-    defer { close(descriptor) }
-    var status = stat()
-    guard fstat(descriptor, &status) == 0 else { return "" }
-    var bytes = [UInt8](repeating: 0, count: min(lastBytes, Int(status.st_size)))
-    let count = pread(descriptor, &bytes, bytes.count, off_t(Int(status.st_size) - bytes.count))
-    return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
   }
 
   /// A program may write anything; a terminal shall not obey it.

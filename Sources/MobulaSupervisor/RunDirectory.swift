@@ -17,16 +17,9 @@ package struct RunDirectory {
 
   /// The last sentence in the log that says why a process does not run.
   func lastError() -> String? {
-    let descriptor = open(logFile, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return nil }
-    defer { close(descriptor) }
-    var status = stat()
-    guard fstat(descriptor, &status) == 0 else { return nil }
-    var bytes = [UInt8](repeating: 0, count: min(16_384, Int(status.st_size)))
-    let count = pread(descriptor, &bytes, bytes.count, off_t(Int(status.st_size) - bytes.count))
     let mark = "Error: "
-    return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self).split(separator: "\n")
-      .last { $0.hasPrefix(mark) }.map { String($0.dropFirst(mark.count)) }
+    return endOfFile(logFile, bytes: 16_384).split(separator: "\n").last { $0.hasPrefix(mark) }
+      .map { String($0.dropFirst(mark.count)) }
   }
 
   /// Makes the directory, for this user alone.

@@ -22,7 +22,13 @@ extension MobulaCommand {
       }
     } catch {
       let code = exitCode(for: error)
-      let text = fullMessage(for: error)
+      var text = fullMessage(for: error)
+      // The parser says first what is missing, which may be there, mistyped.
+      if code == .validationFailure, !text.hasPrefix("Error: Unknown option"),
+        let problem = OptionNames.problem(in: Array(CommandLine.arguments.dropFirst()))
+      {
+        text = problem
+      }
       if code.isSuccess {
         // Help, versions, scripts for shells: the tool's own text, exactly.
         if !text.isEmpty { Swift.print(text) }
@@ -47,6 +53,35 @@ private func endOutput() throws(MobulaError) {
   // As a program ends that SIGPIPE ends: whoever closed the pipe needs no sentence.
   if failure == EPIPE { Glibc.exit(128 + SIGPIPE) }
   if failure != 0 { throw MobulaError.system("Standard output can't be written", number: failure) }
+}
+
+/// The options of a command, for those who mistype one.
+enum OptionNames {
+  /// - Returns: what is wrong with the first long option that is nearly one of the command's; `nil` when none is.
+  static func problem(in arguments: [String]) -> String? {
+    var command: any ParsableCommand.Type = MobulaCommand.self
+    var words: [String] = []
+    for word in arguments {
+      guard let next = command.configuration.subcommands.first(where: { $0.configuration.commandName == word })
+      else { break }
+      (command, words) = (next, words + [word])
+    }
+    let help = MobulaCommand.helpMessage(for: command, columns: 500)
+    let known = Set(help.split(whereSeparator: { !($0.isLetter || $0.isNumber || $0 == "-") }).map(String.init))
+      .filter { $0.hasPrefix("--") }
+    for argument in arguments.prefix(while: { $0 != "--" }) where argument.hasPrefix("--") {
+      let option = argument.split(separator: "=", maxSplits: 1).first.map(String.init) ?? argument
+      guard !known.contains(option) else { continue }
+      let near = known.map { (name: $0, distance: CommandNames.distance(Array($0.utf8), Array(option.utf8))) }
+        .filter { $0.distance <= 3 }.min { ($0.distance, $0.name) < ($1.distance, $1.name) }
+      guard let near else { return nil }
+      return """
+        Error: Unknown option '\(String(option.prefix(60)).printable)'. Did you mean '\(near.name)'?
+          See '\((["mobula"] + words).joined(separator: " ")) --help' for more information.
+        """
+    }
+    return nil
+  }
 }
 
 /// What is said of a command that failed.

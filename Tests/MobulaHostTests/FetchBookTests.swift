@@ -43,6 +43,23 @@ import Testing
     #expect(book.current(object) == nil)
   }
 
+  /// What is small is here before whoever had it fetched comes to wait: its bytes are told of once all the same.
+  @Test func whatCameBeforeAnybodyWaitedIsSetAside() {
+    var book = FetchBookStateMachine()
+    #expect(book.fill(object) == 1)
+    #expect(book.setAside(object, 1))
+    #expect(book.setAside(object, 1) == false)
+    #expect(book.join(object, .get) == .waits(1, isAccountable: false))
+    let ledger = FetchLedger()
+    ledger.setAside(object, 5)
+    #expect(ledger.takeUnreported(object) == 5 && ledger.takeUnreported(object) == 0)
+    ledger.setAside(object, 5)
+    ledger.begin(object)
+    #expect(ledger.takeUnreported(object) == 0)
+    #expect(book.join(ObjectID(high: 0, low: 2), .get) == .begins(2))
+    #expect(book.setAside(ObjectID(high: 0, low: 2), 2) == false, "who began it tells of it")
+  }
+
   /// The store has room for one of them: the one that is filled goes on.
   @Test func fillingTakesThePlaceOfAFetch() {
     var book = FetchBookStateMachine()

@@ -643,3 +643,11 @@ private struct Simulation {
       }
   }
 }
+
+extension StoreStateMachine {
+  /// One object is not wanted any more; `nil` when it isn't here.
+  fileprivate mutating func delete(_ object: ObjectID, retire: Retire) -> (entry: EntryNumber, freed: Freed)? {
+    let (deleted, freed) = delete([object], retire: retire)
+    return deleted.first.map { ($0, freed) }
+  }
+}

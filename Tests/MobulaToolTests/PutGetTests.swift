@@ -91,4 +91,40 @@ import Testing
     #expect(CommandNames.problem(of: "put") == nil)
     #expect(CommandNames.problem(of: "--help") == nil)
   }
+
+  @Test func mistypedOptions() {
+    func problem(_ words: String...) -> String { OptionNames.problem(in: words) ?? "" }
+    #expect(problem("get", "--otput", "z", "x").contains("'--otput'. Did you mean '--output'?"))
+    #expect(problem("start", "--haed").contains("Did you mean '--head'?"))
+    #expect(problem("host", "drain", "--timout=3", "b").contains("See 'mobula host drain --help'"))
+    #expect(OptionNames.problem(in: ["get", "--output", "z"]) == nil)
+    #expect(OptionNames.problem(in: ["get", "--", "--otput"]) == nil)
+    #expect(OptionNames.problem(in: ["get", "--nothing-like-it"]) == nil)
+  }
+
+  /// What the command line alone shows to be wrong is said before anything is asked of anybody.
+  @Test(arguments: [
+    ["get", "", "-o", "x"], ["rm", ""], ["hold", "a", ""], ["put", "x", "s3:/b/k"], ["get", "s3://b", "-o", "x"],
+    ["put", "x", "s3://b/k", "--s3-endpoint", "a:b:c"], ["fetch", "s3://b/k", "--s3-endpoint", "ftp://x"],
+    ["put", "x", "--s3-endpoint", "http://a:1"], ["get", "x", "-o", "y", "--s3-endpoint", "http://a:1"],
+    ["put", "x", "s3://b/k", "--name", "n"],
+  ])
+  func usageErrors(arguments: [String]) async throws {
+    let finished = try await run(Products.mobula, arguments, environment: ["MOBULA_DIRECTORY": "/nowhere"])
+    #expect(finished.status == .status(64) && finished.errors.hasPrefix("Error: "), "\(finished)")
+  }
+
+  @Test func removingAllBelow() async throws {
+    try await withCluster { cluster in
+      let folder = cluster.folder.path
+      try FileManager.default.createDirectory(atPath: folder + "/m/n", withIntermediateDirectories: true)
+      for name in ["m/a", "m/n/b", "c"] { try write(name, folder + "/" + name) }
+      let put = try await cluster.mobula("put", folder + "/m/", folder + "/c")
+      try #require(put.status.isSuccess, "\(put)")
+      let removed = try await cluster.mobula("rm", "m/", "m/", "c", "c")
+      #expect(removed.status.isSuccess && removed.output.split(separator: "\n").count == 3, "\(removed)")
+      let again = try await cluster.mobula("rm", "m/")
+      #expect(again.status == .status(1) && again.errors.contains("begins with m/"), "\(again)")
+    }
+  }
 }

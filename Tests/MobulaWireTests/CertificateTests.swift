@@ -56,6 +56,15 @@ struct CertificateTests {
     }
   }
 
+  @Test func aCertificateThatNoneOfTheCAsMadeIsRefused() throws {
+    try certificates.tls().checkItself()
+    try certificates.tls("other").checkItself()
+    for name in ["mixed", "expired"] {
+      let error = #expect(throws: MobulaError.self) { try certificates.tls(name).checkItself() }
+      #expect(error?.code == .unauthenticated && error?.message.contains("None of the CAs") == true, "\(name)")
+    }
+  }
+
   @Test func keysAreForTheirOwnerAlone() throws {
     for file in [certificates.folder("own").authorityKey, certificates.folder("own").key] {
       var information = stat()

@@ -42,3 +42,15 @@ package func readSmallFile(_ path: String, _ what: @autoclosure () -> String, li
     }
   }
 }
+
+/// The end of a log, that many bytes of it at most; empty when it can't be read.
+package func endOfFile(_ path: String, bytes most: Int) -> String {
+  let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+  guard descriptor >= 0 else { return "" }
+  defer { close(descriptor) }
+  var status = stat()
+  guard fstat(descriptor, &status) == 0 else { return "" }
+  var bytes = [UInt8](repeating: 0, count: min(most, Int(status.st_size)))
+  let count = pread(descriptor, &bytes, bytes.count, off_t(Int(status.st_size) - bytes.count))
+  return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
+}

@@ -54,6 +54,15 @@ struct FetchBookStateMachine: Sendable {
     return last
   }
 
+  /// What a fetch copied is set aside for whoever asks for the object first, if nobody has been told of it yet.
+  ///
+  /// - Returns: whether it is to be.
+  mutating func setAside(_ object: ObjectID, _ number: Number) -> Bool {
+    guard fetches[object]?.number == number, !fetches[object]!.isAccounted else { return false }
+    fetches[object]!.isAccounted = true
+    return true
+  }
+
   /// Somebody does not wait any longer. True when the fetch is to be given up: he was the last.
   mutating func leave(_ object: ObjectID, _ number: Number) -> Bool {
     guard fetches[object]?.number == number else { return false }

@@ -13,6 +13,8 @@ final class FetchLedger: Sendable {
     var damages = Recent<MobulaError>()
     /// Why reading from S3 ended.
     var failures = Recent<MobulaError>()
+    /// Bytes that came before anybody waited for them.
+    var unreported = Recent<Int>()
   }
 
   private let state = Mutex(State())
@@ -33,6 +35,19 @@ final class FetchLedger: Sendable {
     state.withLock { state in
       state.damages[object] = nil
       state.failures[object] = nil
+      state.unreported[object] = nil
+    }
+  }
+
+  /// So many bytes of an object came, and nobody has been told of them.
+  func setAside(_ object: ObjectID, _ bytes: Int) { state.withLock { $0.unreported[object] = bytes } }
+
+  /// What was set aside, for the first who asks; else 0.
+  func takeUnreported(_ object: ObjectID) -> Int {
+    state.withLock { state in
+      guard let bytes = state.unreported[object] else { return 0 }
+      state.unreported[object] = nil
+      return bytes
     }
   }
 

@@ -10,7 +10,7 @@ import Synchronization
 final class ReplicaFetcher: Sendable {
   struct Fetched: Sendable {
     var digest: ObjectDigest
-    /// Bytes that came in; 0 when the object was here.
+    /// Bytes that came in, told once; 0 when the object was here.
     var bytesCopied: Int
   }
 
@@ -80,7 +80,8 @@ final class ReplicaFetcher: Sendable {
         } onCancel: {
           leave(object, number)
         }
-        return Fetched(digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : 0)
+        return Fetched(
+          digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : ledger.takeUnreported(object))
       } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
         // The last of those before us gave it up as we came: begin again.
         continue
@@ -118,7 +119,7 @@ final class ReplicaFetcher: Sendable {
         throw error as? MobulaError ?? MobulaError(.unavailable, "\(error)")
       }
     }
-    return Fetched(digest: info.digest, bytesCopied: 0)
+    return Fetched(digest: info.digest, bytesCopied: ledger.takeUnreported(object))
   }
 
   /// The fetch of an object, begun by `body` if there is none; and whether its bytes are the caller's to report.
@@ -186,6 +187,10 @@ final class ReplicaFetcher: Sendable {
           await self.reports.announce(.partial(object: object, geometry: geometry))
           let report = try await self.run(exchange, beside: fill)
           let outcome = try await self.verify(object, check)
+          // What is small is here before its caller comes to wait for it.
+          if self.state.withLock({ $0.book.setAside(object, number) }) {
+            self.ledger.setAside(object, report.bytes + report.filled)
+          }
           let digest = try await self.complete(writer, object: object, expected: nil)
           self.ledger.record(object, report, outcome)
           self.letGo(object)
@@ -196,6 +201,7 @@ final class ReplicaFetcher: Sendable {
           if let error = error as? MobulaError { self.ledger.failed(object, error) }
           await self.giveUp(writer, object, error)
           self.ledger.forget(object)
+          _ = self.ledger.takeUnreported(object)
           throw error
         }
       }

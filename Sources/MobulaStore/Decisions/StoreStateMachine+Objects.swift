@@ -362,12 +362,6 @@ extension StoreStateMachine {
 
   // MARK: Going
 
-  /// An object is not wanted any more; its memory goes with the last pin. `nil` when it isn't here.
-  mutating func delete(_ object: ObjectID, retire: Retire) -> (entry: EntryNumber, freed: Freed)? {
-    let (deleted, freed) = delete([object], retire: retire)
-    return deleted.first.map { ($0, freed) }
-  }
-
   /// Objects are not wanted any more; their memory goes with the last pin. All pins are looked at once.
   ///
   /// - Returns: the entries of those that are here.

@@ -201,6 +201,7 @@ struct InstallCommand: AsyncParsableCommand {
     let directory = directory.runDirectory
     let folder = CertificateFolder(folder)
     let tls = try ClusterTLS(folder)
+    try tls.checkItself()
     let started = try directory.readConfiguration()
     let copy = CertificateFolder(HostPaths.certificates(in: directory.path))
     guard access(copy.path, F_OK) == 0 else {

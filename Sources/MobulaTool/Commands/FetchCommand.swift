@@ -98,6 +98,7 @@ struct FetchCommand: AsyncParsableCommand {
       throw ValidationError("\"\(url)\" is no address in S3: write it as s3://BUCKET/PREFIX.")
     }
     try S3Target.check(url)
+    try S3Target.check(endpoint: s3Endpoint, for: [url])
     if quiet.quiet, json.json || explain { throw ValidationError("Give --quiet, or --json and --explain, not both.") }
   }
 

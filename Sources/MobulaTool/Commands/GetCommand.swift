@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaS3
 import MobulaSupervisor
 import MobulaTerminal
 
@@ -55,7 +56,12 @@ struct GetCommand: AsyncParsableCommand {
 
   func validate() throws {
     guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    if id == "" { throw ValidationError("An object's name or id can't be empty: `mobula ls` lists what there is.") }
     for text in [id, output] { try S3Target.check(text) }
+    try S3Target.check(endpoint: s3Endpoint, for: [id, output])
+    if isS3(id), !isPrefix, try S3URL(id).key.isEmpty {
+      throw ValidationError("\(id.printable) is a bucket: give \(id.printable)/KEY, or \(id.printable)/ for all in it.")
+    }
     if output == "" { throw ValidationError("--output takes a path, which can't be empty.") }
     if output == "-", json.json {
       throw ValidationError("With -o - the object itself goes to standard output: leave --json away.")

@@ -79,9 +79,12 @@ struct ListCommand: AsyncParsableCommand {
         + (object.absent ?? []).map { "[\(name($0))]" }
       // Its name is there, and nobody to have it from any more.
       let isGone = hosts.isEmpty && object.size.bytes > 0
+      // A head that was started again knows its name, and nobody who is there has it; or it is not made yet.
+      let isUnknown = hosts.isEmpty && object.size.bytes == 0
       table.add([
-        object.namesForPeople.isEmpty ? "-" : object.namesForPeople.joined(separator: " "), "\(object.size)",
-        isGone ? "gone" : hosts.joined(separator: " "), "\(object.holders)", "\(object.object)",
+        object.namesForPeople.isEmpty ? "-" : object.namesForPeople.joined(separator: " "),
+        isUnknown ? "-" : "\(object.size)", isGone ? "gone" : isUnknown ? "none" : hosts.joined(separator: " "),
+        "\(object.holders)", "\(object.object)",
       ])
     }
     print(table.takeLines().joined(separator: "\n"))
@@ -101,16 +104,32 @@ extension ObjectListing {
   }
 }
 
+/// Objects that a command does something to.
+struct ObjectArguments: ParsableArguments {
+  @Argument(help: "Names, ids, or beginnings of ids; NAME/ for all below it.") var ids: [String]
+
+  func validate() throws {
+    if ids.contains("") {
+      throw ValidationError("An object's name or id can't be empty: `mobula ls` lists what there is.")
+    }
+  }
+}
+
 struct RemoveCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "rm", abstract: "Remove objects from the cluster.",
-    discussion: "Example:\n  mobula rm model.safetensors")
+    discussion: """
+      Examples:
+        mobula rm model.safetensors
+        # All objects whose names begin so.
+        mobula rm model/
+      """)
 
-  @Argument(help: "Names, ids, or beginnings of ids.") var ids: [String]
+  @OptionGroup var objects: ObjectArguments
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withEach(ids, directory.options) { cluster, id in
+    try await withEach(objects.ids, directory.options) { cluster, id in
       let removed = try await cluster.remove("\(try await cluster.find(id).object)")
       let wasHeld = removed.names.contains(Name(Cluster.holdName(removed.object)))
       let name = removed.namesForPeople.first { $0 != "(held)" } ?? "\(removed.object)"
@@ -124,11 +143,11 @@ struct HoldCommand: AsyncParsableCommand {
     commandName: "hold", abstract: "Keep objects until they are released, whoever else holds them.",
     discussion: "Example:\n  mobula hold model.safetensors")
 
-  @Argument(help: "Names, ids, or beginnings of ids.") var ids: [String]
+  @OptionGroup var objects: ObjectArguments
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withEach(ids, directory.options) { cluster, id in
+    try await withEach(objects.ids, directory.options) { cluster, id in
       let (reference, _) = try await cluster.object(found: id)
       try await cluster.hold(reference)
       return "held \(reference.id)"
@@ -141,11 +160,11 @@ struct ReleaseCommand: AsyncParsableCommand {
     commandName: "release", abstract: "End what `mobula hold` began; an object that nothing else holds goes.",
     discussion: "Example:\n  mobula release model.safetensors")
 
-  @Argument(help: "Names, ids, or beginnings of ids.") var ids: [String]
+  @OptionGroup var objects: ObjectArguments
   @OptionGroup var directory: DirectoryOption
 
   func run() async throws {
-    try await withEach(ids, directory.options) { cluster, id in
+    try await withEach(objects.ids, directory.options) { cluster, id in
       let object = try await cluster.find(id).object
       try await cluster.release(object)
       return "released \(object)"
@@ -160,16 +179,34 @@ private func withEach(_ ids: [String], _ options: ClusterOptions, _ body: (Clust
 {
   try await withCluster(options) { cluster in
     var hasFailed = false
-    for id in ids {
-      do { print(try await body(cluster, id)) } catch let error as MobulaError
-        where [.notFound, .invalidArgument].contains(error.code)
-      {
+    var done: Set<Name> = []
+    for id in ids where done.insert(Name(id)).inserted {
+      do {
+        for object in try await each(id, on: cluster) { print(try await body(cluster, object)) }
+      } catch let error as MobulaError where [.notFound, .invalidArgument].contains(error.code) {
         Log.error("\(error)")
         hasFailed = true
       }
     }
     if hasFailed { throw ExitCode(1) }
   }
+}
+
+/// What an argument names: all objects below `PREFIX/`, unless one is called exactly so.
+private func each(_ id: String, on cluster: Cluster) async throws -> [String] {
+  guard id.hasSuffix("/") else { return [id] }
+  var below: [(name: Name, object: ObjectID)] = []
+  try await cluster.list { page in
+    for listing in page {
+      let name = listing.names.filter { $0.text.utf8.starts(with: id.utf8) }.min()
+      if let name { below.append((name, listing.object)) }
+    }
+  }
+  guard !below.isEmpty else {
+    throw MobulaError(.notFound, "No object's name begins with \(id.printable): `mobula ls` lists what there is.")
+  }
+  if below.contains(where: { $0.name == Name(id) }) { return [id] }
+  return below.sorted { ($0.name, $0.object) < ($1.name, $1.object) }.map { "\($0.object)" }
 }
 
 /// Runs `body` with a connection that is closed whatever happens.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Mobula
 import MobulaCore
+import MobulaS3
 import MobulaTerminal
 
 struct PutCommand: AsyncParsableCommand {
@@ -45,7 +46,13 @@ struct PutCommand: AsyncParsableCommand {
         throw ValidationError("Standard input has no name of its own: give one with --name.")
       }
     }
-    if let destination { try S3Target.check(destination) }
+    for file in files { try S3Target.check(file) }
+    try S3Target.check(endpoint: s3Endpoint, for: files)
+    if let destination, let name, !destination.hasSuffix("/"), try !S3URL(destination).key.isEmpty {
+      throw ValidationError(
+        "\(destination.printable) is a whole key: leave \"--name \(name.printable)\" away, or give a prefix with a / at its end."
+      )
+    }
     if name == "" { throw ValidationError("--name takes a name, which can't be empty.") }
     if replace, destination != nil { throw ValidationError("--replace is for the store: S3 replaces in any case.") }
     if quiet.quiet, json.json { throw ValidationError("Give --quiet or --json, not both.") }

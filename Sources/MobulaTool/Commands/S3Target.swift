@@ -21,7 +21,7 @@ struct S3Target {
   /// - Parameter name: the key's last part, where `text` ends in `/` or names a bucket only.
   /// - Throws: `MobulaError` (`invalidArgument`) for an address that can't be.
   init?(_ text: String, name: String, endpoint: String?) throws {
-    guard text.lowercased().hasPrefix("s3://") else { return nil }
+    guard Self.isS3(text) else { return nil }
     var url = try S3URL(text)
     if url.key.isEmpty || url.key.hasSuffix("/") { url = S3URL(bucket: url.bucket, key: url.key + name) }
     self.url = url
@@ -30,7 +30,23 @@ struct S3Target {
 
   /// - Throws: `ValidationError` for what begins as an address in S3 and can be none.
   static func check(_ text: String) throws {
-    if text.lowercased().hasPrefix("s3://") { _ = try asUsage { try S3URL(text) } }
+    if isS3(text) {
+      _ = try asUsage { try S3URL(text) }
+    } else if text.lowercased().hasPrefix("s3:/") {
+      throw ValidationError("\"\(text.printable)\" is no address in S3: write it as s3://BUCKET/KEY.")
+    }
+  }
+
+  static func isS3(_ text: String) -> Bool { text.lowercased().hasPrefix("s3://") }
+
+  /// - Parameter addresses: of S3 that the command has to do with.
+  /// - Throws: `ValidationError` for an endpoint that can be none, and for one that nothing is asked of.
+  static func check(endpoint: String?, for addresses: [String]) throws {
+    guard let endpoint else { return }
+    _ = try asUsage { try S3Endpoint(endpoint) }
+    if !addresses.contains(where: isS3) {
+      throw ValidationError("--s3-endpoint is for s3://BUCKET/KEY: give such an address, or leave it away.")
+    }
   }
 
   struct Uploaded: Encodable {

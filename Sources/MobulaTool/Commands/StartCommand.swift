@@ -173,8 +173,11 @@ struct StartCommand: AsyncParsableCommand {
     // What can't be used is said here, not by a process that nobody watches.
     let journaled = head ? try await checkJournal(state) : nil
     let configuration = try makeConfiguration(directory, state, sizes, addresses, cluster: journaled)
-    let known = try configuration.cluster ?? state.identity()?.cluster
-    try state.write(StateDirectory.Identity(cluster: known, host: configuration.host))
+    let before = try state.identity()
+    try state.write(
+      StateDirectory.Identity(
+        cluster: configuration.cluster ?? before?.cluster, host: configuration.host,
+        hadHead: head || before?.hadHead == true))
     // In the foreground a host waits for its head, as hosts that are started together must.
     if !head, !foreground { try await checkHead(configuration, directory) }
     try directory.write(configuration)
@@ -237,14 +240,14 @@ struct StartCommand: AsyncParsableCommand {
     }
     let folder = CertificateFolder(given)
     // Fails before anything is started.
-    _ = try ClusterTLS(folder)
+    try ClusterTLS(folder).checkItself()
     try folder.copy(to: state.certificates)
     try folder.copy(to: copy)
   }
 
   /// - Returns: the cluster that the journal is of, if there is one.
   private func checkJournal(_ state: StateDirectory) async throws -> ClusterID? {
-    try SQLiteJournal.checkNotLost(state.journalFile)
+    try SQLiteJournal.checkNotLost(state.journalFile, hadHead: state.identity()?.hadHead == true)
     let journal = try SQLiteJournal(path: state.journalFile)
     let cluster = try await journal.load().cluster
     await journal.close()

@@ -56,10 +56,31 @@ extension StartCommand {
   }
 
   /// The host's name, by which messages and `--pod` know it.
-  func checkedName() throws -> String {
-    let name = name ?? Machine.name()
+  /// - Parameter directory: where the host is to run; others on this machine have other names than it, if it is not
+  ///   given one.
+  func checkedName(in directory: RunDirectory? = nil) throws -> String {
+    let name = name ?? directory.map { Self.freeName(in: $0) } ?? Machine.name()
     try check(name, "--name")
     return name
+  }
+
+  /// The machine's name; where another host of this user's has it, with a number, and the same one as before if it can.
+  private static func freeName(in directory: RunDirectory) -> String {
+    let own = Machine.name()
+    let here = realpath(directory.path, nil).map { pointer in
+      defer { free(pointer) }
+      return String(cString: pointer)
+    }
+    let taken = Set(
+      RunningSupervisor.all().filter { $0.directory != here ?? directory.path }.compactMap {
+        (try? RunDirectory(path: $0.directory).readConfiguration()).map { Name($0.name) }
+      })
+    let before = (try? directory.readConfiguration())?.name
+    let names = [before].compactMap { $0 }.filter {
+      $0.hasPrefix(own + "-") && Int($0.dropFirst(own.utf8.count + 1)) != nil
+    }
+    return (names + [own]).first { !taken.contains(Name($0)) }
+      ?? (2...).lazy.map { "\(own)-\($0)" }.first { !taken.contains(Name($0)) }!
   }
 
   private func check(_ name: String, _ flag: String) throws {
@@ -138,7 +159,7 @@ extension StartCommand {
   ) throws -> StartConfiguration {
     let before = try? directory.readConfiguration()
     let identity = try state.identity()
-    let name = try checkedName()
+    let name = try checkedName(in: directory)
     let host = identity?.host ?? before?.host ?? .random()
     let cluster = journaled ?? identity?.cluster ?? before?.cluster
     let spill =

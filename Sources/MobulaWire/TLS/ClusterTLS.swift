@@ -38,6 +38,37 @@ public struct ClusterTLS: Sendable, CustomStringConvertible {
   }
 }
 
+extension ClusterTLS {
+  /// Has both sides that the files make prove themselves to each other, as two hosts with them would.
+  ///
+  /// - Throws: `MobulaError`: `unauthenticated` when they can't.
+  package func checkItself() throws(MobulaError) {
+    let (client, server) = (
+      try TLSSession(self, as: .client, peer: "the other side"),
+      try TLSSession(self, as: .server, peer: "the other side")
+    )
+    var failure: MobulaError?
+    /// - Returns: whether there was anything to carry.
+    func carry(from sender: TLSSession, to receiver: TLSSession) -> Bool {
+      guard let outgoing = sender.takeOutgoing() else { return false }
+      var staging = TLSSession.Staging(capacity: 16_384)
+      outgoing.withUnsafeBytes { staging.append(Array($0)) }
+      // Nothing but the handshake is said.
+      let nowhere = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+      do throws(MobulaError) { _ = try receiver.decrypt(staging, into: nowhere) } catch { failure = failure ?? error }
+      return true
+    }
+    while failure == nil, carry(from: client, to: server) || carry(from: server, to: client) {}
+    guard failure != nil || !client.isEstablished || !server.isEstablished else { return }
+    throw MobulaError(
+      .unauthenticated,
+      """
+      None of the CAs in \(files.authority) made the certificate in \(files.certificate), or one of them has expired: take \
+      both from one folder of `mobula certificates`.
+      """)
+  }
+}
+
 /// What a folder's files make, as long as they stay as they are.
 private final class Files: Sendable {
   private struct State {
@@ -48,6 +79,8 @@ private final class Files: Sendable {
   }
 
   private let folder: CertificateFolder
+  var authority: String { folder.authority }
+  var certificate: String { folder.certificate }
   private let state: Mutex<State>
 
   init(_ folder: CertificateFolder, isChecked: Bool) throws(MobulaError) {

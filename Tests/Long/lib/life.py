@@ -182,7 +182,8 @@ def processes(host):
     for pid in descendants(host.supervisor or 0):
         words = command_line(pid)
         if len(words) > 1 and words[1] in ("head", "host", "pod") and alive(pid):
-            found[words[1] + (" " + words[2] if words[1] == "pod" else "")] = pid
+            # A worker that its pod has just forked is still called as the pod; parents come first.
+            found.setdefault(words[1] + (" " + words[2] if words[1] == "pod" else ""), pid)
     return found
 
 
