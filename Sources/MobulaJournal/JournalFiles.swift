@@ -56,44 +56,6 @@ struct JournalFiles {
     return now != nil && others.allSatisfy { Identity($0.key) == $0.value } ? .there : .removed
   }
 
-  // MARK: The log
-
-  /// What a journal's `user_version` says: the 4 bytes at 60 of its header ("Database File Format", sqlite.org).
-  static let needsLog = 1
-  static let isWhole = 2
-  private static let versionOffset = 60
-
-  /// How long the log is, in bytes; 0 without one.
-  static func logSize(_ path: String) -> Int { Identity.status(path + "-wal").map { Int($0.st_size) } ?? 0 }
-
-  /// Whether the journal says that it is not whole without its log, and there is none.
-  ///
-  /// A log that was begun has a header of 32 bytes and what says that it was.
-  static func missesLog(_ path: String) -> Bool {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return false }
-    defer { close(descriptor) }
-    var version: UInt32 = 0
-    let count = withUnsafeMutableBytes(of: &version) {
-      pread(descriptor, $0.baseAddress, $0.count, off_t(versionOffset))
-    }
-    return count == 4 && UInt32(bigEndian: version) == needsLog && logSize(path) <= 32
-  }
-
-  /// Says of a copy, which has no log, that it needs none.
-  static func markWhole(_ file: String) throws(MobulaError) {
-    let what = "\(file) can't be written"
-    let descriptor = OwnedDescriptor(owning: try systemCall(what) { open(file, O_WRONLY | O_CLOEXEC) })
-    var version = UInt32(isWhole).bigEndian
-    let count = try systemCall(what) {
-      withUnsafeBytes(of: &version) {
-        pwrite(descriptor.rawValue, $0.baseAddress, $0.count, off_t(versionOffset))
-      }
-    }
-    guard count == 4 else { throw MobulaError.system(what, number: EIO) }
-    try systemCall(what) { fsync(descriptor.rawValue) }
-  }
-
   /// Puts `file` into the place of the journal, durably, without what belonged to the one before.
   static func replace(_ path: String, by file: String) throws(MobulaError) {
     let what = "\(path) can't be replaced"

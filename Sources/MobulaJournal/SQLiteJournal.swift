@@ -37,11 +37,11 @@ package final class SQLiteJournal: Journal {
   private let opened: Mutex<Opened?>
   private let queue = Mutex(Queue())
   private let checking = Mutex<Task<Void, Never>?>(nil)
+  /// What the last commit is called, in the file, and in the lock's file for the next start: a journal that has come less
+  /// far than that has lost something, which SQLite would not miss. No power that goes makes the lock's file be ahead.
+  private let mark: Mutex<JournalMark>
   /// Whether something was committed since the files were opened.
   private let hasWritten = Atomic(false)
-  /// How long the log becomes before it is taken over, in bytes.
-  static let logStep = 4 << 20
-  private let logLimit = Atomic(logStep)
   private let log = Logger(label: "journal")
   /// Held while the file is open, and for `close` to let go of.
   private let lock: Mutex<CInt?>
@@ -56,13 +56,21 @@ package final class SQLiteJournal: Journal {
   init(path: String, maximumPages: Int?) throws(MobulaError) {
     self.path = path
     self.maximumPages = maximumPages
+    let isNew = access(path, F_OK) != 0 && access(path + ".lock", F_OK) != 0
     let lock = try Self.lock(path)
+    // A new one, in the place of one that is gone, has nothing to lack.
+    let said = access(path, F_OK) == 0 ? JournalMark(in: lock) : nil
     do {
-      opened = Mutex(try Self.open(path, maximumPages: maximumPages))
+      let opened = try Self.open(path, maximumPages: maximumPages)
+      mark = Mutex(try Self.begin(opened.database, said))
+      self.opened = Mutex(opened)
     } catch {
+      // What could not be begun, as on a full disk, is none that was lost.
+      if isNew { for suffix in ["-wal", "-shm", "", ".lock"] { unlink(path + suffix) } }
       Glibc.close(lock)
       throw Self.opening(path, error)
     }
+    mark.withLock { $0.write(to: lock) }
     self.lock = Mutex(lock)
     let task = Task { [weak self] in
       while (try? await Task.sleep(for: Self.checkInterval)) != nil { self?.append([]) { _ in } }
@@ -117,12 +125,9 @@ package final class SQLiteJournal: Journal {
     configuration.prepareDatabase { db in
       // A backup reads while we write; we never read what it has.
       try db.execute(sql: "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")
-      // The log is taken over here (`takeOver`), and is as long as what is in it.
-      try db.execute(sql: "PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 0")
       if let maximumPages { try db.execute(sql: "PRAGMA max_page_count = \(maximumPages)") }
     }
     try makePrivate(path)
-    try checkLog(path)
     if let log = try? Data(contentsOf: URL(filePath: path + "-wal")), WriteAheadLog(log)?.isDamaged == true {
       throw MobulaError(.corrupted, "its log is damaged before its end")
     }
@@ -132,23 +137,34 @@ package final class SQLiteJournal: Journal {
     let migrator = SQLiteSchema.migrator
     try database.read { db in try check(db, migrator) }
     try migrator.migrate(database)
-    try database.writeWithoutTransaction { db in try takeOver(db) }
     return Opened(database: database, files: JournalFiles(of: path))
   }
 
-  /// Without its log a file is as it was when the log was last taken over, and SQLite finds nothing wrong with that.
-  private static func checkLog(_ path: String) throws(MobulaError) {
-    if JournalFiles.missesLog(path) { throw MobulaError(.corrupted, "its log, \(path)-wal, is gone") }
+  /// - Parameter said: what the last commit was called, as far as is known.
+  /// - Returns: what it is called in the file.
+  /// - Throws: `MobulaError` (`corrupted`) when the file has come less far.
+  private static func begin(_ database: DatabaseQueue, _ said: JournalMark?) throws -> JournalMark {
+    let known = try database.read { db in try SQLiteSchema.mark(db) }
+    if let said, known.map({ $0.instance == said.instance && $0.number < said.number }) ?? true {
+      throw MobulaError(
+        .corrupted,
+        "it lacks what was written last: its log, which ends in -wal, is gone, or an older copy was put here, which counts once the file that ends in .lock is removed"
+      )
+    }
+    if let known { return known }
+    // Of an older build, or new.
+    let new = JournalMark(instance: .random())
+    try database.write { db in try SQLiteSchema.write(new, db) }
+    return new
   }
 
-  /// Takes what is in the log over into the file, and begins the log anew, if no backup reads it.
-  ///
-  /// The file says from then on that it is not whole without its log, since what says otherwise is the first commit
-  /// there. Whoever else takes the log over, as SQLite does when it closes the file, takes that over, too.
-  private static func takeOver(_ db: Database) throws {
-    try db.execute(sql: "PRAGMA user_version = \(JournalFiles.needsLog)")
-    _ = try db.checkpoint(.passive)
-    try db.execute(sql: "PRAGMA user_version = \(JournalFiles.isWhole)")
+  /// Whether another program has only taken the log over into the file, as SQLite lets everybody do.
+  private var hasAll: Bool {
+    var configuration = Configuration()
+    configuration.readonly = true
+    guard let fresh = try? DatabaseQueue(path: path, configuration: configuration) else { return false }
+    defer { try? fresh.close() }
+    return (try? fresh.read { db in try SQLiteSchema.mark(db) }) == mark.withLock { $0 }
   }
 
   /// Job secrets are for nobody else. SQLite gives its other files the mode of this one.
@@ -222,7 +238,7 @@ package final class SQLiteJournal: Journal {
   }
 
   /// Takes the log over into the file; what is written next begins the log anew.
-  func takeOver() throws { try database.writeWithoutTransaction { db in try Self.takeOver(db) } }
+  func checkpoint() throws { try database.writeWithoutTransaction { db in _ = try db.checkpoint(.restart) } }
 
   package func load() async throws(MobulaError) -> JournalState {
     do {
@@ -251,14 +267,16 @@ package final class SQLiteJournal: Journal {
     var isComplete = false
     defer { if !isComplete { unlink(file) } }
     do {
-      try checkLog(path)
       var configuration = Configuration()
       configuration.busyMode = .timeout(5)
       let database = try DatabaseQueue(path: path, configuration: configuration)
       try await database.read { db in try check(db, SQLiteSchema.migrator) }
       try await database.vacuum(into: file)
       try database.close()
-      try JournalFiles.markWhole(file)
+      // It may be put into the place of the journal when that has more.
+      let copy = try DatabaseQueue(path: file, configuration: configuration)
+      try await copy.write { db in try SQLiteSchema.write(JournalMark(instance: .random()), db) }
+      try copy.close()
       isComplete = true
     } catch let error as DatabaseError
       where [.SQLITE_FULL, .SQLITE_IOERR, .SQLITE_CANTOPEN].contains(error.resultCode)
@@ -300,7 +318,11 @@ package final class SQLiteJournal: Journal {
       }
       if group.isEmpty { return }
       // For this group: whoever waits for another may see to the files first.
-      let state = files.state(hasWritten: hasWritten.load(ordering: .relaxed))
+      var state = files.state(hasWritten: hasWritten.load(ordering: .relaxed))
+      if state == .emptied, hasAll {
+        hasWritten.store(false, ordering: .relaxed)
+        state = .there
+      }
       if state == .removed, saveBeforeReopening(db) {
         queue.withLock { $0.waiting = group + $0.waiting }
         return DispatchQueue.global().async { self.reopen() }
@@ -311,27 +333,20 @@ package final class SQLiteJournal: Journal {
           for commit in group { commit.done(.success(())) }
           continue
         }
+        let next = mark.withLock { $0.next }
         try db.inTransaction(.immediate) {
           for commit in group { for record in commit.records { try SQLiteSchema.write(record, db) } }
+          try SQLiteSchema.write(next, db)
           return .commit
         }
+        mark.withLock { $0 = next }
+        lock.withLock { lock in if let lock { next.write(to: lock) } }
         hasWritten.store(true, ordering: .relaxed)
         for commit in group { commit.done(.success(())) }
-        takeOverWhenLong(db)
       } catch {
         fail(group, failure(error))
       }
     }
-  }
-
-  /// A log that only grew would fill the disk, and take ever longer to read at a start.
-  private func takeOverWhenLong(_ db: Database) {
-    guard JournalFiles.logSize(path) >= logLimit.load(ordering: .relaxed) else { return }
-    do { try Self.takeOver(db) } catch {
-      log.warning("the journal's log can't be taken over into its file", metadata: ["error": "\(error)"])
-    }
-    // A backup that reads keeps the log as it is, and so does a full disk.
-    logLimit.store(JournalFiles.logSize(path) + Self.logStep, ordering: .relaxed)
   }
 
   /// What was decided before the failure was known counts on what failed.
@@ -383,7 +398,6 @@ package final class SQLiteJournal: Journal {
     do {
       try Self.makePrivate(rescue)
       try db.execute(sql: "VACUUM INTO ?", arguments: [rescue])
-      try JournalFiles.markWhole(rescue)
     } catch {
       log.error("the journal's files were removed, and can't be saved", metadata: ["error": "\(error)"])
       unlink(rescue)
@@ -404,6 +418,7 @@ package final class SQLiteJournal: Journal {
       // Or it would begin with nothing.
       guard access(path, F_OK) == 0 else { throw moved(.removed) }
       let new = try Self.open(path, maximumPages: maximumPages)
+      _ = try Self.begin(new.database, mark.withLock { $0 })
       hasWritten.store(false, ordering: .relaxed)
       opened.withLock { $0 = new }
       log.warning("the journal's files were removed, and are made anew", metadata: ["journal": "\(path)"])

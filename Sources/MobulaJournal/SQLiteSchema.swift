@@ -115,6 +115,29 @@ enum SQLiteSchema {
     try db.cachedStatement(sql: "DELETE FROM \(table) WHERE \(column) = ?").execute(arguments: [key])
   }
 
+  // MARK: The mark
+
+  // In rows of their own kind, which older builds pass over.
+  private static let (instanceKey, numberKey) = ("instance", "commits")
+
+  static func write(_ mark: JournalMark, _ db: Database) throws {
+    try insert("meta", [instanceKey.databaseValue, blob(mark.instance)], db)
+    try insert("meta", [numberKey.databaseValue, blob(mark.number)], db)
+  }
+
+  /// `nil` in a file that no build with marks has written.
+  static func mark(_ db: Database) throws -> JournalMark? {
+    func row(_ key: String) throws -> SQLiteRow? {
+      let columns = try Row.fetchOne(db, sql: "SELECT key, value, checksum FROM meta WHERE key = ?", arguments: [key])
+      guard let columns else { return nil }
+      var row = try SQLiteRow("meta", columns, count: 2)
+      _ = try row.text()
+      return row
+    }
+    guard var instance = try row(instanceKey), var number = try row(numberKey) else { return nil }
+    return JournalMark(instance: try instance.identifier(), number: try number.number64())
+  }
+
   // MARK: Reading
 
   /// - Throws: `DatabaseError`, or `MobulaError` (`corrupted`) for a row that no head wrote so.

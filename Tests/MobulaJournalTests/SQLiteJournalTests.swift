@@ -222,7 +222,7 @@ import Testing
       // Frames of a former log lie behind those of this one.
       if seed.isMultiple(of: 3) {
         for number in 0..<30 { try await journal.commit([Self.name(number)]) }
-        try journal.takeOver()
+        try journal.checkpoint()
       }
       for number in 0..<17 { try await journal.commit([Self.name(100 + number)]) }
       let safe = seed.isMultiple(of: 3) ? 32 + 10 * 4120 : try Data(contentsOf: URL(filePath: path + "-wal")).count
@@ -349,7 +349,7 @@ import Testing
     try await withJournal { path in
       let journal = try SQLiteJournal(path: path)
       try await journal.commit([Self.name(1)])
-      try journal.takeOver()
+      try journal.checkpoint()
       try await journal.commit([Self.name(2)])
       truncate(path + suffix, 0)
       let error = await #expect(throws: MobulaError.self) { try await journal.commit([Self.name(3)]) }
@@ -399,61 +399,67 @@ import Testing
     }
   }
 
+  private func copy(_ path: String, to copy: String, _ suffixes: [String]) throws {
+    for suffix in ["", "-wal", "-shm", ".lock"] { try? FileManager.default.removeItem(atPath: copy + suffix) }
+    for suffix in suffixes { try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix) }
+  }
+
   /// A head that was killed, and its log taken away before the next one starts: what is left looks whole to SQLite.
-  @Test(arguments: [false, true]) func aLogThatIsGoneIsDamage(isEmptied: Bool) async throws {
+  @Test(arguments: [0, 1, 2]) func aLogThatIsGoneIsDamage(kind: Int) async throws {
     try await withJournal { path in
       let journal = try SQLiteJournal(path: path)
       try await journal.commit([Self.name(1)])
-      if isEmptied { try journal.takeOver() }
+      // Also what was there when the log was last taken over is not all.
+      if kind == 1 { try journal.checkpoint() }
+      try await journal.commit([Self.name(2)])
       let copy = path + ".copy"
-      try FileManager.default.copyItem(atPath: path, toPath: copy)
-      if isEmptied { try Data().write(to: URL(filePath: copy + "-wal")) }
+      try self.copy(path, to: copy, ["", ".lock"])
+      if kind == 2 { try Data().write(to: URL(filePath: copy + "-wal")) }
       let error = #expect(throws: MobulaError.self) { try SQLiteJournal(path: copy) }
       #expect(error?.code == .corrupted && error?.message.contains("mobula head recover") == true)
-      let backup = await #expect(throws: MobulaError.self) {
-        try await SQLiteJournal.back(up: copy, to: copy + ".backup")
-      }
-      #expect(backup?.code == .corrupted)
-      // With its log it is whole.
-      try FileManager.default.removeItem(atPath: copy)
-      for suffix in ["", "-wal"] {
-        try? FileManager.default.removeItem(atPath: copy + suffix)
-        try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix)
-      }
-      #expect(try await SQLiteJournal(path: copy).load().names.count == 1)
-      await journal.close()
-    }
-  }
-
-  /// Other programs that look at the journal of a head that was killed take its log over as they close it.
-  @Test func whoeverClosesTheFileMayTakeItsLogAlong() async throws {
-    try await withJournal { path in
-      let journal = try SQLiteJournal(path: path)
-      try await journal.commit([Self.name(1)])
-      let copy = path + ".copy"
-      for suffix in ["", "-wal"] { try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix) }
+      // With its log it is whole, and so it is once another program has looked at it, and has taken the log over.
+      try self.copy(path, to: copy, ["", "-wal", ".lock"])
+      #expect(try await SQLiteJournal(path: copy).load().names.count == 2)
+      try self.copy(path, to: copy, ["", "-wal", ".lock"])
       let other = try DatabaseQueue(path: copy)
-      #expect(try await other.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM object_name") } == 1)
+      #expect(try await other.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM object_name") } == 2)
       try other.close()
       #expect(!FileManager.default.fileExists(atPath: copy + "-wal"))
-      #expect(try await SQLiteJournal(path: copy).load().names.count == 1)
+      #expect(try await SQLiteJournal(path: copy).load().names.count == 2)
+      // Whoever wants an older copy says so.
+      try self.copy(path, to: copy, [""])
+      #expect(try await SQLiteJournal(path: copy).load().names.count == (kind == 1 ? 1 : 0))
       await journal.close()
     }
   }
 
-  /// The log does not grow with what is written, also while a backup reads what was.
-  @Test func theLogIsTakenOver() async throws {
+  /// Another program takes the log over while the head runs: nothing is lost by that.
+  @Test(arguments: ["PASSIVE", "FULL", "RESTART", "TRUNCATE"]) func othersMayTakeTheLogOver(how: String) async throws {
     try await withJournal { path in
-      let journal = try SQLiteJournal(path: path)
-      for round in 0..<8 {
-        if round == 5 { try await SQLiteJournal.back(up: path, to: path + ".backup") }
-        try await journal.commit((0..<10_000).map { Self.name(round * 10_000 + $0) })
+      var journal = try SQLiteJournal(path: path)
+      for number in 0..<10 {
+        try await journal.commit([Self.name(number)])
+        let other = try DatabaseQueue(path: path)
+        try await other.writeWithoutTransaction { db in try db.execute(sql: "PRAGMA wal_checkpoint(\(how))") }
+        try other.close()
       }
-      #expect(JournalFiles.logSize(path) < 2 * SQLiteJournal.logStep)
-      #expect(!JournalFiles.missesLog(path))
+      #expect(try await journal.load().names.count == 10)
+      let copy = path + ".copy"
+      try self.copy(path, to: copy, ["", "-wal", ".lock"])
+      #expect(try await SQLiteJournal(path: copy).load().names.count == 10)
       await journal.close()
-      #expect(try await SQLiteJournal(path: path).load().names.count == 80_000)
-      #expect(try await SQLiteJournal(path: path + ".backup").load().names.count == 50_000)
+      journal = try SQLiteJournal(path: path)
+      #expect(try await journal.load().names.count == 10)
+      await journal.close()
+    }
+  }
+
+  /// What could not be begun is not taken for what was lost.
+  @Test func aFirstStartOnAFullDiskLeavesNothing() async throws {
+    try await withJournal { path in
+      #expect(throws: MobulaError.self) { try SQLiteJournal(path: path, maximumPages: 1) }
+      #expect(!SQLiteJournal.isLost(path, hadHead: false))
+      await (try SQLiteJournal(path: path)).close()
     }
   }
 
@@ -465,6 +471,11 @@ import Testing
       try await journal.commit(Self.all)
       try await SQLiteJournal.back(up: path, to: path + ".backup")
       try await journal.commit([.nameRemoved("caf\u{e9}")])
+      // Also in the place of one that has more.
+      try self.copy(path, to: path + ".place", ["", "-wal", ".lock"])
+      for suffix in ["", "-wal"] { try FileManager.default.removeItem(atPath: path + ".place" + suffix) }
+      try FileManager.default.copyItem(atPath: path + ".backup", toPath: path + ".place")
+      #expect(try await SQLiteJournal(path: path + ".place").load() == expected)
       #expect(try await SQLiteJournal(path: path + ".backup").load() == expected)
       #expect(try FileManager.default.attributesOfItem(atPath: path + ".backup")[.posixPermissions] as? Int == 0o600)
       let there = await #expect(throws: MobulaError.self) {
