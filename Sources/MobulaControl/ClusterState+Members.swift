@@ -25,9 +25,22 @@ extension ClusterState {
   private mutating func propose(
     _ id: RequestID, _ registration: HostRegistration, on connection: ConnectionID
   ) throws(MobulaError) {
+    try check(registration)
     let news = try membership.news(of: registration.host, registration.name, registration.process)
     if news != nil { registering.insert(registration.host) }
     propose(news.map { [.host($0)] } ?? [], .registration(id, registration, news, on: connection))
+  }
+
+  /// A process that no head has numbered may be the host, started again, or a copy of it: one in another folder waits until
+  /// the host is absent, whether or not its process is there at this moment.
+  private func check(_ registration: HostRegistration) throws(MobulaError) {
+    guard registration.incarnation == 0,
+      let name = membership.rival(of: registration.folder, as: registration.host)
+    else { return }
+    throw MobulaError(
+      .alreadyExists,
+      "Host \(name) runs in another folder, or did until just now: stop it, or give a copy of its directory another identity (remove identity.json in its state folder)."
+    )
   }
 
   /// It is written down: the process becomes the host, unless it would be another one by now.
@@ -47,7 +60,8 @@ extension ClusterState {
     let host = registration.host
     let inventory = HostInventory(registration)
     let description = HostDescription(
-      name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels)
+      name: registration.name, bulk: registration.bulk, capacity: registration.capacity, labels: registration.labels,
+      folder: registration.folder)
     // One that was here before knew no other head.
     let isKnown = membership.hosts[host]?.isHeard == true
     let actions = try membership.hostRegistered(host, description, registration.process, on: connection)
@@ -90,15 +104,13 @@ extension ClusterState {
     propose(news.map { [.pod($0)] } ?? [], .podRegistration(id, registration, news, on: connection))
   }
 
-  /// - Throws: `MobulaError`: `unavailable` for a pod of another process of its host than the one that is there: what
-  ///   its workers make would be in a store that is none of the cluster's.
+  /// - Throws: `MobulaError`: `unavailable` for a pod in a copy of its host's folder: what its workers make would be in a
+  ///   store that is none of the cluster's.
   private func news(of registration: PodRegistration) throws(MobulaError) -> PodRecord? {
-    if let said = registration.hostNonce, let host = membership.hosts[registration.host], host.connection != nil,
-      let known = host.process.nonce, known != said
-    {
+    if let host = membership.rival(of: registration.folder, as: registration.host) {
       throw MobulaError(
         .unavailable,
-        "Pod \(registration.name) is of another process of host \(host.description.name) than the one that is connected: it is tried again; give a copy of a host's directory another directory."
+        "Pod \(registration.name) is in another folder than host \(host): it is tried again; give a copy of a host's directory another identity (remove identity.json in its state folder)."
       )
     }
     return try podNews(of: registration)

@@ -219,7 +219,10 @@ extension ClusterState {
 
   /// Since when a host has been away, for people.
   private func absence(of host: HostID) -> String? {
-    membership.absentSince(host).map { "\(Int(max(.zero, now - $0) / .seconds(1))) s ago" }
+    // It is absent once it has been away for so long.
+    membership.absentSince(host).map {
+      "\(Int((max(.zero, now - $0) + settings.hostTimeout) / .seconds(1))) s ago"
+    }
   }
 
   private func reply(_ answer: LocateAnswer, to request: LocateRequest) -> LocateReply {

@@ -187,7 +187,6 @@ public final class Host: Sendable {
         host: configuration.host, name: configuration.name, cluster: cluster, head: self.head.status,
         objects: self.store.objectCount, queued: self.reports.queuedChanges)
     }
-    router.on(HostAPI.process) { _, _ in HostProcess(nonce: self.registrar.nonce) }
     router.on(HostAPI.statistics) { _, _ in self.store.statistics }
     processes.add(to: &router)
     objects.add(to: &router)

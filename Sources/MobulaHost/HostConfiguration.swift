@@ -31,6 +31,8 @@ public struct HostConfiguration: Sendable {
   public var spareShare = 0.02
   /// What people tell hosts apart by; `zone` says which are near each other.
   public var labels: [Name: Name] = [:]
+  /// Where its identity is kept; `nil` where nobody knows.
+  public var folder: FolderID?
   /// The most that it sends to other hosts and receives from them and from S3; `nil` for as fast as it goes.
   public var sendLimit: LinkRate?
   public var receiveLimit: LinkRate?

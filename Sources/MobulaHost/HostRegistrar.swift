@@ -27,9 +27,6 @@ final class HostRegistrar: Sendable {
     self.log = log
   }
 
-  /// Which process this one registers as.
-  var nonce: ProcessNonce { identity.values.nonce }
-
   /// - Throws: `MobulaError`: `mismatch` when another process has taken this one's place; others, after which it is
   ///   worth another try.
   func register(on connection: RPCConnection) async throws {
@@ -64,6 +61,7 @@ final class HostRegistrar: Sendable {
     registration.nonce = me.nonce
     registration.epoch = me.epoch
     registration.beganAnew = me.beganAnew
+    registration.folder = configuration.folder
     if isEarly { registration.awaitsProcesses = true }
     // In parts that each fit into a frame; it counts with the last.
     let (first, rest) = registration.parts()

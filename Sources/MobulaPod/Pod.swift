@@ -14,6 +14,8 @@ public struct PodConfiguration: Sendable {
   public var tls: ClusterTLS?
   /// The host's directory, where the pod's socket and its workers' logs go too.
   public var directory: String
+  /// Where the host's identity is kept; `nil` where nobody knows.
+  public var folder: FolderID?
   /// The address that others reach this host's workers at.
   public var address: String
   /// The address that workers listen at; `address`, when `nil`.
@@ -52,8 +54,6 @@ public final class Pod: Sendable {
     var uses: [WorkerID: Int] = [:]
     /// Did not listen in time, and were ended for it.
     var late: Set<WorkerID> = []
-    /// Which process the host was when it was last asked.
-    var hostNonce: ProcessNonce?
   }
 
   /// How long a worker may take to listen.
@@ -119,7 +119,7 @@ public final class Pod: Sendable {
     registration.nonce = me.nonce
     registration.epoch = me.epoch
     registration.session = me.session
-    registration.hostNonce = try await hostProcess()
+    registration.folder = configuration.folder
     let reply = try await connection.call(HeadAPI.registerPod, registration)
     identity.registered(reply)
     if let session = reply.session, let leases = reply.end {
@@ -127,41 +127,6 @@ public final class Pod: Sendable {
       _ = try await connection.call(HeadAPI.confirmPod, PodConfirmation(pod: configuration.pod, session: session))
     }
     log.notice("pod ready", metadata: ["pod": "\(configuration.name)", "resources": "\(configuration.resources)"])
-  }
-
-  /// Which process is the host of this pod's directory, as it was last heard.
-  ///
-  /// - Returns: `nil` for a host that hangs, or is of the build before.
-  /// - Throws: `MobulaError` (`unavailable`) while no host has ever listened here: it may be refused by the head.
-  private func hostProcess() async throws -> ProcessNonce? {
-    let endpoint = Endpoint.unix(path: HostPaths.host(in: configuration.directory))
-    var hello = Hello(role: .pod, name: configuration.name)
-    hello.host = configuration.host
-    let end = ContinuousClock.now + .seconds(5)
-    while true {
-      do {
-        let connection = try await RPCConnection.connect(
-          to: endpoint, token: configuration.token, hello: hello, deadline: .seconds(2))
-        let nonce: ProcessNonce
-        do {
-          nonce = try await connection.call(HostAPI.process, Empty(), deadline: .seconds(2)).nonce
-        } catch {
-          await connection.close()
-          throw error
-        }
-        await connection.close()
-        state.withLock { $0.hostNonce = nonce }
-        return nonce
-      } catch let error as MobulaError {
-        if let known = state.withLock({ $0.hostNonce }) { return known }
-        if [.notFound, .deadlineExceeded].contains(error.code) { return nil }
-        guard ContinuousClock.now < end else {
-          throw MobulaError(
-            .unavailable, "Pod \(configuration.name) waits for its host's process: \(error.message)")
-        }
-        try await Task.sleep(for: .milliseconds(20))
-      }
-    }
   }
 
   /// Ends leases that are over, with their workers, which are gone when this returns.

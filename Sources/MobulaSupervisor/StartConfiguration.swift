@@ -36,6 +36,9 @@ package struct StartConfiguration: Codable, Sendable {
   package var spillEndpoint: String?
   /// The state directory.
   package var state: String?
+
+  /// Which folder the state folder is; `nil` when it is not there.
+  package var stateFolder: FolderID? { state.flatMap { FolderID(of: $0) } }
   /// What is bound, where that is not `address`.
   package var listen: String?
 

@@ -40,7 +40,7 @@ struct HeadFixture: Sendable {
   /// - Parameter answers: whether it says that it is there, when it is asked.
   func host(
     _ number: UInt64, incarnation: UInt64 = 1, nonce: ProcessNonce? = nil, beganAnew: Bool? = nil,
-    replicas: [ReplicaReport] = [], holds: [ObjectID] = [], answers: Bool = true
+    replicas: [ReplicaReport] = [], holds: [ObjectID] = [], answers: Bool = true, folder: FolderID? = nil
   ) async throws -> FakeHost {
     let (drops, sink) = AsyncStream.makeStream(of: ObjectID.self)
     let (keeps, keepSink) = AsyncStream.makeStream(of: ObjectID.self)
@@ -70,6 +70,7 @@ struct HeadFixture: Sendable {
       names: [:])
     registration.nonce = nonce
     registration.beganAnew = beganAnew
+    registration.folder = folder
     let reply = try await connection.call(HeadAPI.registerHost, registration)
     return FakeHost(id: id, connection: connection, reply: reply, drops: drops, keeps: keeps, news: news)
   }
@@ -77,7 +78,7 @@ struct HeadFixture: Sendable {
   /// A pod that grants whatever it is asked for, and notes what it shall give up.
   func pod(
     _ number: UInt64, _ resources: Resources, leases: [LeaseRecord] = [], nonce: ProcessNonce? = nil,
-    session: UInt64? = nil, hostNonce: ProcessNonce? = nil
+    session: UInt64? = nil, folder: FolderID? = nil
   ) async throws -> FakePod {
     let id = PodID(high: 0, low: number)
     let host = HostID(high: 0, low: number)
@@ -98,7 +99,7 @@ struct HeadFixture: Sendable {
       leases: leases)
     registration.nonce = nonce
     registration.session = session
-    registration.hostNonce = hostNonce
+    registration.folder = folder
     let reply = try await connection.call(HeadAPI.registerPod, registration)
     return FakePod(id: id, connection: connection, reply: reply, releases: releases)
   }

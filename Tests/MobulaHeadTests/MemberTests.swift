@@ -186,23 +186,36 @@ import Testing
     }
   }
 
-  /// In a copy of a host's directory: what is made there would be in a store that is none of the cluster's.
-  @Test func aPodOfAnotherProcessOfItsHostGetsNoLeases() async throws {
-    try await withHead { cluster in
-      let host = try await cluster.host(1, incarnation: 0, nonce: first)
-      let refused = await #expect(throws: MobulaError.self) {
-        _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: second)
-      }
-      #expect(refused?.code == .unavailable && refused?.message.contains("copy") == true, "\(refused as Any)")
-      let pod = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: first)
-      // While the host's process is being started again, another is as good as any.
-      await host.connection.close()
-      await pod.connection.close()
+  /// A host's process is being started again, and a copy of its folder is quicker: it has to wait until the host is absent.
+  /// What is made there would be in a store that is none of the cluster's.
+  @Test func aCopyOfAFolderIsNotTheHost() async throws {
+    let (folder, copy) = (FolderID(high: 1, low: 1), FolderID(high: 1, low: 2))
+    try await withHead {
+      $0.hostTimeout = .milliseconds(300)
+    } _: { cluster in
+      let original = try await cluster.host(1, incarnation: 0, nonce: first, folder: folder)
+      await original.connection.close()
       let tool = try await cluster.connect(.tool, "tool")
       while try await tool.call(HeadAPI.status, StatusRequest()).hosts.first?.connected == true {
         try await Task.sleep(for: .milliseconds(5))
       }
-      _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), hostNonce: second)
+      let refused = await #expect(throws: MobulaError.self) {
+        try await cluster.host(1, incarnation: 0, nonce: second, folder: copy)
+      }
+      #expect(refused?.code == .alreadyExists && refused?.message.contains("copy") == true, "\(refused as Any)")
+      let pod = await #expect(throws: MobulaError.self) {
+        _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), folder: copy)
+      }
+      #expect(pod?.code == .unavailable && pod?.message.contains("copy") == true, "\(pod as Any)")
+      // Its next process, in its own folder, need not wait.
+      let next = try await cluster.host(1, incarnation: 0, nonce: second, folder: folder)
+      #expect(next.reply.incarnation == 2)
+      _ = try await cluster.pod(1, ["CPU": 1], nonce: .random(), folder: folder)
+      await next.connection.close()
+      try await Task.sleep(for: .milliseconds(500))
+      // Nobody waits for it any more.
+      let heir = try await cluster.host(1, incarnation: 0, nonce: ProcessNonce(high: 0, low: 3), folder: copy)
+      #expect(heir.reply.incarnation == 3)
     }
   }
 

@@ -8,6 +8,8 @@ struct HostDescription: Hashable, Sendable {
   var capacity: ByteCount
   /// What people tell hosts apart by.
   var labels: [Name: Name] = [:]
+  /// Which folder its identity is kept in, where it says so.
+  var folder: FolderID?
 }
 
 struct PodDescription: Hashable, Sendable {
@@ -236,6 +238,13 @@ struct MembershipStateMachine: Sendable {
     guard let known = pods[pod], process.nonce != nil, process.incarnation == 0, known.process.nonce != process.nonce
     else { return nil }
     return known.connection
+  }
+
+  /// The host's name, where it is there, or is waited for, in another folder than this one.
+  func rival(of folder: FolderID?, as host: HostID) -> String? {
+    guard let folder, let known = hosts[host], known.isPresent, let other = known.description.folder, other != folder
+    else { return nil }
+    return known.description.name
   }
 
   private func podIDs(of host: HostID) -> [PodID] {

@@ -23,6 +23,8 @@ package struct HostRegistration: Codable, Sendable {
   /// Whether processes that were here before this one have not said yet what they hold: what the host was known to hold
   /// stays held until it registers without this.
   package var awaitsProcesses: Bool?
+  /// Which folder its identity is kept in: a copy of that is another one.
+  package var folder: FolderID?
   /// Whether `HeadAPI.registerMore` follows with more replicas, holds and names. The host is registered with the last.
   package var more: Bool?
 
@@ -56,9 +58,8 @@ package struct PodRegistration: Codable, Sendable {
   package var resources: Resources
   /// The leases in its books.
   package var leases: [LeaseRecord]
-  /// The process that is the host here, as it says itself; `nil` where it does not. In a copy of a host's directory it
-  /// is another than the one that the head knows.
-  package var hostNonce: ProcessNonce?
+  /// As of hosts.
+  package var folder: FolderID?
 
   package init(
     pod: PodID, name: String, host: HostID, incarnation: UInt64, resources: Resources, leases: [LeaseRecord]

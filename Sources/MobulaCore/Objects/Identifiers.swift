@@ -110,6 +110,8 @@ public enum ClusterTag {}
 public enum ObjectTag {}
 /// Of a `ProcessNonce`.
 public enum NonceTag {}
+/// Of a `FolderID`.
+public enum FolderTag {}
 /// Of a `JobSecret`.
 public enum JobSecretTag {}
 
@@ -131,6 +133,8 @@ public typealias ObjectID = Identifier<ObjectTag>
 
 /// Drawn by a process at its start: two processes that use one identifier differ in it, whatever their clocks say.
 public typealias ProcessNonce = Identifier<NonceTag>
+/// A folder of one machine, as long as that runs: a copy of the folder is another.
+public typealias FolderID = Identifier<FolderTag>
 /// What a driver proves with that a job is its own, also at a head that was restarted. From the system's random numbers.
 public typealias JobSecret = Identifier<JobSecretTag>
 

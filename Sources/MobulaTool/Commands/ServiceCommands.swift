@@ -84,6 +84,7 @@ struct ServeHostCommand: AsyncParsableCommand {
       configuration.isFirstStart = ServiceProcess.isFirstStart
       configuration.tls = try directory.tls()
       configuration.labels = started.labels ?? [:]
+      configuration.folder = started.stateFolder
       configuration.sendLimit = started.sendLimit
       configuration.receiveLimit = started.receiveLimit
       // It may wait for S3, whose answers need Swift's own threads.
@@ -113,6 +114,7 @@ struct PodCommand: AsyncParsableCommand {
     configuration.listen = started.listen
     configuration.tls = try directory.runDirectory.tls()
     configuration.isFirstStart = ServiceProcess.isFirstStart
+    configuration.folder = started.stateFolder
     let pod = try Pod(configuration, log: Logger(label: "pod"))
     try await ServiceProcess.run { _ in try await pod.run() }
   }

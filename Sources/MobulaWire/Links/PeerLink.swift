@@ -27,6 +27,8 @@ public final class PeerLink: Sendable {
     var hadConnection = false
     /// Why the last attempt to connect failed.
     var trouble: ConnectFailure?
+    /// Why the peer did not take the last registration, which is tried again.
+    var objection: MobulaError?
     /// Whether the connection is closed to register anew.
     var isRenewing = false
     /// Since when it has been as `status` shows it.
@@ -49,7 +51,7 @@ public final class PeerLink: Sendable {
   /// What a peer says of a registration that saying it again would not change.
   private static let finalCodes: Set<MobulaError.Code> = [.mismatch, .unauthenticated, .denied]
   /// For how long another process may be this one at a first start.
-  private static let patienceWithRivals = Duration.seconds(5)
+  private static let patienceWithRivals = Duration.seconds(14)
   /// Repeats of one call after the connection broke within a second of it, one time after the other: it may be what
   /// ends the peer.
   private static let maximumQuickRepeats = 3
@@ -112,7 +114,10 @@ public final class PeerLink: Sendable {
         throttle.reset()
         wait = pause.lost(after: await use(connection))
       } catch let failure as ConnectFailure {
-        change { $0.trouble = failure }
+        change { state in
+          state.trouble = failure
+          state.objection = nil
+        }
         switch failure {
         case .unreachable(let error):
           log.debug("the \(role) can't be reached", metadata: ["error": "\(error)"])
@@ -134,11 +139,13 @@ public final class PeerLink: Sendable {
         // Another process is this one already: it may be about to end, and whoever started this one waits to hear.
         let start = firstRival ?? .now
         firstRival = start
+        change { $0.objection = error }
         if .now - start >= Self.patienceWithRivals { throw stop(refusing: MobulaError(.mismatch, error.message)) }
-        wait = pause.next(after: .refusal)
+        wait = .seconds(1)
       } catch {
         if Task.isCancelled { break }
         let isLost = (error as? MobulaError)?.code == .connectionClosed
+        if !isLost { change { $0.objection = error as? MobulaError } }
         wait = pause.next(after: isLost ? .nobody : .refusal)
         if !isLost, throttle.admits(at: .now) {
           log.warning("the \(role) did not take the registration; trying again", metadata: ["error": "\(error)"])
@@ -176,6 +183,7 @@ public final class PeerLink: Sendable {
     let wasThere = change { state in
       defer { state.hadConnection = true }
       state.phase = .connected(connection)
+      state.objection = nil
       return state.hadConnection
     }
     if wasThere { log.notice("connected to the \(role) again", metadata: ["\(role)": "\(endpoint)"]) }
@@ -347,7 +355,7 @@ public final class PeerLink: Sendable {
       let problem: String? =
         switch (state.phase, state.trouble) {
         case (.refused(let error), _): error.message
-        case (.disconnected, let trouble): trouble?.error.message
+        case (.disconnected, let trouble): state.objection?.message ?? trouble?.error.message
         case (.connected, _), (.stopped, _): nil
         }
       return LinkStatus(

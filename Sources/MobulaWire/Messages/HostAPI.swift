@@ -37,9 +37,6 @@ package enum HostAPI {
   /// How the host is, and its connection to the head; answered without the head.
   package static let state = RPCMethod<Empty, HostState>("host.state")
 
-  /// Which process the host is, for its pods; answered without the head.
-  package static let process = RPCMethod<Empty, HostProcess>("host.process")
-
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   package static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
   /// What the store holds.
@@ -70,14 +67,6 @@ package struct HostState: Codable, Sendable {
     self.objects = objects
     self.queued = queued
   }
-}
-
-/// The process that serves as the host of a directory.
-package struct HostProcess: Codable, Sendable {
-  /// As it registers with.
-  package var nonce: ProcessNonce
-
-  package init(nonce: ProcessNonce) { self.nonce = nonce }
 }
 
 package struct DriverNotice: Codable, Sendable {

@@ -22,7 +22,7 @@ package enum MethodRights {
     "driver.leaseRevoked": nobody,
 
     "head.registerPod": [.pod], "head.confirmPod": [.pod], "head.leaseLost": [.pod],
-    "pod.workerReady": [.worker], "host.process": [.pod],
+    "pod.workerReady": [.worker],
 
     "head.startJob": [.driver], "head.resumeJob": [.driver], "head.endJob": [.driver],
     "head.claimLeases": [.worker], "head.requestLease": jobs, "head.returnLease": jobs, "head.jobToken": jobs,
