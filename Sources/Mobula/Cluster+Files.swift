@@ -214,16 +214,22 @@ extension Cluster {
   > { try await fetchCounted(url, endpoint: endpoint, progress: progress).reference }
 
   /// As `fetch`, and the bytes that came into this host's store for this call.
-  public func fetchCounted(_ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil) async throws -> (
-    reference: ObjectRef<Blob>, bytesCopied: Int
-  ) {
+  ///
+  /// - Parameter waiting: told, again and again, what is waited for where that takes longer than it should.
+  public func fetchCounted(
+    _ url: String, endpoint: String? = nil, waiting: (@Sendable (String) -> Void)? = nil,
+    progress: ProgressHandler? = nil
+  ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
     // The object is known at once, while its bytes are still arriving.
     let reply = try await store.call(HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
     let reference = reference(to: reply.object)
     try await store.holds.flush()
     let watching = Task {
-      while !Task.isCancelled, let progress {
-        if let (verified, total) = try? await self.progress(of: reply.object) { progress(verified, total) }
+      while !Task.isCancelled, progress != nil || waiting != nil {
+        if let now = try? await store.call(HostAPI.progress, ObjectRequest(reply.object)) {
+          progress?(now.verified, now.total)
+          if let problem = now.waiting { waiting?(problem) }
+        }
         try await Task.sleep(for: .milliseconds(200))
       }
     }

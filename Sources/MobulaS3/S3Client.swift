@@ -81,14 +81,24 @@ public final class S3Client: Sendable {
     let answer = try await retrying {
       do {
         return try await self.transport.send(request)
-      } catch let error as S3Error where 300...499 ~= error.httpStatus {
+      } catch let error as S3Error where 300...499 ~= error.httpStatus || error.httpStatus == 501 {
         // A HEAD's error has no text; the same question as a GET of one byte
         // tells a missing bucket from a missing key, or a wrong secret.
-        _ = try await self.transport.send(
+        let byte = try await self.transport.send(
           S3Request(method: .get, bucket: bucket, key: key, query: version, headers: [("range", "bytes=0-0")]))
         // It may have taught the right time or region, too.
-        return try await self.transport.send(request)
+        do { return try await self.transport.send(request) } catch let again as S3Error
+          where [401, 403, 405, 501].contains(again.httpStatus) && byte.etag != nil
+        {
+          // Whoever may read an object need not be allowed to ask for its head.
+          return byte
+        }
       }
+    }
+    if answer.status == 206, let size = answer.total, let etag = answer.etag {
+      return S3ObjectInfo(
+        size: size, etag: etag, lastModified: answer.header("last-modified"),
+        versionID: versionID ?? S3ObjectInfo.versionID(in: answer))
     }
     if let text = answer.header("content-length"), answer.size == nil {
       throw impossible(S3Size.refusal(text, of: "its answer to HEAD"), bucket: bucket, key: key)
@@ -218,20 +228,57 @@ public final class S3Client: Sendable {
   @discardableResult
   public func put(bucket: String, key: String, bytes: [UInt8]) async throws -> String {
     var request = S3Request(method: .put, bucket: bucket, key: key, payload: .bytes(bytes))
-    if configuration.uploadChecksums {
-      request.headers.append(("x-amz-checksum-crc32c", base64(bytes.withUnsafeBytes { crc32c($0) })))
-    }
-    return try await stored(request)
+    let checksum = bytes.withUnsafeBytes { crc32c($0) }
+    if configuration.uploadChecksums { request.headers.append(S3Request.checksum(checksum)) }
+    return try await stored(request) { checksum }
   }
 
-  /// The ETag of what a PUT has made.
-  func stored(_ request: S3Request) async throws -> String {
-    guard let etag = try await answered(request).etag else {
+  /// The ETag of what a PUT has made, which is compared with what was sent.
+  ///
+  /// - Parameter checksum: the CRC32C of what was sent, asked for afterwards.
+  func stored(_ request: S3Request, _ checksum: () -> UInt32?) async throws -> String {
+    let answer = try await answered(request)
+    guard let etag = answer.etag else {
       throw impossible(
         "its answer to a PUT has no ETag, and so does not say that the object is there", bucket: request.bucket,
         key: request.key)
     }
+    guard let key = request.key else { return etag }
+    try await check(
+      answer.header(S3ChecksumAlgorithm.crc32c.header).map { S3Checksum(.crc32c, text: $0) } ?? nil, checksum(),
+      request.sentBytes, bucket: request.bucket, key: key)
     return etag
+  }
+
+  /// Compares what S3 says that it has stored with what was sent: the checksum where it names one, else the size, which
+  /// it is asked for where that is allowed.
+  ///
+  /// - Throws: `S3Error` (`impossible`) where they are not the same.
+  func check(_ said: S3Checksum?, _ sent: UInt32?, _ size: Int, bucket: String, key: String) async throws {
+    if let said, said.parts == nil, let sent { return try check(said, sent, bucket: bucket, key: key) }
+    let info: S3ObjectInfo
+    do { info = try await head(bucket: bucket, key: key) } catch let error as S3Error
+      where [401, 403, 405, 501].contains(error.httpStatus)
+    { return }
+    guard info.size == size else {
+      throw impossible(
+        "it has stored \(info.size) bytes of the \(size) that were sent", bucket: bucket, key: key)
+    }
+  }
+
+  /// As above, of an answer that may name no checksum.
+  func check(_ answer: S3Body, _ sent: UInt32, bucket: String, key: String) throws {
+    guard let said = answer.header(S3ChecksumAlgorithm.crc32c.header).map({ S3Checksum(.crc32c, text: $0) }) ?? nil,
+      said.parts == nil
+    else { return }
+    try check(said, sent, bucket: bucket, key: key)
+  }
+
+  private func check(_ said: S3Checksum, _ sent: UInt32, bucket: String, key: String) throws {
+    guard said.bytes == bigEndian(UInt64(sent), count: 4) else {
+      throw impossible(
+        "it has stored other bytes than were sent, by its own checksum", bucket: bucket, key: key)
+    }
   }
 
   public func createBucket(_ bucket: String) async throws {

@@ -19,8 +19,9 @@ public struct S3Configuration: Sendable {
   public var addressing = S3Addressing.automatic
   /// The region that requests are signed for; `us-east-1` by default.
   public var region: String
-  /// How often a request that failed for the moment is made again, and after what pause.
-  public var retry = S3RetryPolicy()
+  /// How often a request that failed for the moment is made again, and after what pause. A service that goes away in the
+  /// middle of an object is waited for, for a minute.
+  public var retry = S3RetryPolicy(patience: .seconds(60))
   /// Time to connect; 5 s by default.
   public var connectTimeout = Duration.seconds(5)
   /// Time without a byte of the answer after which a request has failed; 15 s by default.
@@ -33,8 +34,8 @@ public struct S3Configuration: Sendable {
   /// A payload of n bytes adds n / `minimumRate` seconds to the time for the head of the answer: so long what was sent
   /// may be on its way. 10 kB (a second) by default, since a link that stalls is found by `stallTimeout`.
   public var minimumRate = ByteCount(10_000)
-  /// Whether uploads carry a CRC32C, which S3 checks and keeps, and over plain http a signature of every MiB; true by
-  /// default. For services that know neither, `false`.
+  /// Whether uploads carry a CRC32C, which S3 checks and keeps; true by default. For services that refuse one, `false`,
+  /// which is `AWS_REQUEST_CHECKSUM_CALCULATION=when_required`.
   public var uploadChecksums = true
   /// From this size on, what is not in memory is uploaded in parts; 64 MiB by default, and 5 GB at most, as S3 takes
   /// no more by one PUT.
@@ -58,9 +59,9 @@ public struct S3Configuration: Sendable {
 
   /// Takes the region from `AWS_REGION` or `AWS_DEFAULT_REGION`, and the endpoint
   /// from the argument, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`: the first that is set. `AWS_CA_BUNDLE` names the
-  /// `trustedRoots`.
+  /// `trustedRoots`, `AWS_REQUEST_CHECKSUM_CALCULATION` says whether there are `uploadChecksums`.
   ///
-  /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint that is none.
+  /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint that is none, and for other words than AWS has.
   package static func fromEnvironment(
     endpoint: String? = nil, _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> S3Configuration {
@@ -80,6 +81,16 @@ public struct S3Configuration: Sendable {
     configuration.trustedRoots = first("AWS_CA_BUNDLE")
     if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") ?? profile {
       configuration.endpoint = try S3Endpoint(text)
+    }
+    if let word = first("AWS_REQUEST_CHECKSUM_CALCULATION") {
+      switch word.lowercased() {
+      case "when_supported": break
+      case "when_required": configuration.uploadChecksums = false
+      default:
+        throw MobulaError(
+          .invalidArgument,
+          "AWS_REQUEST_CHECKSUM_CALCULATION is when_supported or when_required, and not \"\(word.printable)\".")
+      }
     }
     configuration.proxy = try S3Proxy.of(configuration.baseEndpoint, environment)
     return configuration

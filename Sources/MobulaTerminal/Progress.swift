@@ -42,6 +42,14 @@ public final class Progress: Sendable {
     }
   }
 
+  /// Says something meanwhile, on a line of its own.
+  public func note(_ words: String) {
+    state.withLock { state in
+      guard !state.isFinished else { return }
+      put((isTerminal ? "\r\u{1B}[K" : "") + words.printable + "\n")
+    }
+  }
+
   /// The work is done, or given up: the line goes and, when it was done, a closing one is printed.
   ///
   /// - Parameter words: the closing line, where bytes and their rate say nothing true.

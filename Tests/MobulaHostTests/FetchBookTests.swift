@@ -47,7 +47,7 @@ import Testing
   @Test func whatCameBeforeAnybodyWaitedIsSetAside() {
     var book = FetchBookStateMachine()
     #expect(book.fill(object) == 1)
-    #expect(book.setAside(object, 1))
+    #expect(book.setAside(object, 1) == true)
     #expect(book.setAside(object, 1) == false)
     #expect(book.join(object, .get) == .waits(1, isAccountable: false))
     let ledger = FetchLedger()

@@ -1,4 +1,5 @@
 import MobulaCore
+import Synchronization
 import Testing
 
 @testable import MobulaS3
@@ -64,6 +65,85 @@ import Testing
   @Test(arguments: [301, 302, 307, 308]) func aRedirectSaysWhereTo(status: Int) {
     let error = message(status, "Found", "", location: "https://portal.example/login")
     #expect(error.code == .invalidArgument && error.message.contains("https://portal.example/login"), "\(error)")
+  }
+
+  /// A service that keeps something else than it was sent, and says so, or shows it when it is asked.
+  @Test(arguments: [
+    (["x-amz-checksum-crc32c": "AAAAAA=="], "", false), ([:], "200 OK\r\nContent-Length: 4\r\nETag: \"e\"", false),
+    (["x-amz-checksum-crc32c": "Nks/tw=="], "", true), ([:], "200 OK\r\nContent-Length: 3\r\nETag: \"e\"", true),
+    ([:], "403 Forbidden", true),
+  ])
+  func whatWasStoredIsCompared(headers: [String: String], head: String, isRight: Bool) async throws {
+    let server = try FaultyServer { _, request in
+      if request.hasPrefix("HEAD") || request.hasPrefix("GET") {
+        return Array("HTTP/1.1 \(head)\r\nConnection: close\r\n\r\n".utf8)
+      }
+      return answer("200 OK", headers.merging(["ETag": "\"e\""], uniquingKeysWith: { a, _ in a }))
+    }
+    defer { server.stop() }
+    let client = client(server.port)
+    for isStreamed in [false, true] {
+      do {
+        if isStreamed {
+          _ = try await client.put(bucket: "b", key: "k", size: 3) { Array(Array("abc".utf8)[$0]) }
+        } else {
+          _ = try await client.put(bucket: "b", key: "k", bytes: Array("abc".utf8))
+        }
+        #expect(isRight, "\(headers) \(head)")
+      } catch let error as S3Error {
+        #expect(!isRight && error.code == S3Error.impossible && error.message.contains("stored"), "\(error)")
+      }
+    }
+  }
+
+  /// GetObject alone is enough to read an object: its head may be denied, and so may be a listing.
+  @Test func whoMayReadNeedNotAskForTheHead() async throws {
+    let server = try FaultyServer { _, request in
+      if request.hasPrefix("HEAD") { return answer("403 Forbidden") }
+      #expect(request.lowercased().contains("range: bytes=0-0"))
+      return answer("206 Partial Content", ["ETag": "\"e\"", "Content-Range": "bytes 0-0/1234"], [7])
+    }
+    defer { server.stop() }
+    let info = try await client(server.port).head(bucket: "b", key: "k")
+    #expect(info.size == 1234 && info.etag == "\"e\"")
+  }
+
+  /// Some services say 206 and not which range it is; what is of another length is not taken.
+  @Test(arguments: [(10, true), (9, false), (11, false)]) func aRangeThatIsNotNamed(length: Int, isRight: Bool)
+    async throws
+  {
+    let bytes = [UInt8](repeating: 7, count: length)
+    let server = try FaultyServer { _, _ in answer("206 Partial Content", ["ETag": "\"e\""], bytes) }
+    defer { server.stop() }
+    let got = Mutex(0)
+    do {
+      try await client(server.port).read(bucket: "b", key: "k", range: 5..<15, ifMatch: "\"e\"") { _, piece in
+        got.withLock { $0 += piece.count }
+      }
+      #expect(isRight && got.withLock { $0 } == 10)
+    } catch let error as S3Error {
+      #expect(!isRight && error.code == S3Error.interrupted, "\(error)")
+    }
+  }
+
+  /// A service that goes away in the middle is waited for, for as long as the policy says.
+  @Test func whoIsAwayIsWaitedFor() {
+    let away = S3Error(code: S3Error.unreachable, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
+    let told = Mutex(0)
+    var patient = S3Persistence(
+      S3RetryPolicy(maximumAttempts: 3, firstPause: .milliseconds(1), patience: .seconds(60))
+    ) { _ in told.withLock { $0 += 1 } }
+    for _ in 0..<10 { #expect(patient.pause(after: away, isRetryable: true, hasProgressed: false) != nil) }
+    #expect(told.withLock { $0 } == 8)
+    // What it says itself is no absence.
+    let error = S3Error(code: "InternalError", httpStatus: 500, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
+    #expect(patient.pause(after: error, isRetryable: true, hasProgressed: false) == nil)
+    #expect(patient.pause(after: error, isRetryable: true, hasProgressed: true) != nil)
+    var impatient = S3Persistence(S3RetryPolicy(maximumAttempts: 3, firstPause: .milliseconds(1)), waiting: nil)
+    for number in 1...3 {
+      #expect((impatient.pause(after: away, isRetryable: true, hasProgressed: false) != nil) == (number < 3))
+    }
+    #expect(S3Configuration().retry.patience == .seconds(60))
   }
 
   /// An answer whose bytes come one by one lives for as long as they do; one that stalls has a deadline.

@@ -50,7 +50,9 @@ import Testing
       guard accepts(request) else { return .init(bytes: refusal) }
       let isListing = request.head.hasPrefix("GET")
       let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-      return .init(bytes: answer("200 OK", ["ETag": "\"e\""], isListing ? Array(listing.utf8) : []))
+      var headers = ["ETag": "\"e\""]
+      headers["x-amz-checksum-crc32c"] = request.header("x-amz-checksum-crc32c")
+      return .init(bytes: answer("200 OK", headers, isListing ? Array(listing.utf8) : []))
     })
   }
 

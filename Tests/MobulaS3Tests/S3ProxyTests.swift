@@ -49,9 +49,11 @@ import Testing
 
   /// A proxy gets the whole URL and its own credentials; nobody has to know the endpoint's name.
   @Test func requestsGoThroughIt() async throws {
-    let server = try FaultyServer { _, _ in
-      Array("HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc".utf8)
-    }
+    let server = try FaultyServer(replying: { request in
+      var headers = ["ETag": "\"e\""]
+      headers["x-amz-checksum-crc32c"] = request.header("x-amz-checksum-crc32c")
+      return .init(bytes: answer("200 OK", headers, Array("abc".utf8)))
+    })
     defer { server.stop() }
     var configuration = S3Configuration(endpoint: S3Endpoint(host: "s3.invalid", port: 80))
     configuration.proxy = S3Proxy(host: "127.0.0.1", port: server.port, credentials: "u:p")

@@ -62,7 +62,7 @@ import Testing
   private func client(_ port: Int) -> S3Client {
     var configuration = S3Configuration(endpoint: S3Endpoint(host: "127.0.0.1", port: port))
     configuration.retry = S3RetryPolicy(
-      maximumAttempts: 8, firstPause: .milliseconds(1), maximumPause: .milliseconds(4))
+      maximumAttempts: 20, firstPause: .milliseconds(1), maximumPause: .milliseconds(4))
     configuration.multipartThreshold = ByteCount(100_000)
     configuration.uploadPartSize = ByteCount(100_000)
     configuration.uploadChecksums = false

@@ -31,7 +31,11 @@ import Testing
   private static let returned = LeaseReturn(lease: lease, workerIsReusable: true)
   private static let lost = LeaseLost(lease: lease, reason: "It ended.")
   private static let order = BringOrder(object: object, host: host, priority: .prefetch)
-  private static let progress = ReplicaProgress(host: host, verified: ByteCount(5), total: ByteCount(300_000))
+  private static var progress: ReplicaProgress {
+    var progress = ReplicaProgress(host: host, verified: ByteCount(5), total: ByteCount(300_000))
+    progress.waiting = "S3 is away."
+    return progress
+  }
   private static let question = ProgressQuestion(object: object, hosts: [host])
   private static let empty = Empty()
 
@@ -48,6 +52,7 @@ import Testing
       host: host, name: "h", incarnation: 1, bulk: endpoint, capacity: ByteCount(1000), replicas: [report],
       holds: [object], names: known, labels: [Name("zone"): Name("eu")])
     (registration.nonce, registration.epoch, registration.beganAnew, registration.more) = (nonce, 2, true, true)
+    registration.folder = FolderID(high: 15, low: 16)
     registration.awaitsProcesses = true
     return registration
   }
@@ -63,7 +68,7 @@ import Testing
       pod: pod, name: "p", host: host, incarnation: 1, resources: ["CPU": 2],
       leases: [LeaseRecord(lease: lease, job: job, demand: ["CPU": 1])])
     (registration.nonce, registration.epoch, registration.session) = (nonce, 2, 3)
-    registration.hostNonce = nonce
+    registration.folder = FolderID(high: 15, low: 16)
     return registration
   }
 
@@ -212,7 +217,6 @@ import Testing
       HostState(
         host: host, name: "h", cluster: ClusterID(high: 13, low: 14),
         head: LinkStatus(endpoint: endpoint, state: .away, problem: "Nobody.", seconds: 1.5), objects: 1, queued: 2))
-    list += GoldenMessage.of(HostAPI.process, empty, HostProcess(nonce: nonce))
     list += GoldenMessage.of(
       HostAPI.fetch, FetchRequest(url: "s3://b/k", endpoint: "http://s3:1"),
       FetchReply(object: object, name: name, size: ByteCount(300_000)))

@@ -13,6 +13,8 @@ final class FetchLedger: Sendable {
     var damages = Recent<MobulaError>()
     /// Why reading from S3 ended.
     var failures = Recent<MobulaError>()
+    /// What is waited for in the middle of an object.
+    var waits: [ObjectID: String] = [:]
     /// Bytes that came before anybody waited for them.
     var unreported = Recent<Int>()
   }
@@ -23,7 +25,19 @@ final class FetchLedger: Sendable {
   func explain(_ object: ObjectID, _ reason: String) { state.withLock { $0.reasons[object] = reason } }
 
   /// It did not come.
-  func forget(_ object: ObjectID) { state.withLock { $0.reasons[object] = nil } }
+  func forget(_ object: ObjectID) {
+    state.withLock { state in
+      state.reasons[object] = nil
+      state.waits[object] = nil
+    }
+  }
+
+  /// S3 does not answer in the middle of an object; `nil`: it does again.
+  func waits(_ object: ObjectID, for problem: String?) {
+    state.withLock { if $0.waits[object] != problem { $0.waits[object] = problem } }
+  }
+
+  func wait(for object: ObjectID) -> String? { state.withLock { $0.waits[object] } }
 
   /// An object's bytes are wrong, whoever asks for it.
   func condemn(_ object: ObjectID, _ error: MobulaError) { state.withLock { $0.damages[object] = error } }
@@ -68,6 +82,7 @@ final class FetchLedger: Sendable {
       case nil: break
       }
       state.sources[object] = sources
+      state.waits[object] = nil
     }
   }
 

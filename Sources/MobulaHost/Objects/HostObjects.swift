@@ -133,8 +133,10 @@ final class HostObjects: Sendable {
 
   private func progress(of object: ObjectID) -> ReplicaProgress {
     let progress = store.progress(of: object)
-    return ReplicaProgress(
+    var reply = ReplicaProgress(
       host: configuration.host, verified: ByteCount(progress?.verified ?? 0),
       total: progress.map { ByteCount($0.total) })
+    reply.waiting = fetcher.ledger.wait(for: object)
+    return reply
   }
 }

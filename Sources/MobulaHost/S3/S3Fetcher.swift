@@ -61,10 +61,16 @@ final class S3Fetcher: Sendable {
     do {
       // So many as fit into a frame, however long their keys.
       (objects, next) = try await client.objects(at: url, after: request.after, least: 2000)
-    } catch let error as S3Error {
-      guard error.code == S3Error.emptyPrefix, url.namedVersion != nil else { throw error.mobulaError }
-      let found = try await find(url, client)
-      return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
+    } catch let refusal as S3Error {
+      // Whoever may not list a bucket may be allowed to read an object of it, that is named exactly.
+      let isDenied = [401, 403, 405, 501].contains(refusal.httpStatus) && !url.key.isEmpty && !url.key.hasSuffix("/")
+      guard isDenied || refusal.code == S3Error.emptyPrefix && url.namedVersion != nil else {
+        throw refusal.mobulaError
+      }
+      do {
+        let found = try await find(url, client)
+        return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
+      } catch  where isDenied { throw refusal.mobulaError }
     }
     // An object's own name means that object, and not those whose names go on.
     if let exact = objects.first(where: { $0.key == Name(url.key) }) { (objects, next) = ([exact], nil) }
@@ -192,7 +198,7 @@ final class S3Fetcher: Sendable {
     if fetcher.isHere(claim.object) { return claim }
     let reader = S3PartReader(
       host: host, head: head, client: client, url: url, info: info, header: header, traffic: traffic,
-      ledger: fetcher.ledger, takesParts: claim.fills)
+      ledger: fetcher.ledger, takesParts: claim.fills, log: log)
     do {
       let check = try await S3Error.asMobulaError {
         try await ReplicaCheck(url, info, source: source, headerSize: header.count, client: client)

@@ -1,3 +1,4 @@
+import Logging
 import MobulaCore
 import MobulaS3
 import MobulaTransfer
@@ -19,6 +20,7 @@ final class S3PartReader: Sendable {
   private let traffic: TrafficControl
   private let ledger: FetchLedger
   private let takesParts: Bool
+  private let log: Logger
   private let choice = Mutex(SourceChoice())
   private let concurrency: Mutex<PartConcurrency>
   /// Whether the head has nothing to read any more.
@@ -31,8 +33,9 @@ final class S3PartReader: Sendable {
   ///   - takesParts: whether the head gives this host parts to read; otherwise others have everything.
   init(
     host: HostID, head: PeerLink, client: S3Client, url: S3URL, info: S3ObjectInfo, header: [UInt8],
-    traffic: TrafficControl, ledger: FetchLedger, takesParts: Bool
+    traffic: TrafficControl, ledger: FetchLedger, takesParts: Bool, log: Logger
   ) {
+    self.log = log
     self.host = host
     self.head = head
     self.client = client
@@ -122,7 +125,7 @@ final class S3PartReader: Sendable {
     // Nobody else reads it before it is given up.
     defer { reserved.release() }
     guard !reserved.runs.isEmpty else { return }
-    let begin = now
+    let (begin, object) = (now, reserved.object)
     choice.withLock { $0.began(now: begin) }
     var bytes = 0
     defer { choice.withLock { $0.ended(bytes: bytes, now: now) } }
@@ -130,8 +133,14 @@ final class S3PartReader: Sendable {
       try await client.download(
         bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
         partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) },
-        throttled: { self.concurrency.withLock { $0.throttled(startedAt: begin, now: self.now) } })
+        throttled: { self.concurrency.withLock { $0.throttled(startedAt: begin, now: self.now) } },
+        waiting: { [ledger, log] error in
+          let problem = error.mobulaError.message
+          if ledger.wait(for: object) == nil { log.warning("waiting for S3", metadata: ["problem": "\(problem)"]) }
+          ledger.waits(object, for: problem)
+        })
     }
+    ledger.waits(object, for: nil)
     bytes = reserved.bytes
   }
 }

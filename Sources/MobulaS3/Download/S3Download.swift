@@ -26,6 +26,7 @@ extension S3Client {
   ///   - pace: waits until so many more bytes may be received.
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
   ///   - throttled: called when S3 asks for less.
+  ///   - waiting: called now and then while a service that does not answer is waited for.
   /// - Returns: whether the bytes were compared with a checksum of S3's. The chunk that would make the object whole
   ///   is committed only after that.
   /// - Throws: `S3Error` with status 412 when the object changed, with the code `wrongChecksum` when the bytes are
@@ -36,7 +37,7 @@ extension S3Client {
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int? = nil, partSize: ByteCount? = nil,
     lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil,
-    throttled: (@Sendable () -> Void)? = nil
+    throttled: (@Sendable () -> Void)? = nil, waiting: (@Sendable (S3Error) -> Void)? = nil
   ) async throws -> S3Verification {
     guard sink.geometry.objectSize == header.count + info.size else {
       throw MobulaError(
@@ -50,7 +51,7 @@ extension S3Client {
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, checks: checks,
       gate: S3RequestGate(settings, remaining: sink.geometry.objectSize), lead: lead?.bytes, progress: progress,
-      pace: pace, throttled: throttled)
+      pace: pace, throttled: throttled, waiting: waiting)
     // No more than there can be parts.
     let leastPart = settings.isPartFixed ? settings.initialPart : settings.smallestPart
     let tasks = min(settings.maximum, (sink.geometry.objectSize - 1) / max(1, leastPart) + 1)
@@ -96,6 +97,7 @@ private struct S3Download: Sendable {
   let progress: (@Sendable (Int) -> Void)?
   let pace: S3Pace?
   let throttled: (@Sendable () -> Void)?
+  let waiting: (@Sendable (S3Error) -> Void)?
   /// That the checksum, one of parts, can't be checked after all.
   let partsDiffer = S3Flag()
   /// That all of the object has come with a wrong checksum once.
@@ -103,8 +105,7 @@ private struct S3Download: Sendable {
 
   /// Fetches one part after another until no chunk is free.
   func fetchParts() async throws {
-    var generator = SystemRandomNumberGenerator()
-    var failures = 0
+    var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
     while true {
       let turn = try await gate.turn()
       guard var part = S3PartWriter(claimingFrom: sink, partSize: turn.bytes, checks: checks) else {
@@ -117,7 +118,7 @@ private struct S3Download: Sendable {
         try await waitForTurn(of: first)
         try await fetch(&part)
         gate.finished(turn, bytes: size)
-        failures = 0
+        persistence.succeeded()
       } catch {
         let progressed = part.chunks.lowerBound > first && part.held.isEmpty
         gate.claimed(-part.abandon())
@@ -131,13 +132,12 @@ private struct S3Download: Sendable {
         } else {
           gate.failed()
         }
-        failures = progressed ? 1 : failures + 1
         // Where all of the object came by this GET, the damage is in it, and it may come whole the second time.
         let comesAgain = error.code == S3Error.wrongChecksum && part.holdsAll && !wasDamaged.value
         if comesAgain { wasDamaged.value = true }
-        guard error.isRetryable || comesAgain,
-          let pause = client.configuration.retry.pause(
-            after: failures, retryAfter: error.retryAfter, using: &generator)
+        guard
+          let pause = persistence.pause(
+            after: error, isRetryable: error.isRetryable || comesAgain, hasProgressed: progressed)
         else { throw error }
         try await Task.sleep(for: pause)
       }
@@ -206,12 +206,7 @@ private struct S3Download: Sendable {
         code: "PreconditionFailed", httpStatus: 412, endpoint: client.configuration.baseEndpoint, bucket: bucket,
         key: key)
     }
-    let expected = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.size)"
-    // A server that ignores ranges answers 200; right only where the range is everything.
-    let isRight =
-      answer.status == 206
-      ? answer.header("content-range") == expected : range == 0..<info.size && answer.size == info.size
-    guard isRight else { throw broken("its answer is not the range that was asked for") }
+    guard answer.isOf(range, of: info.size) else { throw broken("its answer is not the range that was asked for") }
   }
 
   private func broken(_ message: String) -> S3Error {

@@ -58,8 +58,7 @@ private final class S3RangeReader: Sendable {
 
   /// Reads one part after another until none is left.
   func readParts() async throws {
-    var generator = SystemRandomNumberGenerator()
-    var failures = 0
+    var persistence = S3Persistence(client.configuration.retry, waiting: nil)
     // What was begun, and is to be read again from where it broke off.
     var missing = 0..<0
     while true {
@@ -73,17 +72,16 @@ private final class S3RangeReader: Sendable {
       do {
         try await read(&missing)
         gate.finished(turn, bytes: part.count)
-        failures = 0
+        persistence.succeeded()
       } catch {
         guard let error = error as? S3Error else {
           gate.failed()
           throw error
         }
         if error.isThrottling { gate.throttled(turn) } else { gate.failed() }
-        failures = missing.lowerBound > part.lowerBound ? 1 : failures + 1
-        guard error.isRetryable,
-          let pause = client.configuration.retry.pause(
-            after: failures, retryAfter: error.retryAfter, using: &generator)
+        guard
+          let pause = persistence.pause(
+            after: error, isRetryable: error.isRetryable, hasProgressed: missing.lowerBound > part.lowerBound)
         else { throw error }
         try await Task.sleep(for: pause)
       }
@@ -106,13 +104,7 @@ private final class S3RangeReader: Sendable {
         code: "PreconditionFailed", httpStatus: 412, endpoint: client.configuration.baseEndpoint, bucket: bucket,
         key: key)
     }
-    let asked = "bytes \(range.lowerBound)-\(range.upperBound - 1)/"
-    // A server that ignores ranges answers 200; right only where the range is everything.
-    guard
-      answer.status == 206
-        ? answer.header("content-range")?.hasPrefix(asked) == true
-        : range.lowerBound == 0 && answer.size == range.count
-    else { throw broken("its answer is not the range that was asked for") }
+    guard answer.isOf(range, of: nil) else { throw broken("its answer is not the range that was asked for") }
     try await answer.readPieces(pace: pace) { piece in
       guard piece.count <= missing.count else { throw broken("more bytes came than were asked for") }
       try consume(missing.lowerBound, piece)

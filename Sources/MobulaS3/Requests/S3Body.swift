@@ -26,6 +26,25 @@ public struct S3Body: Sendable {
   /// Bytes of the payload, where the answer says so and an object can have as many; for a range, the range's.
   public var size: Int? { header("content-length").flatMap { S3Size.parse($0) } }
 
+  /// Whether this is the range that was asked for, as far as the answer says.
+  ///
+  /// A server that ignores ranges answers 200, which is right only where the range is everything; some answer 206 without
+  /// saying which range it is, and then its length has to do.
+  ///
+  /// - Parameter whole: bytes of the object; `nil` where they are not known.
+  func isOf(_ range: Range<Int>, of whole: Int?) -> Bool {
+    guard status == 206 else {
+      return range.lowerBound == 0 && size == range.count && whole ?? range.count == range.count
+    }
+    guard let said = header("content-range") else { return size == range.count }
+    return said.hasPrefix("bytes \(range.lowerBound)-\(range.upperBound - 1)/") && (whole == nil || total == whole)
+  }
+
+  /// Bytes of the whole object, of which this is a range, where the answer says so.
+  var total: Int? {
+    header("content-range").flatMap { $0.split(separator: "/").last }.flatMap { S3Size.parse(String($0)) }
+  }
+
   /// With its quotes, as `If-Match` takes it.
   public var etag: String? { header("etag") }
 

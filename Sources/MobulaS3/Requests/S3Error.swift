@@ -33,6 +33,8 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   public static let interrupted = "Interrupted"
   /// The answer names something that can't be, as a size of more bytes than any object has.
   public static let impossible = "Impossible"
+  /// An error in other words than S3's: a proxy's, a web server's.
+  public static let foreign = "NoS3Answer"
   /// A deadline passed.
   public static let timedOut = "TimedOut"
   /// The bytes that came are not those that the checksum is of.
@@ -65,6 +67,11 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
     case Self.unreachable, Self.interrupted, Self.timedOut, "RequestTimeout", "InternalError": true
     default: isThrottling || httpStatus == 408 || (500...599 ~= httpStatus && httpStatus != 501)
     }
+  }
+
+  /// Whether nobody answers, as while a service is started again or a network is away.
+  var isAbsence: Bool {
+    [Self.unreachable, Self.interrupted, Self.timedOut].contains(code) || [502, 503, 504].contains(httpStatus)
   }
 
   /// Whether S3 asks for fewer requests.
@@ -104,8 +111,11 @@ extension S3Error {
   /// Reads an answer's XML body; without one, its status stands for the code.
   static func answer(_ head: Head, body: [UInt8], endpoint: S3Endpoint, bucket: String, key: String?) -> S3Error {
     let tree = body.isEmpty ? nil : XMLTree.parse(body).flatMap { $0.name == "Error" ? $0 : nil }
+    // HEAD has no words, and neither have some services for what they don't know.
+    let isForeign = tree == nil && body.contains { $0 > 0x20 } && head.status >= 400
     var error = S3Error(
-      code: tree?["Code"] ?? "\(head.status)", message: tree?["Message"] ?? "", httpStatus: head.status,
+      code: tree?["Code"] ?? (isForeign ? Self.foreign : "\(head.status)"), message: tree?["Message"] ?? "",
+      httpStatus: head.status,
       requestID: tree?["RequestId"] ?? head.requestID, hostID: tree?["HostId"] ?? head.hostID,
       region: tree?["Region"] ?? head.region, endpoint: endpoint, bucket: bucket, key: key)
     error.location = head.location
@@ -136,6 +146,17 @@ extension S3Error {
     case ("NoSuchUpload", _):
       return MobulaError(
         .notFound, "The upload of \(place) to \(endpoint) was ended by somebody else: begin it again.")
+    case (Self.foreign, _):
+      let code: MobulaError.Code =
+        switch httpStatus {
+        case 404: .notFound
+        case 401, 403: .denied
+        default: isRetryable ? .unavailable : .inputOutput
+        }
+      return MobulaError(
+        code,
+        "What answers at \(endpoint) refuses \(place) with status \(httpStatus)\(requestID.map { ", request \($0)," } ?? ",") and in other words than S3's: check that the endpoint is an S3 service, and what is between."
+      )
     case ("NoSuchKey", _), (_, 404):
       return MobulaError(
         .notFound, "There is no object \(place) at \(endpoint): check the key, or list the bucket.")
@@ -194,7 +215,7 @@ extension S3Error {
       let code: MobulaError.Code = isRetryable ? .unavailable : .inputOutput
       return MobulaError(
         code,
-        "S3 at \(endpoint) can't serve \(place) (\(self.code), status \(httpStatus)\(request))\(reason)\(reason.hasSuffix(".") ? "" : ".")"
+        "S3 at \(endpoint) can't serve \(place) (\(self.code == "\(httpStatus)" ? "" : "\(self.code), ")status \(httpStatus)\(request))\(reason)\(reason.hasSuffix(".") ? "" : ".")"
       )
     }
   }

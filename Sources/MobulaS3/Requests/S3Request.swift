@@ -44,8 +44,6 @@ struct S3Request: Sendable {
     var target: String
     /// With the signature among them.
     var headers: [(String, String)]
-    /// How a payload in pieces is to be sent.
-    var framing = S3Framing.none
   }
 
   /// Where the request goes: endpoint, and path as it is written.
@@ -63,12 +61,10 @@ struct S3Request: Sendable {
     switch payload {
     case .none: hash = SigV4Signer.emptyPayload
     case .bytes(let bytes): hash = SigV4Signer.payloadHash(bytes)
-    case .pieces(let pieces) where configuration.uploadChecksums:
-      hash = endpoint.scheme == .https ? SigV4Signer.unsignedTrailer : SigV4Signer.signedTrailer
-      headers.append(("content-encoding", "aws-chunked"))
-      headers.append(("x-amz-decoded-content-length", "\(pieces.size)"))
-      headers.append(("x-amz-trailer", S3Framing.trailer))
-    case .pieces: hash = SigV4Signer.unsignedPayload
+    case .pieces(let pieces):
+      let digest = pieces.digest.values
+      hash = digest?.sha256 ?? SigV4Signer.unsignedPayload
+      if configuration.uploadChecksums, let digest { headers.append(Self.checksum(digest.crc32c)) }
     }
     headers.append(("host", endpoint.authority))
     headers.append(("x-amz-date", time.description))
@@ -78,15 +74,23 @@ struct S3Request: Sendable {
       method: method.rawValue, path: path, query: query, headers: headers, payloadHash: hash, at: time)
 
     let suffix = query.isEmpty ? "" : "?" + SigV4Signer.canonicalQuery(query)
-    var signed = Signed(
+    return Signed(
       url: "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)", target: path + suffix,
       headers: headers + [("authorization", signature.authorization)])
-    switch hash {
-    case SigV4Signer.signedTrailer: signed.framing = .signed(signature.chunks)
-    case SigV4Signer.unsignedTrailer: signed.framing = .unsigned
-    default: break
-    }
-    return signed
+  }
+
+  /// The header by which S3 checks a payload, and keeps its checksum.
+  static func checksum(_ crc32c: UInt32) -> (String, String) {
+    (S3ChecksumAlgorithm.crc32c.header, base64(crc32c))
+  }
+
+  /// What the signature needs to know of the payload is known after this.
+  ///
+  /// Over TLS nobody on the way can change it, and a SHA-256 of all bytes takes longer than all else.
+  func prepare(_ configuration: S3Configuration) async throws {
+    guard case .pieces(let pieces) = payload else { return }
+    let isSigned = address(configuration).endpoint.scheme == .http
+    if isSigned || configuration.uploadChecksums { try await pieces.readDigest(isSigned: isSigned) }
   }
 
   /// The request in the HTTP client's form.
@@ -103,9 +107,7 @@ struct S3Request: Sendable {
     case .none: break
     case .bytes(let bytes): request.body = .bytes(ByteBuffer(bytes: bytes))
     case .pieces(let pieces):
-      request.body = .stream(
-        S3PieceSequence(pieces: pieces, framing: signed.framing),
-        length: .known(Int64(signed.framing.encodedLength(pieces.size))))
+      request.body = .stream(S3PieceSequence(pieces: pieces), length: .known(Int64(pieces.size)))
     }
     return request
   }

@@ -12,11 +12,15 @@ public struct S3RetryPolicy: Sendable, Hashable {
   public var maximumPause: Duration
   /// The most of a `Retry-After` that is honoured; 20 s by default.
   public var maximumRetryAfter: Duration
+  /// For how long a service that does not answer any more is waited for in the middle of an object, whatever the number
+  /// of attempts; not at all by default.
+  public var patience: Duration
 
   public init(
     maximumAttempts: Int = 5, firstPause: Duration = .milliseconds(100), maximumPause: Duration = .seconds(5),
-    maximumRetryAfter: Duration = .seconds(20)
+    maximumRetryAfter: Duration = .seconds(20), patience: Duration = .zero
   ) {
+    self.patience = patience
     self.maximumAttempts = maximumAttempts
     self.firstPause = firstPause
     self.maximumPause = maximumPause
@@ -34,5 +38,39 @@ public struct S3RetryPolicy: Sendable, Hashable {
     // The upper 53 bits as a fraction of one.
     let drawn = longest * (Double(generator.next() >> 11) * 0x1p-53)
     return min(maximumRetryAfter, retryAfter ?? .zero) + drawn
+  }
+}
+
+/// The attempts at one part of an object after the other: how many have failed since something came, and since when.
+struct S3Persistence {
+  private let policy: S3RetryPolicy
+  private var failures = 0
+  private var since: ContinuousClock.Instant?
+  private var generator = SystemRandomNumberGenerator()
+  /// Told when a service that does not answer is waited for longer than one that fails now and then.
+  private let waiting: (@Sendable (S3Error) -> Void)?
+
+  init(_ policy: S3RetryPolicy, waiting: (@Sendable (S3Error) -> Void)?) {
+    self.policy = policy
+    self.waiting = waiting
+  }
+
+  mutating func succeeded() { (failures, since) = (0, nil) }
+
+  /// The pause before the next attempt; `nil` when there is none.
+  ///
+  /// - Parameters:
+  ///   - isRetryable: whether another attempt may succeed.
+  ///   - hasProgressed: whether something came in the one that failed.
+  mutating func pause(after error: S3Error, isRetryable: Bool, hasProgressed: Bool) -> Duration? {
+    if hasProgressed { succeeded() }
+    failures += 1
+    let start = since ?? .now
+    since = start
+    guard isRetryable else { return nil }
+    if let pause = policy.pause(after: failures, retryAfter: error.retryAfter, using: &generator) { return pause }
+    guard error.isAbsence, .now - start < policy.patience else { return nil }
+    waiting?(error)
+    return min(.seconds(1), policy.maximumPause)
   }
 }

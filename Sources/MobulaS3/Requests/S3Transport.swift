@@ -76,6 +76,7 @@ struct S3Transport: Sendable {
   /// - Throws: `S3Error`, `CancellationError`, what the provider of credentials or a payload's producer threw.
   func send(_ request: S3Request) async throws -> S3Body {
     let signing = learned.signing(configuration, for: request.bucket)
+    try await request.prepare(signing.configuration)
     do {
       return try await sendOnce(request, signing)
     } catch let error as S3Error where learned.learn(from: error, signedWith: signing) {

@@ -11,22 +11,17 @@ struct SigV4Signer: Sendable {
 
   /// SHA-256 of nothing, the payload hash of requests without a body.
   static let emptyPayload = hexadecimal(SHA256.hash(data: []))
-  /// Stands for a payload that is streamed and therefore not hashed first.
+  /// Stands for a payload that is not hashed, since TLS protects it.
   static let unsignedPayload = "UNSIGNED-PAYLOAD"
-  /// As that, in chunks and with a checksum behind it; safe over TLS only.
-  static let unsignedTrailer = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-  /// Stands for a payload of which each chunk is signed, and so is the checksum behind it.
-  static let signedTrailer = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 
   static func payloadHash(_ bytes: [UInt8]) -> String { hexadecimal(SHA256.hash(data: bytes)) }
 
-  /// A request's signature, and what the chunks after it are signed with.
+  /// A request's signature.
   struct Signature {
     /// 64 hexadecimal digits.
     let text: String
     let signedHeaders: String
     let credential: String
-    let chunks: SigV4ChunkSigner
 
     /// The value of the `Authorization` header.
     var authorization: String {
@@ -55,8 +50,7 @@ struct SigV4Signer: Sendable {
     for step in [time.date, region, service, "aws4_request"] { key = sigV4Code(step, key: key) }
     let text = hexadecimal(sigV4Code(toSign, key: key))
     return Signature(
-      text: text, signedHeaders: signedHeaders, credential: "\(credentials.accessKey)/\(scope)",
-      chunks: SigV4ChunkSigner(key: key, scope: scope, time: time, previous: text))
+      text: text, signedHeaders: signedHeaders, credential: "\(credentials.accessKey)/\(scope)")
   }
 
   /// The value of the `Authorization` header; parameters as `signature` has them.
@@ -113,36 +107,6 @@ struct SigV4Signer: Sendable {
     return encoded.sorted { $0.0 == $1.0 ? $0.1 < $1.1 : $0.0 < $1.0 }
       .map { pair -> String in pair.0 + "=" + pair.1 }
       .joined(separator: "&")
-  }
-}
-
-/// Signs the chunks of a streamed payload, each with the signature before it.
-///
-/// Source: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks" and "…:
-/// Including Trailing Headers", Amazon S3 API Reference.
-struct SigV4ChunkSigner: Sendable {
-  fileprivate let key: [UInt8]
-  fileprivate let scope: String
-  fileprivate let time: SigV4Timestamp
-  /// At first the request's.
-  fileprivate(set) var previous: String
-
-  /// The signature of the next chunk; the last has no bytes.
-  mutating func sign(chunk: UnsafeRawBufferPointer) -> String {
-    var hash = SHA256()
-    hash.update(bufferPointer: chunk)
-    return sign("AWS4-HMAC-SHA256-PAYLOAD", [SigV4Signer.emptyPayload, hexadecimal(hash.finalize())])
-  }
-
-  /// The signature of the header lines behind the last chunk, each of which ends with a line feed.
-  mutating func sign(trailer: String) -> String {
-    sign("AWS4-HMAC-SHA256-TRAILER", [hexadecimal(SHA256.hash(data: Array(trailer.utf8)))])
-  }
-
-  private mutating func sign(_ kind: String, _ hashes: [String]) -> String {
-    let toSign = ([kind, time.description, scope, previous] + hashes).joined(separator: "\n")
-    previous = hexadecimal(sigV4Code(toSign, key: key))
-    return previous
   }
 }
 

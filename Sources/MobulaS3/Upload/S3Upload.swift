@@ -7,26 +7,36 @@ extension S3Client {
   /// From `S3Configuration.multipartThreshold` on it goes in parts, several at a time, as many as S3 takes well. The
   /// object appears whole or not at all: on failure and on cancellation the parts are given up.
   ///
-  /// - Parameter producer: returns the bytes of a range, at most 1 MiB. The ranges of a part come in order, from its
-  ///   first again for another attempt; those of different parts at the same time.
+  /// - Parameters:
+  ///   - progress: called with the bytes that were sent since its last call, from any thread; what is sent again counts
+  ///     again.
+  ///   - waiting: called now and then while a service that does not answer is waited for.
+  ///   - producer: returns the bytes of a range, at most 1 MiB. The ranges of a part come in order, from its first again
+  ///     for another reading; those of different parts at the same time.
   /// - Returns: the object's ETag, with its quotes; `nil` where the end of an upload in parts does not name it.
   /// - Throws: also `S3Error` with the code `impossible` for an answer that does not say that the object is there.
   @discardableResult
   public func put(
-    bucket: String, key: String, size: Int, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
+    bucket: String, key: String, size: Int, progress: (@Sendable (Int) -> Void)? = nil,
+    waiting: (@Sendable (S3Error) -> Void)? = nil,
+    producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
   ) async throws -> String? {
     guard size >= configuration.multipartThreshold.bytes, size > 0 else {
       if size == 0 { return try await put(bucket: bucket, key: key, bytes: []) }
-      let payload = S3Request.Payload.pieces(S3Pieces(size: size, producer: producer))
-      return try await stored(S3Request(method: .put, bucket: bucket, key: key, payload: payload))
+      let pieces = S3Pieces(size: size, producer: producer, sent: progress)
+      return try await stored(S3Request(method: .put, bucket: bucket, key: key, payload: .pieces(pieces))) {
+        pieces.digest.values?.crc32c
+      }
     }
-    return try await inParts(bucket: bucket, key: key, size: size, leastPart: configuration.uploadPartSize.bytes) {
-      _, pieces in
+    return try await inParts(
+      bucket: bucket, key: key, size: size, leastPart: configuration.uploadPartSize.bytes, progress: progress,
+      waiting: waiting
+    ) { _, pieces in
       let (range, sent) = (pieces.range, pieces.sent)
       let part = S3Pieces(
         size: range.count,
         producer: { try await producer($0.lowerBound + range.lowerBound..<$0.upperBound + range.lowerBound) },
-        checksum: pieces.checksum, sent: sent)
+        digest: pieces.digest, sent: sent)
       return S3Request(method: .put, bucket: bucket, key: key, payload: .pieces(part))
     }
   }
@@ -46,7 +56,7 @@ extension S3Client {
     guard info.size > configuration.maximumCopySize.bytes else {
       let request = S3Request(
         method: .put, bucket: target.bucket, key: target.key, headers: headers, expectedBytes: info.size)
-      return try await document(request, named: "CopyObjectResult")["ETag"]
+      return try await document(request, named: "CopyObjectResult", having: "ETag")["ETag"]
     }
     let leastPart = min(configuration.maximumCopySize.bytes, 512 * 1_048_576)
     return try await inParts(bucket: target.bucket, key: target.key, size: info.size, leastPart: leastPart) { _, part in
@@ -59,7 +69,8 @@ extension S3Client {
 
   /// Makes an object of parts, each by the request that `request` returns for it.
   private func inParts(
-    bucket: String, key: String, size: Int, leastPart: Int,
+    bucket: String, key: String, size: Int, leastPart: Int, progress: (@Sendable (Int) -> Void)? = nil,
+    waiting: (@Sendable (S3Error) -> Void)? = nil,
     request: @escaping @Sendable (Int, S3Upload.Part) -> S3Request
   ) async throws -> String? {
     let layout = S3PartLayout(size: size, leastPart: leastPart)
@@ -67,7 +78,9 @@ extension S3Client {
       method: .post, bucket: bucket, key: key, query: [("uploads", "")],
       headers: configuration.uploadChecksums
         ? [("x-amz-checksum-algorithm", "CRC32C"), ("x-amz-checksum-type", "FULL_OBJECT")] : [])
-    guard let id = try await document(create, named: "InitiateMultipartUploadResult")["UploadId"], !id.isEmpty else {
+    guard let id = try await document(create, named: "InitiateMultipartUploadResult", having: "UploadId")["UploadId"],
+      !id.isEmpty
+    else {
       throw malformed("its answer to an upload's begin has no UploadId", bucket: bucket, key: key)
     }
     var settings = configuration.concurrency(
@@ -75,7 +88,8 @@ extension S3Client {
     // Each has its part in memory.
     settings.maximum = min(settings.maximum, layout.count, 16)
     let upload = S3Upload(
-      client: self, bucket: bucket, key: key, id: id, layout: layout, gate: S3RequestGate(settings), request: request)
+      client: self, bucket: bucket, key: key, id: id, layout: layout, gate: S3RequestGate(settings),
+      progress: progress, waiting: waiting, request: request)
     do {
       return try await upload.run(tasks: settings.maximum)
     } catch {
@@ -85,15 +99,19 @@ extension S3Client {
     }
   }
 
-  /// The answer's XML, of which the root has this name; an error that comes with status 200 is one, too.
-  func document(_ request: S3Request, named name: String) async throws -> XMLTree {
+  /// The answer's XML; an error that comes with status 200 is one, too.
+  ///
+  /// - Parameters:
+  ///   - name: its root's.
+  ///   - element: what it has in any case: with that, services may call the root what they like.
+  func document(_ request: S3Request, named name: String, having element: String? = nil) async throws -> XMLTree {
     try await retrying {
       let answer = try await self.transport.send(request)
       let bytes = try await answer.collect(upTo: S3Transport.maximumDocument)
       guard let tree = XMLTree.parse(bytes) else {
         throw self.malformed("its answer is not XML", bucket: request.bucket, key: request.key)
       }
-      if tree.name == name { return tree }
+      if tree.name == name || tree.name != "Error" && element.map({ tree[$0] != nil }) == true { return tree }
       guard tree.name == "Error" else {
         throw self.malformed("its answer is no \(name)", bucket: request.bucket, key: request.key)
       }
@@ -131,7 +149,7 @@ struct S3PartLayout: Sendable, Hashable {
 struct S3Upload: Sendable {
   struct Part: Sendable {
     let range: Range<Int>
-    let checksum: S3SentChecksum
+    let digest: S3PayloadDigest
     let sent: @Sendable (Int) -> Void
   }
 
@@ -155,6 +173,8 @@ struct S3Upload: Sendable {
   let id: String
   let layout: S3PartLayout
   let gate: S3RequestGate
+  let progress: (@Sendable (Int) -> Void)?
+  let waiting: (@Sendable (S3Error) -> Void)?
   let request: @Sendable (Int, Part) -> S3Request
 
   /// Sends all parts, and makes them the object.
@@ -174,14 +194,13 @@ struct S3Upload: Sendable {
   }
 
   private func sendParts(_ progress: Progress) async throws {
-    var generator = SystemRandomNumberGenerator()
     while true {
       let number = progress.state.withLock { state in
         defer { state.next += 1 }
         return state.next
       }
       guard number <= layout.count else { return }
-      var attempt = 1
+      var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
       while true {
         let turn = try await gate.turn()
         do {
@@ -195,11 +214,9 @@ struct S3Upload: Sendable {
             throw error
           }
           if error.isThrottling { gate.throttled(turn) } else { gate.failed() }
-          guard error.isRetryable,
-            let pause = client.configuration.retry.pause(
-              after: attempt, retryAfter: error.retryAfter, using: &generator)
+          guard
+            let pause = persistence.pause(after: error, isRetryable: error.isRetryable, hasProgressed: false)
           else { throw error }
-          attempt += 1
           try await Task.sleep(for: pause)
         }
       }
@@ -207,9 +224,12 @@ struct S3Upload: Sendable {
   }
 
   private func send(_ number: Int) async throws -> Done {
-    let checksum = S3SentChecksum()
-    var request = request(
-      number, Part(range: layout.range(of: number), checksum: checksum, sent: { gate.received($0) }))
+    let digest = S3PayloadDigest()
+    let sent: @Sendable (Int) -> Void = { [gate, progress] bytes in
+      gate.received(bytes)
+      progress?(bytes)
+    }
+    var request = request(number, Part(range: layout.range(of: number), digest: digest, sent: sent))
     request.query += [("partNumber", "\(number)"), ("uploadId", id)]
     let answer = try await client.transport.send(request)
     let bytes = try await answer.collect(upTo: S3Transport.maximumDocument)
@@ -219,11 +239,12 @@ struct S3Upload: Sendable {
       throw S3Error.answer(
         answer.errorHead, body: bytes, endpoint: client.configuration.baseEndpoint, bucket: bucket, key: key)
     }
+    if let crc = digest.values?.crc32c { try client.check(answer, crc, bucket: bucket, key: key) }
     guard let etag = answer.etag ?? tree?["ETag"] else {
       throw client.malformed("its answer to part \(number) has no ETag", bucket: bucket, key: key)
     }
     var done = Done(etag: etag)
-    if let crc = checksum.value {
+    if let crc = digest.values?.crc32c {
       done.checksum = crc
     } else if let text = tree?["ChecksumCRC32C"],
       let value = MobulaS3.bytes(base64: text), value.count == 4
@@ -251,7 +272,11 @@ struct S3Upload: Sendable {
       request.headers = [("x-amz-checksum-crc32c", base64(whole)), ("x-amz-checksum-type", "FULL_OBJECT")]
     }
     do {
-      return try await client.document(request, named: "CompleteMultipartUploadResult")["ETag"]
+      let answer = try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
+      try await client.check(
+        answer["ChecksumCRC32C"].map { S3Checksum(.crc32c, text: $0) } ?? nil, checksum(of: parts), layout.size,
+        bucket: bucket, key: key)
+      return answer["ETag"]
     } catch let error as S3Error where error.code == "NoSuchUpload" {
       // It may have been completed by an attempt of which the answer was lost.
       let info = try await client.head(bucket: bucket, key: key)

@@ -123,11 +123,13 @@ struct FetchCommand: AsyncParsableCommand {
       }
       defer { pending.isOver() }
       let board = FetchBoard(entries.count) { progress?.update($0, of: total) }
+      let notes = Notes { progress?.note($0) }
       let endpoint = s3Endpoint
       let results = try await Self.together(entries.map(\.size.bytes)) { index in
         let entry = entries[index]
         return try await Self.fetch(
-          entry.url, entry.size.bytes, from: endpoint, at: index, board, isAlone: entries.count == 1, on: cluster)
+          entry.url, entry.size.bytes, from: endpoint, at: index, board, notes, isAlone: entries.count == 1, on: cluster
+        )
       }
       var fetched = results.map(\.fetched)
       if explain {
@@ -153,13 +155,13 @@ struct FetchCommand: AsyncParsableCommand {
   }
 
   private static func fetch(
-    _ url: String, _ size: Int, from endpoint: String?, at index: Int, _ board: FetchBoard, isAlone: Bool,
-    on cluster: Cluster
+    _ url: String, _ size: Int, from endpoint: String?, at index: Int, _ board: FetchBoard, _ notes: Notes,
+    isAlone: Bool, on cluster: Cluster
   ) async throws -> Result {
     var result = Result(fetched: Fetched(name: url, size: size))
     do {
       let (reference, bytes) = try await S3OfHost.explaining {
-        try await cluster.fetchCounted(url, endpoint: endpoint) { verified, _ in
+        try await cluster.fetchCounted(url, endpoint: endpoint, waiting: { notes.say($0) }) { verified, _ in
           board.came(min(verified.bytes, size), of: index)
         }
       }
@@ -251,5 +253,22 @@ enum S3OfHost {
         " That is said by the host, whose credentials are those of where `mobula start` ran, not of this shell."
       throw error
     }
+  }
+}
+
+/// What is waited for is said at most every ten seconds, however many wait.
+final class Notes: Sendable {
+  private let last = Mutex<ContinuousClock.Instant?>(nil)
+  private let put: @Sendable (String) -> Void
+
+  init(_ put: @escaping @Sendable (String) -> Void) { self.put = put }
+
+  func say(_ problem: String) {
+    let isDue = last.withLock { last in
+      if let last, .now - last < .seconds(10) { return false }
+      last = .now
+      return true
+    }
+    if isDue { put("Waiting: \(problem)") }
   }
 }

@@ -65,15 +65,15 @@ struct S3Target {
     let progress = Progress(title, total: size)
     defer { progress.finish(succeeded: false) }
     let sent = SentBytes()
+    let notes = Notes { progress.note($0) }
     let etag: String?
     do {
       etag = try await S3Error.asMobulaError {
-        try await client.put(bucket: url.bucket, key: url.key, size: size) { range in
-          let bytes = try await producer(range)
+        try await client.put(
+          bucket: url.bucket, key: url.key, size: size,
           // What is sent again counts again.
-          progress.update(min(size, sent.add(range.count)), of: size)
-          return bytes
-        }
+          progress: { progress.update(min(size, sent.add($0)), of: size) },
+          waiting: { notes.say($0.mobulaError.message) }, producer: producer)
       }
       await client.shutdown()
     } catch {

@@ -38,6 +38,8 @@ package struct ReplicaProgress: Codable, Sendable {
   package var verified: ByteCount
   /// `nil` while nothing of the object is there.
   package var total: ByteCount?
+  /// What the host waits for, in a sentence, where that takes longer than it should.
+  package var waiting: String?
 
   package init(host: HostID, verified: ByteCount, total: ByteCount?) {
     self.host = host

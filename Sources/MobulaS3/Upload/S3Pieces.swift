@@ -1,0 +1,107 @@
+internal import Crypto
+internal import MobulaCore
+internal import NIOCore
+internal import Synchronization
+
+/// A payload that is read range by range, so that it need not be in memory.
+///
+/// It is read twice: for its checksums, which go ahead of it, and for what is sent. So it is sent as it is: many services
+/// keep the frames of a payload whose checksum follows it (`aws-chunked`) for the object's own bytes.
+struct S3Pieces: Sendable {
+  /// Bytes that are asked for, and sent, at a time.
+  static let pieceSize = 1_048_576
+
+  let size: Int
+  /// May be asked again, from the beginning, for another attempt.
+  let producer: @Sendable (Range<Int>) async throws -> [UInt8]
+  let digest: S3PayloadDigest
+  /// Told of the bytes of each piece, as the socket takes it.
+  var sent: (@Sendable (Int) -> Void)?
+
+  init(
+    size: Int, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8],
+    digest: S3PayloadDigest = S3PayloadDigest(), sent: (@Sendable (Int) -> Void)? = nil
+  ) {
+    self.size = size
+    self.producer = producer
+    self.digest = digest
+    self.sent = sent
+  }
+
+  /// Reads all of it for its checksums, unless they are known from an attempt before.
+  ///
+  /// - Parameter isSigned: whether the signature needs the payload's SHA-256.
+  /// - Throws: what the producer throws.
+  func readDigest(isSigned: Bool) async throws {
+    if digest.values != nil { return }
+    var values = S3PayloadDigest.Values(crc32c: 0)
+    var hash = SHA256()
+    var position = 0
+    while position < size {
+      let range = position..<min(size, position + Self.pieceSize)
+      let bytes = try await produce(range)
+      bytes.withUnsafeBytes { bytes in
+        values.crc32c = crc32c(bytes, continuing: values.crc32c)
+        if isSigned { hash.update(bufferPointer: bytes) }
+      }
+      position = range.upperBound
+    }
+    if isSigned { values.sha256 = hexadecimal(hash.finalize()) }
+    digest.values = values
+  }
+
+  fileprivate func produce(_ range: Range<Int>) async throws -> [UInt8] {
+    let bytes = try await producer(range)
+    guard bytes.count == range.count else {
+      throw MobulaError(
+        .invalidArgument,
+        "The producer of an upload gave \(bytes.count) bytes for the range \(range) of \(range.count): give all.")
+    }
+    return bytes
+  }
+}
+
+/// The checksums of a payload in pieces, once they are known.
+final class S3PayloadDigest: Sendable {
+  struct Values: Sendable {
+    var crc32c: UInt32
+    /// In hexadecimal digits; `nil` where the signature does without.
+    var sha256: String?
+  }
+
+  private let known = Mutex<Values?>(nil)
+
+  var values: Values? {
+    get { known.withLock { $0 } }
+    set { known.withLock { $0 = newValue } }
+  }
+}
+
+/// Marks what a producer threw on its way through the HTTP client, so that it is not taken for the connection's.
+struct S3ProducerFailure: Error {
+  let cause: any Error
+}
+
+/// A payload as the HTTP client pulls it: a piece at a time, when the socket has room.
+struct S3PieceSequence: AsyncSequence, Sendable {
+  let pieces: S3Pieces
+  var pieceSize = S3Pieces.pieceSize
+
+  struct Iterator: AsyncIteratorProtocol {
+    let pieces: S3Pieces
+    let pieceSize: Int
+    var position = 0
+
+    mutating func next() async throws -> ByteBuffer? {
+      guard position < pieces.size else { return nil }
+      let range = position..<Swift.min(pieces.size, position + pieceSize)
+      let bytes: [UInt8]
+      do { bytes = try await pieces.produce(range) } catch { throw S3ProducerFailure(cause: error) }
+      position = range.upperBound
+      pieces.sent?(bytes.count)
+      return ByteBuffer(bytes: bytes)
+    }
+  }
+
+  func makeAsyncIterator() -> Iterator { Iterator(pieces: pieces, pieceSize: pieceSize) }
+}
