@@ -180,7 +180,7 @@ public final class Cluster: Sendable {
     do {
       _ = try await store.call(HostAPI.removeName, ResolveRequest(Name(Self.holdName(object))))
     } catch let error as MobulaError where error.code == .notFound {
-      throw MobulaError(.notFound, "Object \(object) is not held: `mobula ls` lists what is, as held/….")
+      throw MobulaError(.notFound, "Object \(object) is not held: `mobula ls` says \"(held)\" of what is.")
     }
   }
 

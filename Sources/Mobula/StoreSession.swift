@@ -116,7 +116,7 @@ final class StoreSession: Sendable {
   private static func nothingRuns(_ why: String) -> MobulaError {
     MobulaError(
       .unavailable,
-      "No Mobula host runs on this machine (\(why)): start one with `mobula start --head`, or `mobula start --address HOST:PORT` to join a cluster."
+      "No Mobula host runs here (\(why)): start one with `mobula start --head`, or `mobula start --address HOST:PORT` to join a cluster."
     )
   }
 

@@ -1,5 +1,6 @@
 import Logging
 import MobulaCore
+import Synchronization
 
 /// Writes a log as another handler does, with what a terminal would act on escaped, so that an entry is one line.
 struct PrintableLog: LogHandler {
@@ -23,6 +24,7 @@ struct PrintableLog: LogHandler {
   }
 
   func log(event: LogEvent) {
+    if Log.isOver.load(ordering: .relaxed) { return }
     var event = event
     event.message = Logger.Message(stringLiteral: event.message.description.printable)
     event.metadata = event.metadata?.mapValues(Self.printable)

@@ -37,6 +37,12 @@ package struct RunningSupervisor: Sendable {
         "A host runs in \(directory.path), but its supervisor (process \(pid) where it was started) can't be seen from here: run `mobula stop` as the user, and in the container or PID namespace, that started it."
       )
     }
+    if access(directory.path, F_OK) == 0, access(directory.path, R_OK | X_OK) != 0 {
+      throw MobulaError(
+        .denied,
+        "\(directory.path) can't be looked into (\(errnoText(currentErrno()))): a host's directory is its user's alone, so run this as that user."
+      )
+    }
     let elsewhere = all.map { "\($0.directory) (process \($0.pid))" }.joined(separator: ", ")
     throw MobulaError(
       .notFound,

@@ -69,6 +69,10 @@ package final class ServiceProcess: Sendable {
 
 /// The tool's log: one line each, to standard error.
 package enum Log {
+  /// Nothing that happens while a process is being ended by its user is worth an entry.
+  package static func end() { isOver.store(true, ordering: .relaxed) }
+  static let isOver = Atomic(false)
+
   /// Sets up logging once; `MOBULA_LOG` is a level: `debug`, `info`, `notice` (the default), `warning`, `error`.
   package static func bootstrap() {
     let level = (try? level()) ?? .notice

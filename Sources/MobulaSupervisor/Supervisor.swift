@@ -32,7 +32,9 @@ package final class Supervisor: Sendable {
   /// - Throws: `MobulaError` when another supervisor runs here, or a process can't run before all has worked once.
   package func run() async throws {
     guard let lock = try directory.lock() else {
-      throw MobulaError(.alreadyExists, "A host runs in \(directory.path) already: `mobula stop` stops it.")
+      throw MobulaError(
+        .alreadyExists,
+        "A host runs in \(directory.path) already: `mobula stop --directory \(directory.path)` stops it.")
     }
     defer {
       directory.removeSockets()

@@ -5,6 +5,7 @@ import Mobula
 import MobulaCore
 import MobulaStore
 import MobulaSupervisor
+import Synchronization
 
 /// Starts a host that is configured, and says when it is up.
 struct HostStarter {
@@ -13,6 +14,8 @@ struct HostStarter {
   let configuration: StartConfiguration
   /// Where a program waits for the line that says so.
   var readyDescriptor: CInt?
+
+  private static let hasWarned = Atomic(false)
 
   /// What that line says.
   private struct Ready: Encodable {
@@ -100,6 +103,16 @@ struct HostStarter {
       throw error
     }
     await cluster.close()
+    if status.hosts.contains(where: {
+      $0.connected && $0.host != configuration.host && $0.name == Name(configuration.name)
+    }),
+      !Self.hasWarned.exchange(true, ordering: .relaxed)
+    {
+      Log.write(
+        STDERR_FILENO,
+        "Warning: Another host of the cluster is called \(configuration.name.printable), too: commands tell them apart by their ids alone.\n"
+      )
+    }
     let registered = Set(status.pods.map(\.pod))
     return configuration.pods.allSatisfy { registered.contains($0.pod) } ? status.cluster : nil
   }

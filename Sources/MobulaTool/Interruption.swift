@@ -68,6 +68,7 @@ enum Interruption {
   }
 
   private static func end(by signal: CInt) -> Never {
+    Log.end()
     PartialFiles.removeAll()
     for body in ends.withLock({ Array($0.values) }) { body() }
     if isatty(STDERR_FILENO) == 1 { Log.write(STDERR_FILENO, "\r\u{1B}[K") }

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Glibc
 import Mobula
 import MobulaCore
 
@@ -24,6 +25,18 @@ struct JSONList {
   }
 
   func finish() { Swift.print(isEmpty ? "[]" : "\n]") }
+}
+
+/// Whether figures can be written there, before they cost minutes.
+///
+/// - Throws: `MobulaError` (`inputOutput`, `invalidArgument`).
+func checkOutput(_ path: String?) throws(MobulaError) {
+  guard let path, path != "-" else { return }
+  let target = try FileTarget(path, name: "mobula.json")
+  let slash = target.path.lastIndex(of: "/")
+  let folder = slash.map { $0 == target.path.startIndex ? "/" : String(target.path[..<$0]) } ?? "."
+  let isThere = access(target.path, F_OK) == 0
+  try systemCall("\(path) can't be written") { access(isThere ? target.path : folder, W_OK) }
 }
 
 /// Writes a command's figures to where they were asked for: a file, which appears whole, or what else is there.

@@ -149,10 +149,13 @@ import Testing
       #expect(try await back("fifo") == Self.bytes + Self.bytes)
 
       let listener = try UnixListener(folder + "/socket")
-      for (path, word) in [("/dev/zero", "device"), (listener.path, "socket"), ("", "empty")] {
+      for (path, status, word) in [("/dev/zero", 1, "device"), (listener.path, 1, "socket"), ("", 64, "empty")] {
         let put = try await cluster.mobula("put", path, "--name", "never", within: .seconds(10))
-        #expect(put.status == .status(1) && put.errors.contains(word), "\(put)")
+        #expect(put.status == .status(Int32(status)) && put.errors.contains(word), "\(put)")
       }
+      // In a folder they are passed over: one of them would never end.
+      let inFolder = try await cluster.mobula("put", folder, "--name", "all/", "-q", within: .seconds(10))
+      #expect(inFolder.status.isSuccess && inFolder.errors.contains("\(folder)/fifo is no file"), "\(inFolder)")
       // Without an end, but not without a limit.
       let endless = try await shell(cluster, "$MOBULA put - --name never < /dev/zero")
       #expect(endless.status == .status(1) && endless.errors.contains("--capacity"), "\(endless)")

@@ -35,18 +35,22 @@ public struct Microbenchmark: Sendable {
   /// Of a round.
   private let duration: Duration
   private let report: @Sendable (MicrobenchmarkRow) -> Void
+  private let begins: @Sendable (String) -> Void
 
   /// - Parameters:
   ///   - filter: what a row's name has to contain.
   ///   - seconds: of each of the four rounds; the warm-up takes half of it.
+  ///   - begins: told each row before it is measured.
   ///   - report: told each row when it is there.
   public init(
     on cluster: Cluster, filter: String = "", seconds: Double = 2,
+    begins: @escaping @Sendable (String) -> Void = { _ in },
     report: @escaping @Sendable (MicrobenchmarkRow) -> Void
   ) {
     self.cluster = cluster
     self.filter = filter
     duration = .seconds(seconds)
+    self.begins = begins
     self.report = report
   }
 
@@ -59,11 +63,18 @@ public struct Microbenchmark: Sendable {
       rows.append(row)
       report(row)
     }
-    func wants(_ name: String) -> Bool { filter.isEmpty || name.contains(filter) }
+    func wants(_ name: String) -> Bool {
+      let isWanted = filter.isEmpty || name.contains(filter)
+      if isWanted { begins(name) }
+      return isWanted
+    }
 
     // As many zeros as there; in memory that has been touched, where the copies cost most.
     let big = Blob(
-      [UInt8](repeating: 0, count: Self.names.contains { $0.contains("gigabytes") && wants($0) } ? 800 << 20 : 0))
+      [UInt8](
+        repeating: 0,
+        count: Self.names.contains { $0.contains("gigabytes") && (filter.isEmpty || $0.contains(filter)) }
+          ? 800 << 20 : 0))
     let gigabytes = Double(big.count) / 1e9
     if wants("memcpy gigabytes") {
       let target = UnsafeMutableRawBufferPointer.allocate(byteCount: big.count, alignment: 4096)

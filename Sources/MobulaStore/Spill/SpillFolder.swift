@@ -95,7 +95,7 @@ final class SpillFolder: Sendable {
     }
   }
 
-  private static func make(_ path: String) throws(MobulaError) {
+  fileprivate static func make(_ path: String) throws(MobulaError) {
     guard !path.isEmpty, !path.utf8.contains(0) else {
       throw MobulaError(.invalidArgument, "\"\(path)\" is no path of a spill folder: choose another.")
     }
@@ -247,4 +247,10 @@ public enum SpillFolders {
   /// - Throws: `MobulaError`: `invalidArgument` for a path that is no folder's, `denied` for a folder of others, else
   ///   `inputOutput`.
   public static func check(_ path: String) throws(MobulaError) { try SpillFolder.check(path) }
+
+  /// As `check`, and makes it, which shows whether it can be.
+  public static func make(_ path: String) throws(MobulaError) {
+    try SpillFolder.check(path)
+    try SpillFolder.make(path)
+  }
 }

@@ -68,6 +68,7 @@ struct BenchCommand: AsyncParsableCommand {
     options.tls = tls
     options.s3Endpoint = s3Endpoint
     // Fails before anything is started.
+    try checkOutput(json)
     let bench = try Bench(options) { Log.write(1, $0 + "\n") }
     let status = try await BenchIsolation.enter(
       arguments: Array(CommandLine.arguments.dropFirst()), kind: emulation.flatMap { EmulationKind(rawValue: $0) }

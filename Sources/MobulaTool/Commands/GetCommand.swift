@@ -55,7 +55,9 @@ struct GetCommand: AsyncParsableCommand {
   private var isPrefix: Bool { id.hasSuffix("/") }
 
   func validate() throws {
-    guard timeout > 0, timeout < 1e7 else { throw ValidationError("--timeout takes seconds, more than 0.") }
+    guard timeout > 0, timeout < 1e7 else {
+      throw ValidationError("--timeout takes seconds, more than 0 and less than 10 million.")
+    }
     if id == "" { throw ValidationError("An object's name or id can't be empty: `mobula ls` lists what there is.") }
     for text in [id, output] { try S3Target.check(text) }
     try S3Target.check(endpoint: s3Endpoint, for: [id, output])
@@ -204,7 +206,7 @@ struct GetCommand: AsyncParsableCommand {
     if case .inPlace(let reason) = outcome {
       Log.write(STDERR_FILENO, "\(file.path) was written in place, not replaced at once: \(reason).\n")
     }
-    if !json.json, !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path)") }
+    if !json.json, !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path.printable)") }
     return Written(output: file.path, size: blob.count)
   }
 }

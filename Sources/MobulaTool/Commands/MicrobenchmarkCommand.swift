@@ -12,7 +12,8 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
     abstract: "Measure small operations on the store, with the rows of `ray microbenchmark`.",
     discussion: """
       Runs on a cluster of its own, of one host, which it starts and stops; with --directory on the one that runs \
-      there. A row is a mean and a standard deviation over four rounds. What the rows are: docs/bench-schema.md.
+      there, whatever MOBULA_DIRECTORY says: its stores are filled and its processes are busy meanwhile. Each row takes \
+      seconds more than its rounds, for what it measures with. A row is a mean and a standard deviation over four rounds. What the rows are: docs/bench-schema.md.
 
       Examples:
         mobula microbenchmark
@@ -38,6 +39,7 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    try checkOutput(json)
     Interruption.begin()
     var rows: [MicrobenchmarkRow] = []
     if directory.directory != nil {
@@ -67,7 +69,13 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
   private func measure(_ options: ClusterOptions) async throws -> [MicrobenchmarkRow] {
     let cluster = try await Cluster.connect(options)
     do {
-      let rows = try await Microbenchmark(on: cluster, filter: filter, seconds: seconds) {
+      let rows = try await Microbenchmark(
+        on: cluster, filter: filter, seconds: seconds,
+        begins: { name in
+          if isatty(STDERR_FILENO) == 1 { Log.write(STDERR_FILENO, "\r\u{1B}[K\(name)…") }
+        }
+      ) {
+        if isatty(STDERR_FILENO) == 1 { Log.write(STDERR_FILENO, "\r\u{1B}[K") }
         Log.write(1, $0.text + "\n")
       }.run()
       await cluster.close()

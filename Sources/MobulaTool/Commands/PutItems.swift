@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 import MobulaCore
+import MobulaSupervisor
 
 /// A file that is put, and the name that it gets.
 struct PutItem: Hashable {
@@ -18,6 +19,7 @@ struct PutItem: Hashable {
     let isPrefix = name?.utf8.last == UInt8(ascii: "/")
     var hasFolder = false
     for path in paths {
+      if path.isEmpty { throw MobulaError(.invalidArgument, "The path of a file can't be empty.") }
       var status = stat()
       guard path != "-", stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
         let own = lastPart(path)
@@ -91,8 +93,11 @@ struct PutItem: Hashable {
         }
         if own.st_mode & S_IFMT == S_IFDIR {
           open.append(path)
-        } else if target.st_mode & S_IFMT != S_IFDIR {
+        } else if target.st_mode & S_IFMT == S_IFREG {
           result.append(path)
+        } else if target.st_mode & S_IFMT != S_IFDIR {
+          // Reading it may wait for ever, or never end; who wants it names it.
+          Log.write(STDERR_FILENO, "\(full.printable) is no file, and is not put.\n")
         }
       }
     }

@@ -92,6 +92,7 @@ struct SimulateCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    try checkOutput(json)
     var simulation = TransferSimulation(try options())
     let began = ContinuousClock.now
     var told = began

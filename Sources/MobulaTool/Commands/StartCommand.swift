@@ -157,7 +157,9 @@ struct StartCommand: AsyncParsableCommand {
     // Before its own port is found to be taken.
     if let running = directory.supervisor() {
       throw MobulaError(
-        .alreadyExists, "A host runs in \(directory.path) already (process \(running)): `mobula stop` stops it.")
+        .alreadyExists,
+        "A host runs in \(directory.path) already (process \(running)): `mobula stop --directory \(directory.path)` stops it."
+      )
     }
     let addresses = try asUsage { try makeAddresses() }
     try directory.create()
@@ -165,6 +167,7 @@ struct StartCommand: AsyncParsableCommand {
     let state = state.chosen(self.directory)
     try state.create()
     try state.checkIsFree()
+    let former = try? ClusterToken.read(file: state.tokenFile)
     try prepareToken(directory, state)
     try prepareTLS(directory, state)
     // From here on the token is in its file, and in no child's environment.
@@ -179,7 +182,14 @@ struct StartCommand: AsyncParsableCommand {
         cluster: configuration.cluster ?? before?.cluster, host: configuration.host,
         hadHead: head || before?.hadHead == true))
     // In the foreground a host waits for its head, as hosts that are started together must.
-    if !head, !foreground { try await checkHead(configuration, directory) }
+    if !head, !foreground {
+      do { try await checkHead(configuration, directory) } catch {
+        // A token that was of no use here is not for the next start.
+        for file in [state.tokenFile, directory.tokenFile] { unlink(file) }
+        if let former { try state.write(former) }
+        throw error
+      }
+    }
     try directory.write(configuration)
     // Of the cluster that was joined before, perhaps another.
     unlink(HostPaths.cluster(in: directory.path))

@@ -166,7 +166,7 @@ extension StartCommand {
       self.spill == ["none"] ? [] : self.spill.isEmpty ? ["/var/tmp/mobula-\(getuid())-\(host.short)"] : self.spill
     // What nobody named is no reason not to start; the host says it in its log.
     for place in self.spill where place != "none" && !StartConfiguration.isS3(place) {
-      try SpillFolders.check(HostPaths.absolute(place))
+      try SpillFolders.make(HostPaths.absolute(place))
     }
     return StartConfiguration(
       isHead: head, head: addresses.head, cluster: head ? cluster ?? .random() : nil, host: host, name: name,

@@ -3,9 +3,11 @@ internal import MobulaCore
 /// The sentences of a connection's errors: each names the method and the peer.
 extension RPCStateMachine {
   func deadlineExceeded(_ method: String, _ deadline: Duration) -> MobulaError {
+    // What is left of another deadline has many digits.
+    let shown = Duration.milliseconds(Int64((deadline / .milliseconds(1)).rounded()))
     var error = MobulaError(
       .deadlineExceeded,
-      "\(peer) did not answer \"\(method)\" within \(deadline): look whether it is overloaded, or give it a longer deadline."
+      "\(peer) did not answer \"\(method)\" within \(shown): look whether it is overloaded, or give it a longer deadline."
     )
     error.mayHaveRun = true
     return error
