@@ -293,14 +293,18 @@ final class ReplicaFetcher: Sendable {
   private func fetch(
     _ object: ObjectID, _ number: FetchBookStateMachine.Number, policy: SourcePolicy
   ) async throws -> Fetched {
-    let located = try await locate(object, policy: policy)
-    if located.isLocal {
-      // Sealed here while the head was asked.
-      guard let info = store.info(of: object) else {
+    var located = try await locate(object, policy: policy)
+    let end = ContinuousClock.now + Self.patienceWithNews
+    while located.isLocal {
+      // Sealed here while the head was asked; or gone, and the head has still to hear of it.
+      if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
+      guard ContinuousClock.now < end else {
         throw MobulaError(
           .notFound, "The head says that object \(object) is on this host, but it is not: fetch it again.")
       }
-      return Fetched(digest: info.digest, bytesCopied: 0)
+      try await reports.flush()
+      try await Task.sleep(for: .milliseconds(50))
+      located = try await locate(object, policy: policy)
     }
     var writer: (any ReplicaWriter)?
     do {
@@ -341,6 +345,9 @@ final class ReplicaFetcher: Sendable {
       throw error
     }
   }
+
+  /// How long the head may believe that something is here that is not any more.
+  private static let patienceWithNews = Duration.seconds(5)
 
   /// Compares what was received with what it should be. If it is something else, the object goes everywhere, and
   /// whoever asks for it hears why.

@@ -34,6 +34,7 @@ struct BroadcastCommand: AsyncParsableCommand {
   func validate() throws {
     _ = try labels(to, "--to")
     try S3Target.check(object)
+    if object.isEmpty { throw ValidationError("Give an object's name or id, or a file.") }
   }
 
   func run() async throws {
@@ -75,7 +76,14 @@ struct BroadcastCommand: AsyncParsableCommand {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
       do { return try await cluster.object(found: object).reference } catch let error as MobulaError
         where error.code == .notFound && object.lowercased().hasPrefix("s3://")
-      { return try await S3OfHost.explaining { try await cluster.fetch(object) } }
+      { return try await S3OfHost.explaining { try await cluster.fetch(object) } } catch let error as MobulaError
+        where error.code == .notFound && status.st_mode & S_IFMT == S_IFDIR
+      {
+        throw MobulaError(
+          .notFound,
+          "Nothing is named \"\(object)\", which is a folder here: `mobula put` takes it, and then broadcast its objects one by one."
+        )
+      }
     }
     let progress = Progress(object, total: nil)
     defer { progress.finish(succeeded: false) }

@@ -29,6 +29,7 @@ struct DrainHostCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
 
   func validate() throws {
+    if host.isEmpty { throw ValidationError("A host's name or id can't be empty: `mobula status` lists them.") }
     if let timeout, !(0...1e9 ~= timeout) { throw ValidationError("--timeout takes seconds, from 0 to 1000000000.") }
     if cancel, timeout != nil { throw ValidationError("--cancel waits for nothing: leave --timeout out.") }
   }

@@ -24,6 +24,10 @@ struct ForgetHostCommand: AsyncParsableCommand {
   @Argument(help: "The host, by its name, its id, or a beginning of that.") var host: String
   @OptionGroup var directory: DirectoryOption
 
+  func validate() throws {
+    if host.isEmpty { throw ValidationError("A host's name or id can't be empty: `mobula status` lists them.") }
+  }
+
   func run() async throws {
     let cluster = try await Cluster.connectTool(directory.options)
     do { try await cluster.forgetHost(host) } catch {

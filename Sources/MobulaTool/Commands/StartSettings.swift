@@ -33,6 +33,7 @@ extension StartCommand {
     let (machine, source) = Machine.memory()
     let shares = MemoryShares(machine: machine, source: source)
     let capacity = try parse(capacity, "--capacity") ?? shares.defaultCapacity
+    guard capacity >= .minimumStore else { throw ValidationError("--capacity takes 1MiB and more, as in 64GB.") }
     let memory = try parse(memory, "--memory") ?? shares.memory(beside: capacity)
     guard memory <= Resources.maximumMemory else {
       throw ValidationError("--memory takes at most \(Resources.maximumMemory.bytes / 1_000_000_000_000)TB.")
@@ -220,4 +221,9 @@ enum PodShares {
       pods[index].resources[name] = ResourceAmount(tenThousandths: part)
     }
   }
+}
+
+extension ByteCount {
+  /// A store has no less.
+  fileprivate static let minimumStore = ByteCount(1 << 20)
 }
