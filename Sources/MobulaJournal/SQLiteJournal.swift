@@ -88,10 +88,21 @@ package final class SQLiteJournal: Journal {
 
   /// The lock is on a file of its own: closing a descriptor of the journal's would end SQLite's locks.
   private static func lock(_ path: String) throws(MobulaError) -> CInt {
-    let descriptor = try systemCall("\(path).lock can't be opened") {
-      Glibc.open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    var descriptor: CInt = -1
+    while true {
+      descriptor = try systemCall("\(path).lock can't be opened") {
+        Glibc.open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+      }
+      guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { break }
+      // Another head may have removed it, which could not begin a journal: nobody else would see that lock.
+      var (opened, named) = (stat(), stat())
+      if fstat(descriptor, &opened) == 0, stat(path + ".lock", &named) == 0, opened.st_ino == named.st_ino,
+        opened.st_dev == named.st_dev
+      {
+        return descriptor
+      }
+      Glibc.close(descriptor)
     }
-    if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
     Glibc.close(descriptor)
     throw MobulaError(
       .alreadyExists, "Another head has the journal \(path) open: stop it first, or choose another folder with --state."

@@ -245,8 +245,8 @@ public final class S3Client: Sendable {
     }
     guard let key = request.key else { return etag }
     try await check(
-      answer.header(S3ChecksumAlgorithm.crc32c.header).map { S3Checksum(.crc32c, text: $0) } ?? nil, checksum(),
-      request.sentBytes, bucket: request.bucket, key: key)
+      S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), checksum(), request.sentBytes,
+      bucket: request.bucket, key: key)
     return etag
   }
 
@@ -268,8 +268,7 @@ public final class S3Client: Sendable {
 
   /// As above, of an answer that may name no checksum.
   func check(_ answer: S3Body, _ sent: UInt32, bucket: String, key: String) throws {
-    guard let said = answer.header(S3ChecksumAlgorithm.crc32c.header).map({ S3Checksum(.crc32c, text: $0) }) ?? nil,
-      said.parts == nil
+    guard let said = S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), said.parts == nil
     else { return }
     try check(said, sent, bucket: bucket, key: key)
   }

@@ -90,6 +90,29 @@ import Testing
     #expect(service.object == bytes && service.aborted == 0, "seed \(seed)")
   }
 
+  /// A part that is sent again is not read again for its checksums.
+  @Test func partsAreReadOnceForTheirChecksums() async throws {
+    let service = Service()
+    let refused = Mutex<Set<Substring>>([])
+    let server = try FaultyServer(replying: { request in
+      let target = request.head.split(separator: " ")[1]
+      guard request.head.hasPrefix("PUT "), refused.withLock({ $0.insert(target).inserted }) else {
+        return service.reply(request)
+      }
+      return .init(bytes: answer("503 Slow Down", [:], "<Error><Code>SlowDown</Code></Error>".utf8))
+    })
+    defer { server.stop() }
+    let begun = Mutex<[Int: Int]>([:])
+    let bytes = bytes
+    _ = try await client(server.port).put(bucket: "b", key: "k", size: bytes.count) { range in
+      if range.lowerBound.isMultiple(of: 100_000) { begun.withLock { $0[range.lowerBound, default: 0] += 1 } }
+      return Array(bytes[range])
+    }
+    #expect(service.object == bytes && refused.withLock { $0.count } == 11)
+    // Over plain HTTP the signature needs the checksum first; then each is sent twice.
+    #expect(begun.withLock { $0.values.allSatisfy { $0 == 3 } && $0.count == 11 })
+  }
+
   /// S3 answers 200 before it knows whether it can put the parts together.
   @Test func anErrorWithStatus200IsOne() async throws {
     let service = Service()

@@ -71,8 +71,9 @@ public struct S3Checksum: Sendable, Hashable, CustomStringConvertible {
 
   /// Reads the value of a header: base 64, and `-N` behind it for one of N parts' checksums.
   ///
-  /// - Returns: `nil` for a text that is none.
-  init?(_ algorithm: S3ChecksumAlgorithm, text: String) {
+  /// - Returns: `nil` for a text that is none, or without one.
+  init?(_ algorithm: S3ChecksumAlgorithm, text: String?) {
+    guard let text else { return nil }
     let halves = text.split(separator: "-", omittingEmptySubsequences: false)
     guard 1...2 ~= halves.count, let bytes = MobulaS3.bytes(base64: halves[0]), bytes.count == algorithm.byteCount
     else { return nil }
@@ -89,7 +90,7 @@ public struct S3Checksum: Sendable, Hashable, CustomStringConvertible {
   /// - Parameter header: a header's value by its name.
   init?(headers header: (String) -> String?) {
     for algorithm in S3ChecksumAlgorithm.allCases {
-      guard let text = header(algorithm.header), let checksum = S3Checksum(algorithm, text: text) else { continue }
+      guard let checksum = S3Checksum(algorithm, text: header(algorithm.header)) else { continue }
       // One that says that it is of parts, but not of how many, says nothing.
       if checksum.parts == nil, header("x-amz-checksum-type")?.uppercased() == "COMPOSITE" { continue }
       self = checksum

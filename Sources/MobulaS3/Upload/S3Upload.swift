@@ -85,7 +85,7 @@ extension S3Client {
     }
     var settings = configuration.concurrency(
       of: nil, partSize: ByteCount(layout.partSize), smallestPart: layout.partSize)
-    // Each has its part in memory.
+    // Each reads its part, twice.
     settings.maximum = min(settings.maximum, layout.count, 16)
     let upload = S3Upload(
       client: self, bucket: bucket, key: key, id: id, layout: layout, gate: S3RequestGate(settings),
@@ -201,10 +201,12 @@ struct S3Upload: Sendable {
       }
       guard number <= layout.count else { return }
       var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
+      // What is sent again need not be read again for its checksums.
+      let digest = S3PayloadDigest()
       while true {
         let turn = try await gate.turn()
         do {
-          let part = try await send(number)
+          let part = try await send(number, digest)
           gate.finished(turn, bytes: layout.range(of: number).count)
           progress.state.withLock { $0.done[number] = part }
           break
@@ -223,8 +225,7 @@ struct S3Upload: Sendable {
     }
   }
 
-  private func send(_ number: Int) async throws -> Done {
-    let digest = S3PayloadDigest()
+  private func send(_ number: Int, _ digest: S3PayloadDigest) async throws -> Done {
     let sent: @Sendable (Int) -> Void = { [gate, progress] bytes in
       gate.received(bytes)
       progress?(bytes)
@@ -274,8 +275,7 @@ struct S3Upload: Sendable {
     do {
       let answer = try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
       try await client.check(
-        answer["ChecksumCRC32C"].map { S3Checksum(.crc32c, text: $0) } ?? nil, checksum(of: parts), layout.size,
-        bucket: bucket, key: key)
+        S3Checksum(.crc32c, text: answer["ChecksumCRC32C"]), checksum(of: parts), layout.size, bucket: bucket, key: key)
       return answer["ETag"]
     } catch let error as S3Error where error.code == "NoSuchUpload" {
       // It may have been completed by an attempt of which the answer was lost.

@@ -74,13 +74,13 @@ package struct ExchangeStateMachine: Sendable {
   /// Why nothing is filled any more.
   var fillFailure: MobulaError?
   /// Hosts that failed in this exchange; they are not asked again, unless they were merely not to be reached.
-  package private(set) var failedHosts: Set<HostID> = []
+  package internal(set) var failedHosts: Set<HostID> = []
   /// How often hosts were not to be reached, and when the head is asked for them again. A host's process that is just
   /// being started again has another address.
-  private var setbacks: [HostID: (count: Int, until: Duration)] = [:]
+  var setbacks: [HostID: (count: Int, until: Duration)] = [:]
   /// Left because they were slow; asked again when nobody else is left.
   private var slowHosts: Set<HostID> = []
-  private var isAsking = false
+  var isAsking = false
   var askAgain = Duration.zero
   private(set) var refusal: MobulaError?
   /// How the source that failed last did.
@@ -335,26 +335,6 @@ package struct ExchangeStateMachine: Sendable {
       slowHosts = []
     }
     return actions + connect(now)
-  }
-
-  /// Whether the host was not to be reached, or another process has its address by now: nothing of what it sent is wrong.
-  private static func isSetback(_ error: MobulaError) -> Bool {
-    [.connectionClosed, .unavailable, .mismatch].contains(error.code)
-  }
-
-  /// Each time the pause is twice as long.
-  private mutating func setBack(_ host: HostID, _ now: Duration) {
-    let count = (setbacks[host]?.count ?? 0) + 1
-    setbacks[host] = (count, now + limits.shortestSetback * (1 << min(count - 1, 4)))
-  }
-
-  /// Hosts whose pause is over: the head says where they are by now. A search that is under way excludes them.
-  private mutating func pardon(_ now: Duration) {
-    let pardoned = failedHosts.filter { setbacks[$0].map { $0.until <= now } ?? false }
-    guard !pardoned.isEmpty else { return }
-    failedHosts.subtract(pardoned)
-    isAsking = false
-    askAgain = now
   }
 
   /// Whether a lane's host has no room for another connection just now. It says so, or it ends a connection during the
