@@ -15,24 +15,22 @@ struct JournalFiles {
     case emptied
   }
 
+  /// Of a name, and of what it leads to where it is a link.
   private struct Identity: Equatable {
-    var device: UInt
-    var inode: UInt
+    var devices: [UInt]
+    var inodes: [UInt]
 
     init?(_ path: String) {
-      guard let status = Self.status(path) else { return nil }
-      device = UInt(status.st_dev)
-      inode = UInt(status.st_ino)
-    }
-
-    /// Of the name itself: SQLite would look for a log beside what a link leads to.
-    static func status(_ path: String) -> stat? {
-      var status = stat()
-      return lstat(path, &status) == 0 ? status : nil
+      var (named, meant) = (stat(), stat())
+      guard lstat(path, &named) == 0, stat(path, &meant) == 0 else { return nil }
+      devices = [UInt(named.st_dev), UInt(meant.st_dev)]
+      inodes = [UInt(named.st_ino), UInt(meant.st_ino)]
     }
   }
 
   private let path: String
+  /// SQLite has them beside what a link leads to.
+  private let log: String
   private let journal: Identity?
   /// SQLite makes the log and its index with the first access, and keeps them as long as the file is open.
   private let others: [String: Identity]
@@ -41,8 +39,12 @@ struct JournalFiles {
   init(of path: String) {
     self.path = path
     journal = Identity(path)
+    let resolved = realpath(path, nil)
+    let file = resolved.map { String(cString: $0) } ?? path
+    free(resolved)
+    log = file + "-wal"
     others = Dictionary(
-      ["-wal", "-shm"].compactMap { suffix in Identity(path + suffix).map { (path + suffix, $0) } },
+      ["-wal", "-shm"].compactMap { suffix in Identity(file + suffix).map { (file + suffix, $0) } },
       uniquingKeysWith: { first, _ in first })
   }
 
@@ -51,9 +53,14 @@ struct JournalFiles {
     let now = Identity(path)
     if let now, now != journal { return .replaced }
     // Pages are written before anybody looks here, and neither file shrinks while it is open.
-    if now != nil, Identity.status(path)?.st_size == 0 { return .emptied }
-    if hasWritten, Identity.status(path + "-wal")?.st_size == 0 { return .emptied }
-    return now != nil && others.allSatisfy { Identity($0.key) == $0.value } ? .there : .removed
+    if now != nil, Self.isEmpty(path) { return .emptied }
+    guard now != nil, others.allSatisfy({ Identity($0.key) == $0.value }) else { return .removed }
+    return hasWritten && Self.isEmpty(log) ? .emptied : .there
+  }
+
+  private static func isEmpty(_ path: String) -> Bool {
+    var status = stat()
+    return stat(path, &status) == 0 && status.st_size == 0
   }
 
   /// Puts `file` into the place of the journal, durably, without what belonged to the one before.

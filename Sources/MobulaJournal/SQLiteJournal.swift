@@ -56,8 +56,10 @@ package final class SQLiteJournal: Journal {
   init(path: String, maximumPages: Int?) throws(MobulaError) {
     self.path = path
     self.maximumPages = maximumPages
-    let isNew = access(path, F_OK) != 0 && access(path + ".lock", F_OK) != 0
+    let hadLock = access(path + ".lock", F_OK) == 0
     let lock = try Self.lock(path)
+    // Another may have begun it, and gone, before this one had the lock.
+    let isNew = !hadLock && access(path, F_OK) != 0
     // A new one, in the place of one that is gone, has nothing to lack.
     let said = access(path, F_OK) == 0 ? JournalMark(in: lock) : nil
     do {
@@ -173,6 +175,10 @@ package final class SQLiteJournal: Journal {
   private var hasAll: Bool {
     var configuration = Configuration()
     configuration.readonly = true
+    configuration.busyMode = .timeout(5)
+    // Only the log can have been taken over.
+    var status = stat()
+    guard stat(path, &status) == 0, status.st_size > 0 else { return false }
     guard let fresh = try? DatabaseQueue(path: path, configuration: configuration) else { return false }
     defer { try? fresh.close() }
     return (try? fresh.read { db in try SQLiteSchema.mark(db) }) == mark.withLock { $0 }
@@ -429,7 +435,8 @@ package final class SQLiteJournal: Journal {
       // Or it would begin with nothing.
       guard access(path, F_OK) == 0 else { throw moved(.removed) }
       let new = try Self.open(path, maximumPages: maximumPages)
-      _ = try Self.begin(new.database, mark.withLock { $0 })
+      let known = mark.withLock { $0 }
+      guard try Self.begin(new.database, known) == known else { throw moved(.replaced) }
       hasWritten.store(false, ordering: .relaxed)
       opened.withLock { $0 = new }
       log.warning("the journal's files were removed, and are made anew", metadata: ["journal": "\(path)"])

@@ -57,13 +57,18 @@ public final class S3Client: Sendable {
 
   /// Configuration and credentials from where the AWS SDKs find them: see `S3CredentialsChain`.
   ///
-  /// - Parameter credentials: a chain that several clients share; one of its own by default.
+  /// - Parameters:
+  ///   - credentials: a chain that several clients share; one of its own by default.
+  ///   - patience: for how long a service that goes away in the middle of an object is waited for; as the configuration
+  ///     says by default.
   /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint, a profile or a file that can't be used. Credentials
   ///   are looked for with the first request.
   package static func fromEnvironment(
-    endpoint: String? = nil, credentials: S3CredentialsChain = S3CredentialsChain()
+    endpoint: String? = nil, credentials: S3CredentialsChain = S3CredentialsChain(), patience: Duration? = nil
   ) async throws -> S3Client {
-    S3Client(configuration: try await credentials.configuration(endpoint: endpoint), credentials: credentials)
+    var configuration = try await credentials.configuration(endpoint: endpoint)
+    if let patience { configuration.retry.patience = patience }
+    return S3Client(configuration: configuration, credentials: credentials)
   }
 
   /// Closes all connections; requests made later fail. Without it they are closed when the client goes.
@@ -95,7 +100,12 @@ public final class S3Client: Sendable {
         }
       }
     }
-    if answer.status == 206, let size = answer.total, let etag = answer.etag {
+    if answer.status == 206 {
+      // The length is the range's, and not the object's.
+      guard let size = answer.total, let etag = answer.etag else {
+        throw impossible(
+          "it refuses HEAD, and its answer to a range does not say how long the object is", bucket: bucket, key: key)
+      }
       return S3ObjectInfo(
         size: size, etag: etag, lastModified: answer.header("last-modified"),
         versionID: versionID ?? S3ObjectInfo.versionID(in: answer))
@@ -244,23 +254,28 @@ public final class S3Client: Sendable {
         key: request.key)
     }
     guard let key = request.key else { return etag }
+    let isOfParts = answer.header("x-amz-checksum-type")?.uppercased() == "COMPOSITE"
     try await check(
-      S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), checksum(), request.sentBytes,
-      bucket: request.bucket, key: key)
+      isOfParts ? nil : S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), checksum(),
+      request.sentBytes, etag: etag, bucket: request.bucket, key: key)
     return etag
   }
 
   /// Compares what S3 says that it has stored with what was sent: the checksum where it names one, else the size, which
-  /// it is asked for where that is allowed.
+  /// it is asked for. That is a second look: where it fails, what S3 has said before counts.
   ///
-  /// - Throws: `S3Error` (`impossible`) where they are not the same.
-  func check(_ said: S3Checksum?, _ sent: UInt32?, _ size: Int, bucket: String, key: String) async throws {
+  /// - Parameter etag: of what was stored; another is another writer's, as far as it is known.
+  /// - Throws: `S3Error` (`impossible`) where they are not the same; `CancellationError`.
+  func check(
+    _ said: S3Checksum?, _ sent: UInt32?, _ size: Int, etag: String?, bucket: String, key: String
+  ) async throws {
     if let said, said.parts == nil, let sent { return try check(said, sent, bucket: bucket, key: key) }
     let info: S3ObjectInfo
-    do { info = try await head(bucket: bucket, key: key) } catch let error as S3Error
-      where [401, 403, 405, 501].contains(error.httpStatus)
-    { return }
-    guard info.size == size else {
+    do { info = try await head(bucket: bucket, key: key) } catch let error as S3Error {
+      guard error.httpStatus == 404 else { return }
+      throw impossible("it is not there after it was taken", bucket: bucket, key: key)
+    }
+    guard info.size == size || etag != nil && info.etag != etag else {
       throw impossible(
         "it has stored \(info.size) bytes of the \(size) that were sent", bucket: bucket, key: key)
     }
@@ -310,7 +325,7 @@ public final class S3Client: Sendable {
 
   func malformed(_ message: String, bucket: String, key: String?) -> S3Error {
     S3Error(
-      code: S3Error.interrupted, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
+      code: S3Error.malformed, message: message, endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
   }
 
   func impossible(_ message: String, bucket: String, key: String?) -> S3Error {

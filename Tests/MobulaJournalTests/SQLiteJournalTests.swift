@@ -308,6 +308,33 @@ import Testing
     }
   }
 
+  /// What is open is whole: an empty file in the place of the log's takes nothing away.
+  @Test func anEmptyLogInItsPlaceIsMadeAnew() async throws {
+    try await withJournal { path in
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      try FileManager.default.removeItem(atPath: path + "-wal")
+      #expect(FileManager.default.createFile(atPath: path + "-wal", contents: nil))
+      try await journal.commit([Self.name(2)])
+      await journal.close()
+      #expect(try await SQLiteJournal(path: path).load().names.count == 2)
+    }
+  }
+
+  /// A journal on another disk, to which a link leads: what becomes of it there is seen, too.
+  @Test func whatALinkLeadsToIsWatched() async throws {
+    try await withJournal { path in
+      let real = path + ".real"
+      try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: real)
+      let journal = try SQLiteJournal(path: path)
+      try await journal.commit([Self.name(1)])
+      for suffix in ["", "-wal", "-shm"] { try FileManager.default.removeItem(atPath: real + suffix) }
+      try await journal.commit([Self.name(2)])
+      await journal.close()
+      #expect(try await SQLiteJournal(path: path).load().names.count == 2)
+    }
+  }
+
   /// The folder itself is gone for a while: commits fail with a sentence, and nothing is lost.
   @Test func aRemovedFolderFailsUntilItIsBack() async throws {
     try await withJournal { path in

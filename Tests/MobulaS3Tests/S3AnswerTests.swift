@@ -122,8 +122,21 @@ import Testing
       }
       #expect(isRight && got.withLock { $0 } == 10)
     } catch let error as S3Error {
-      #expect(!isRight && error.code == S3Error.interrupted, "\(error)")
+      #expect(!isRight && error.code == S3Error.malformed, "\(error)")
     }
+  }
+
+  /// The range's length is not the object's.
+  @Test func aRangeOfAnUnknownWholeIsNoHead() async throws {
+    let server = try FaultyServer { _, request in
+      if request.hasPrefix("HEAD") { return answer("403 Forbidden") }
+      return answer("206 Partial Content", ["ETag": "\"e\""], [7])
+    }
+    defer { server.stop() }
+    let error = await #expect(throws: S3Error.self) {
+      try await client(server.port).head(bucket: "b", key: "k")
+    }
+    #expect(error?.code == S3Error.impossible)
   }
 
   /// A service that goes away in the middle is waited for, for as long as the policy says.
@@ -139,6 +152,11 @@ import Testing
     let error = S3Error(code: "InternalError", httpStatus: 500, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
     #expect(patient.pause(after: error, isRetryable: true, hasProgressed: false) == nil)
     #expect(patient.pause(after: error, isRetryable: true, hasProgressed: true) != nil)
+    // Nor is an answer that is none of S3's.
+    let nonsense = S3Error(code: S3Error.malformed, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
+    #expect(nonsense.isRetryable && patient.pause(after: nonsense, isRetryable: true, hasProgressed: false) != nil)
+    for _ in 0..<3 { _ = patient.pause(after: nonsense, isRetryable: true, hasProgressed: false) }
+    #expect(patient.pause(after: nonsense, isRetryable: true, hasProgressed: false) == nil)
     var impatient = S3Persistence(S3RetryPolicy(maximumAttempts: 3, firstPause: .milliseconds(1)), waiting: nil)
     for number in 1...3 {
       #expect((impatient.pause(after: away, isRetryable: true, hasProgressed: false) != nil) == (number < 3))

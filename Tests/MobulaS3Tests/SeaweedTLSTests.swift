@@ -7,8 +7,8 @@ import Testing
 
 @testable import MobulaS3
 
-/// Over TLS chunks of an upload are not signed, and a checksum comes behind them (STREAMING-UNSIGNED-PAYLOAD-TRAILER): a
-/// real server takes it so, by one PUT and in parts.
+/// Over TLS the payload of an upload is not signed, and its checksum stands in a header: a real server takes it so, by one
+/// PUT and in parts.
 @Suite(.enabled(if: WithSeaweed.isInstalled, "skipped: SeaweedFS is not installed (make environment)"))
 struct SeaweedTLSTests {
   @Test(.timeLimit(.minutes(2))) func uploads() async throws {
@@ -43,7 +43,7 @@ struct SeaweedTLSTests {
       let etag = try await client.put(bucket: "models", key: "m\(size)", size: size) { Array(bytes[$0]) }
       let info = try await client.head(bucket: "models", key: "m\(size)")
       #expect(info.size == size && info.etag == etag && info.etag.hasSuffix("-3\"") == (size > 12_000_000))
-      // Which came behind the bytes.
+      // Which came ahead of the bytes.
       let checksum = S3Checksum(
         algorithm: .crc32c, bytes: bigEndian(UInt64(bytes.withUnsafeBytes { crc32c($0) }), count: 4))
       #expect(info.checksum == checksum)

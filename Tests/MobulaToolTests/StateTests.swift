@@ -176,7 +176,7 @@ import Testing
   }
 
   /// A head that began with nothing would deny the names of hosts that are away.
-  @Test(arguments: [["", "-wal", "-shm"], ["", "-wal", "-shm", ".lock"], ["-wal"]])
+  @Test(.timeLimit(.minutes(2)), arguments: [["", "-wal", "-shm"], ["", "-wal", "-shm", ".lock"], ["-wal"]])
   func aJournalThatIsLostIsSaid(suffixes: [String]) async throws {
     try await withMachine { machine in
       var started = try await machine.start()

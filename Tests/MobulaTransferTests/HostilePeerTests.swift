@@ -150,7 +150,7 @@ import Testing
   }
 
   static let sources: [Source] = [
-    Source(testDescription: "another shape", code: .mismatch) { socket in
+    Source(testDescription: "another shape", code: .protocolViolation) { socket in
       _ = try socket.receiveMessage(patience)
       try socket.send(.opened(objectSize: 65_536, chunkSize: 65_536, wantsNews: false))
       _ = try socket.receiveMessage(patience)

@@ -82,7 +82,7 @@ final class ReplicaFetcher: Sendable {
         }
         return Fetched(
           digest: fetched.digest, bytesCopied: isFirst ? fetched.bytesCopied : ledger.takeUnreported(object))
-      } catch let error as MobulaError where error.code == .cancelled && !Task.isCancelled {
+      } catch  where !Task.isCancelled && (error is CancellationError || (error as? MobulaError)?.code == .cancelled) {
         // The last of those before us gave it up as we came: begin again.
         continue
       } catch let error as MobulaError where error.code == .notFound && lost != nil {
@@ -297,7 +297,9 @@ final class ReplicaFetcher: Sendable {
     let end = ContinuousClock.now + Self.patienceWithNews
     while located.isLocal {
       // Sealed here while the head was asked; or gone, and the head has still to hear of it.
-      if let info = store.info(of: object) { return Fetched(digest: info.digest, bytesCopied: 0) }
+      if let info = store.info(of: object) {
+        return Fetched(digest: info.digest, bytesCopied: ledger.takeUnreported(object))
+      }
       guard ContinuousClock.now < end else {
         throw MobulaError(
           .notFound, "The head says that object \(object) is on this host, but it is not: fetch it again.")
@@ -309,6 +311,8 @@ final class ReplicaFetcher: Sendable {
     var writer: (any ReplicaWriter)?
     do {
       let check = located.checksum.flatMap { ReplicaCheck($0, size: located.geometry.objectSize) }
+      // Of an object that was evicted since.
+      _ = ledger.takeUnreported(object)
       let reserved = try await reserve(object, located.geometry)
       let sink = check?.watching(reserved) ?? reserved
       writer = sink

@@ -129,6 +129,7 @@ final class S3PartReader: Sendable {
     choice.withLock { $0.began(now: begin) }
     var bytes = 0
     defer { choice.withLock { $0.ended(bytes: bytes, now: now) } }
+    defer { ledger.waits(object, for: nil) }
     _ = try await S3Error.asMobulaError {
       try await client.download(
         bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
@@ -140,7 +141,6 @@ final class S3PartReader: Sendable {
           ledger.waits(object, for: problem)
         })
     }
-    ledger.waits(object, for: nil)
     bytes = reserved.bytes
   }
 }

@@ -176,7 +176,9 @@ private struct S3Download: Sendable {
       .get(bucket: bucket, key: key, range: range, ifMatch: info.etag), version: info.versionID)
     try check(answer, range: range)
     try await answer.readPieces(pace: pace) { piece in
-      guard piece.count <= part.missing.count else { throw broken("more bytes came than were asked for") }
+      guard piece.count <= part.missing.count else {
+        throw client.malformed("more bytes came than were asked for", bucket: bucket, key: key)
+      }
       report(part.write(piece))
       gate.received(piece.count)
     }
@@ -206,7 +208,9 @@ private struct S3Download: Sendable {
         code: "PreconditionFailed", httpStatus: 412, endpoint: client.configuration.baseEndpoint, bucket: bucket,
         key: key)
     }
-    guard answer.isOf(range, of: info.size) else { throw broken("its answer is not the range that was asked for") }
+    guard answer.isOf(range, of: info.size) else {
+      throw client.malformed("its answer is not the range that was asked for", bucket: bucket, key: key)
+    }
   }
 
   private func broken(_ message: String) -> S3Error {

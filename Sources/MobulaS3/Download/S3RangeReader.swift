@@ -104,15 +104,21 @@ private final class S3RangeReader: Sendable {
         code: "PreconditionFailed", httpStatus: 412, endpoint: client.configuration.baseEndpoint, bucket: bucket,
         key: key)
     }
-    guard answer.isOf(range, of: nil) else { throw broken("its answer is not the range that was asked for") }
+    guard answer.isOf(range, of: nil) else {
+      throw client.malformed("its answer is not the range that was asked for", bucket: bucket, key: key)
+    }
     try await answer.readPieces(pace: pace) { piece in
-      guard piece.count <= missing.count else { throw broken("more bytes came than were asked for") }
+      guard piece.count <= missing.count else {
+        throw client.malformed("more bytes came than were asked for", bucket: bucket, key: key)
+      }
       try consume(missing.lowerBound, piece)
       missing = missing.lowerBound + piece.count..<missing.upperBound
       gate.received(piece.count)
     }
-    guard missing.isEmpty else { throw broken("\(missing.count) of \(range.count) bytes did not come") }
+    guard missing.isEmpty else {
+      throw S3Error(
+        code: S3Error.interrupted, message: "\(missing.count) of \(range.count) bytes did not come",
+        endpoint: client.configuration.baseEndpoint, bucket: bucket, key: key)
+    }
   }
-
-  private func broken(_ message: String) -> S3Error { client.malformed(message, bucket: bucket, key: key) }
 }

@@ -29,8 +29,10 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
 
   /// No connection came about.
   public static let unreachable = "Unreachable"
-  /// The connection ended early, or the answer was none that S3 gives.
+  /// The connection ended early.
   public static let interrupted = "Interrupted"
+  /// The answer is none that S3 gives; another one may be.
+  public static let malformed = "Malformed"
   /// The answer names something that can't be, as a size of more bytes than any object has.
   public static let impossible = "Impossible"
   /// An error in other words than S3's: a proxy's, a web server's.
@@ -64,7 +66,7 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   /// Whether the same request may succeed a moment later.
   public var isRetryable: Bool {
     switch code {
-    case Self.unreachable, Self.interrupted, Self.timedOut, "RequestTimeout", "InternalError": true
+    case Self.unreachable, Self.interrupted, Self.malformed, Self.timedOut, "RequestTimeout", "InternalError": true
     default: isThrottling || httpStatus == 408 || (500...599 ~= httpStatus && httpStatus != 501)
     }
   }
@@ -146,6 +148,9 @@ extension S3Error {
     case ("NoSuchUpload", _):
       return MobulaError(
         .notFound, "The upload of \(place) to \(endpoint) was ended by somebody else: begin it again.")
+    case (_, 412):
+      return MobulaError(
+        .mismatch, "\(place) changed while it was downloaded: begin again to get the new version.")
     case (Self.foreign, _):
       let code: MobulaError.Code =
         switch httpStatus {
@@ -191,9 +196,6 @@ extension S3Error {
         .denied,
         "S3 at \(endpoint) denies access to \(place) (\(code)\(message.isEmpty ? "" : ": \(message.printable)")): check the credentials and what they may do."
       )
-    case (_, 412):
-      return MobulaError(
-        .mismatch, "\(place) changed while it was downloaded: begin again to get the new version.")
     case (Self.wrongChecksum, _), ("BadDigest", _), ("XAmzContentChecksumMismatch", _):
       return MobulaError(
         .corrupted, "The bytes of \(place) at \(endpoint) and their checksum don't fit (\(message)): try again.")
@@ -203,6 +205,11 @@ extension S3Error {
     case (Self.interrupted, _):
       return MobulaError(
         .unavailable, "S3 at \(endpoint) broke off while \(place) was asked for (\(message)): try again.")
+    case (Self.malformed, _):
+      return MobulaError(
+        .unavailable,
+        "What answers at \(endpoint) for \(place) does not answer as S3 does (\(message)): check that it is an S3 server, and what is between."
+      )
     case (Self.impossible, _):
       return MobulaError(
         .inputOutput, "What S3 at \(endpoint) says of \(place) can't be (\(message)): check that it is an S3 server.")

@@ -85,16 +85,14 @@ struct S3ProducerFailure: Error {
 /// A payload as the HTTP client pulls it: a piece at a time, when the socket has room.
 struct S3PieceSequence: AsyncSequence, Sendable {
   let pieces: S3Pieces
-  var pieceSize = S3Pieces.pieceSize
 
   struct Iterator: AsyncIteratorProtocol {
     let pieces: S3Pieces
-    let pieceSize: Int
     var position = 0
 
     mutating func next() async throws -> ByteBuffer? {
       guard position < pieces.size else { return nil }
-      let range = position..<Swift.min(pieces.size, position + pieceSize)
+      let range = position..<Swift.min(pieces.size, position + S3Pieces.pieceSize)
       let bytes: [UInt8]
       do { bytes = try await pieces.produce(range) } catch { throw S3ProducerFailure(cause: error) }
       position = range.upperBound
@@ -103,5 +101,5 @@ struct S3PieceSequence: AsyncSequence, Sendable {
     }
   }
 
-  func makeAsyncIterator() -> Iterator { Iterator(pieces: pieces, pieceSize: pieceSize) }
+  func makeAsyncIterator() -> Iterator { Iterator(pieces: pieces) }
 }

@@ -274,8 +274,10 @@ struct S3Upload: Sendable {
     }
     do {
       let answer = try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
+      let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE"
       try await client.check(
-        S3Checksum(.crc32c, text: answer["ChecksumCRC32C"]), checksum(of: parts), layout.size, bucket: bucket, key: key)
+        isOfParts ? nil : S3Checksum(.crc32c, text: answer["ChecksumCRC32C"]), checksum(of: parts), layout.size,
+        etag: answer["ETag"], bucket: bucket, key: key)
       return answer["ETag"]
     } catch let error as S3Error where error.code == "NoSuchUpload" {
       // It may have been completed by an attempt of which the answer was lost.

@@ -95,12 +95,17 @@ extension ObjectListing {
   /// The names, but for those of versions, which say again what the URL beside them says, and more than people read; and
   /// that of a hold, which is a word behind them.
   fileprivate var namesForPeople: [String] {
+    givenNames.map(\.description) + (names.contains(holdName) ? ["(held)"] : [])
+  }
+
+  private var holdName: Name { Name(Cluster.holdName(object)) }
+
+  /// Those that somebody has given.
+  fileprivate var givenNames: [Name] {
     let urls = names.map { $0 + "#" }
-    let hold = Name(Cluster.holdName(object))
-    let shown = names.filter { name in
-      name != hold && !urls.contains { name.text.utf8.starts(with: $0.text.utf8) }
+    return names.filter { name in
+      name != holdName && !urls.contains { name.text.utf8.starts(with: $0.text.utf8) }
     }
-    return shown.map(\.description) + (names.contains(hold) ? ["(held)"] : [])
   }
 }
 
@@ -179,13 +184,19 @@ private func withEach(_ ids: [String], _ options: ClusterOptions, _ body: (Clust
 {
   try await withCluster(options) { cluster in
     var hasFailed = false
-    var done: Set<Name> = []
-    for id in ids where done.insert(Name(id)).inserted {
-      do {
-        for object in try await each(id, on: cluster) { print(try await body(cluster, object)) }
-      } catch let error as MobulaError where [.notFound, .invalidArgument].contains(error.code) {
+    func attempt<Value>(_ body: () async throws -> Value) async throws -> Value? {
+      do { return try await body() } catch let error as MobulaError
+        where [.notFound, .invalidArgument].contains(error.code)
+      {
         Log.error("\(error)")
         hasFailed = true
+        return nil
+      }
+    }
+    var done: Set<Name> = []
+    for id in ids where done.insert(Name(id)).inserted {
+      for object in try await attempt({ try await each(id, on: cluster) }) ?? [] {
+        if let line = try await attempt({ try await body(cluster, object) }) { print(line) }
       }
     }
     if hasFailed { throw ExitCode(1) }
@@ -198,7 +209,7 @@ private func each(_ id: String, on cluster: Cluster) async throws -> [String] {
   var below: [(name: Name, object: ObjectID)] = []
   try await cluster.list { page in
     for listing in page {
-      let name = listing.names.filter { $0.text.utf8.starts(with: id.utf8) }.min()
+      let name = listing.givenNames.filter { $0.text.utf8.starts(with: id.utf8) }.min()
       if let name { below.append((name, listing.object)) }
     }
   }

@@ -167,7 +167,7 @@ struct StartCommand: AsyncParsableCommand {
     let state = state.chosen(self.directory)
     try state.create()
     try state.checkIsFree()
-    let former = try? ClusterToken.read(file: state.tokenFile)
+    let former = [state.tokenFile, directory.tokenFile].lazy.compactMap { try? ClusterToken.read(file: $0) }.first
     try prepareToken(directory, state)
     try prepareTLS(directory, state)
     // From here on the token is in its file, and in no child's environment.

@@ -4,7 +4,7 @@ internal import MobulaCore
 extension ExchangeStateMachine {
   /// Whether the host was not to be reached, or another process has its address by now: nothing of what it sent is wrong.
   static func isSetback(_ error: MobulaError) -> Bool {
-    [.connectionClosed, .unavailable, .mismatch].contains(error.code)
+    [.connectionClosed, .unavailable, .deadlineExceeded, .mismatch].contains(error.code)
   }
 
   /// Each time the pause is twice as long.

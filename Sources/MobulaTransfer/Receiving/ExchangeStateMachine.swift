@@ -190,13 +190,13 @@ package struct ExchangeStateMachine: Sendable {
   /// The source has the object.
   ///
   /// - Parameter wantsNews: it is to be told of every chunk that it offered and that came from elsewhere.
-  /// - Throws: `mismatch` when it has it in another shape.
+  /// - Throws: `protocolViolation` when it has it in another shape.
   package mutating func opened(
     _ lane: LaneID, objectSize: Int, chunkSize: Int, wantsNews: Bool, now: Duration
   ) throws(MobulaError) {
     guard objectSize == geometry.objectSize, chunkSize == geometry.chunkSize else {
       throw MobulaError(
-        .mismatch,
+        .protocolViolation,
         "The source has the object as \(objectSize) bytes in chunks of \(chunkSize), not \(geometry.objectSize) in chunks of \(geometry.chunkSize): fetch it from another source."
       )
     }
