@@ -28,9 +28,36 @@ extension Cluster {
   package func put(file path: String, name: String, replaces: Bool = false, progress: ProgressHandler? = nil)
     async throws -> (reference: ObjectRef<Blob>, wasThere: Bool)
   {
+    try Self.checkNameForFile(name)
     let capacity = FileSource.isStream(path) ? ByteCount(try await storeStatistics().capacity) : nil
-    let old = try await listing(named: name)
+    var old = try await listing(named: name)
     let source = try await FileSource.open(path, limit: capacity) { progress?(ByteCount($0), nil) }
+    if let reference = try await same(source, as: old, name: name, replaces: replaces) { return (reference, true) }
+    do {
+      return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+    } catch let error as MobulaError where error.code == .alreadyExists && old == nil {
+      // Somebody else was quicker, perhaps with the same.
+      old = try await listing(named: name)
+      if let reference = try await same(source, as: old, name: name, replaces: replaces) { return (reference, true) }
+      return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+    }
+  }
+
+  /// - Throws: `MobulaError` (`invalidArgument`) for names that the system gives.
+  private static func checkNameForFile(_ name: String) throws(MobulaError) {
+    guard ["s3://", "held/"].contains(where: { name.lowercased().utf8.starts(with: $0.utf8) }) else { return }
+    throw MobulaError(
+      .invalidArgument,
+      "The name \"\(name.printable)\" can't be given to a file: names that begin with s3:// are those of what was fetched from there, and such with held/ those of holds."
+    )
+  }
+
+  /// What has the name, where it is what `source` has.
+  ///
+  /// - Throws: `MobulaError` (`alreadyExists`) when it is something else that may not be replaced.
+  private func same(
+    _ source: FileSource, as old: ObjectListing?, name: String, replaces: Bool
+  ) async throws -> ObjectRef<Blob>? {
     if let old {
       let size = ValueLayout.blob(size: source.size).layout.size
       let isSame =
@@ -40,7 +67,7 @@ extension Cluster {
       if isSame, isHere {
         let reference = reference(to: old.object)
         try await store.holds.flush()
-        return (ObjectRef(reference), true)
+        return ObjectRef(reference)
       }
       guard isSame || replaces else {
         if !isHere, old.digest == nil {
@@ -55,7 +82,7 @@ extension Cluster {
         )
       }
     }
-    return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+    return nil
   }
 
   /// `nil` where nothing has the name.
@@ -237,6 +264,22 @@ extension Cluster {
     return (ObjectRef(reference), try await bringWhileItComes(reply.object))
   }
 
+  /// Brings small objects here, each by one request to S3, as their host's cache, under their URLs as names.
+  ///
+  /// - Parameter entries: at most `FetchSmallRequest.mostEntries`, of which `ListS3Reply.Entry.isSmall`.
+  /// - Returns: for each its object, and the bytes that came for this call; without an object where `fetch` is needed.
+  package func fetchSmall(
+    _ entries: [ListS3Reply.Entry], endpoint: String? = nil
+  ) async throws -> [FetchSmallReply.Outcome] {
+    let request = FetchSmallRequest(entries: entries, endpoint: endpoint)
+    let outcomes = try await store.call(HostAPI.fetchSmall, request, deadline: .seconds(300)).outcomes
+    guard outcomes.count == entries.count else {
+      throw MobulaError(
+        .protocolViolation, "The host answered for \(outcomes.count) of \(entries.count) objects: run one version.")
+    }
+    return outcomes
+  }
+
   /// Brings an object here however long it takes, as long as bytes of it come: the deadline is for the next of them.
   ///
   /// - Returns: bytes that came for this call.
@@ -287,12 +330,17 @@ extension Cluster {
 
   /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.
   public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
-    var entries: [(url: String, size: ByteCount)] = []
+    try await entriesInS3(url, endpoint: endpoint).map { ($0.url.text, $0.size) }
+  }
+
+  /// As `listS3`, with what `fetchSmall` needs.
+  package func entriesInS3(_ url: String, endpoint: String? = nil) async throws -> [ListS3Reply.Entry] {
+    var entries: [ListS3Reply.Entry] = []
     var next: String?
     repeat {
       let request = ListS3Request(url: url, endpoint: endpoint, after: next)
       let reply = try await store.call(HostAPI.listS3, request, deadline: .seconds(120))
-      entries += reply.entries.map { ($0.url.text, $0.size) }
+      entries += reply.entries
       next = reply.next
     } while next != nil
     return entries

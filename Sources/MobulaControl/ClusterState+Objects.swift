@@ -61,7 +61,9 @@ extension ClusterState {
         case .exists(let object): ClaimReply(object: object, fills: false, number: number)
         }
       let changed = state.directory.takeChangedNames().sorted().map { state.record(of: $0) }
-      state.propose(state.reserve(.claims, number) + changed, .claim(id, reply))
+      state.propose(
+        state.reserve(.claims, number) + changed,
+        .claim(id, reply, reply.fills && request.takesPart == true ? request.host : nil))
     }
   }
 

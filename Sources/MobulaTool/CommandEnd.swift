@@ -57,6 +57,21 @@ private func endOutput() throws(MobulaError) {
 
 /// The options of a command, for those who mistype one.
 enum OptionNames {
+  /// What is wrong with the first word that looks like several options of one letter, which the parser would take one by
+  /// one: `-dash` has an h, and would show the help.
+  static func shortProblem(in arguments: [String]) -> String? {
+    for argument in arguments.prefix(while: { $0 != "--" }) {
+      let letters = argument.utf8.dropFirst()
+      guard argument.hasPrefix("-"), letters.count > 1, let first = letters.first,
+        first != UInt8(ascii: "-"), !(UInt8(ascii: "0")...UInt8(ascii: "9") ~= first), first != UInt8(ascii: ".")
+      else { continue }
+      let shown = String(argument.prefix(60)).printable
+      return
+        "Unknown option '\(shown)': options have two dashes, or one and one letter; for a file of that name write './\(shown)'."
+    }
+    return nil
+  }
+
   /// - Returns: what is wrong with the first long option that is nearly one of the command's; `nil` when none is.
   static func problem(in arguments: [String]) -> String? {
     var command: any ParsableCommand.Type = MobulaCommand.self

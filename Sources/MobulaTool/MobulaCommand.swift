@@ -54,6 +54,10 @@ import MobulaSupervisor
       Log.error(problem)
       Glibc.exit(64)
     }
+    if let problem = OptionNames.shortProblem(in: Array(arguments)) {
+      Log.error(problem)
+      Glibc.exit(64)
+    }
     await runCommand()
   }
 }
@@ -64,11 +68,22 @@ enum CommandNames {
     MobulaCommand.configuration.subcommands.compactMap { $0.configuration.commandName } + ["help"]
   }
 
+  /// What other tools call it.
+  private static let synonyms = [
+    "list": "ls", "dir": "ls", "delete": "rm", "del": "rm", "remove": "rm", "version": "--version", "cp": "put",
+    "upload": "put", "download": "get", "cat": "get -o - NAME", "up": "start", "down": "stop", "run": "start",
+    "ps": "status", "info": "status", "sync": "fetch", "pull": "fetch", "push": "broadcast",
+  ]
+
   /// What is wrong with a command's name; `nil` where there is such a command, or the word is an option.
   static func problem(of word: String) -> String? {
     guard !word.hasPrefix("-"), !all.contains(word) else { return nil }
     let shown = MobulaCommand.configuration.subcommands.filter { $0.configuration.shouldDisplay }.compactMap {
       $0.configuration.commandName
+    }
+    if let meant = synonyms[word.lowercased()] {
+      return
+        "There is no command \"\(word)\": did you mean `mobula \(meant)`? `mobula --help` lists those that there are."
     }
     let near = shown.map { (name: $0, distance: distance(Array($0.utf8), Array(word.lowercased().utf8))) }.filter {
       $0.distance <= max(1, min(3, $0.name.utf8.count / 2)) || word.utf8.count > 1 && $0.name.hasPrefix(word)

@@ -134,8 +134,8 @@ import Testing
         checksum: checksum))
     list += GoldenMessage.of(HeadAPI.transferEnded, TransferEnded(receiver: host, object: object), empty)
     list += GoldenMessage.of(
-      HeadAPI.claim, ClaimRequest(host: host, name: name, geometry: geometry, checksum: checksum),
-      ClaimReply(object: object, fills: true, number: 9))
+      HeadAPI.claim, ClaimRequest(host: host, name: name, geometry: geometry, checksum: checksum, takesPart: true),
+      ClaimReply(object: object, fills: true, number: 9, part: 0..<1))
     list += GoldenMessage.of(
       HeadAPI.takePart,
       PartRequest(host: host, object: object, geometry: geometry, finished: 0..<1, wantsMore: true),
@@ -223,7 +223,12 @@ import Testing
     list += GoldenMessage.of(HostAPI.statistics, empty, statistics)
     list += GoldenMessage.of(
       HostAPI.listS3, ListS3Request(url: "s3://b/k", endpoint: "http://s3:1", after: "k"),
-      ListS3Reply(entries: [.init(url: Name("s3://b/k"), size: ByteCount(5))], next: "l"))
+      ListS3Reply(entries: [.init(url: Name("s3://b/k"), size: ByteCount(5), etag: "\"e\"")], next: "l"))
+    list += GoldenMessage.of(
+      HostAPI.fetchSmall,
+      FetchSmallRequest(
+        entries: [.init(url: Name("s3://b/k"), size: ByteCount(5), etag: "\"e\"")], endpoint: "http://s3:1"),
+      FetchSmallReply(outcomes: [.init(object: object, bytesCopied: 5)]))
     list += GoldenMessage.of(
       HostAPI.sources, ObjectRequest(object),
       SourcesReply(

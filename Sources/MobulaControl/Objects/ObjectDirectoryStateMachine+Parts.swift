@@ -38,6 +38,16 @@ extension ObjectDirectoryStateMachine {
     }
   }
 
+  /// What a host that has just claimed an object reads first; `nil` where others read all of it.
+  mutating func firstPart(of object: ObjectID, for host: HostID, now: Duration) -> Range<Int>? {
+    clock = max(clock, now)
+    guard var fill = records[object]?.fill, records[object]?.planner.hasComplete == false,
+      case .part(let chunks) = fill.take(host, now: clock)
+    else { return nil }
+    records[object]?.fill = fill
+    return chunks
+  }
+
   /// A host can't read an object from outside any more; what it has read it has.
   mutating func partsFailed(_ host: HostID, _ object: ObjectID) -> [DirectoryAction] {
     records[object]?.fill?.failed(host)

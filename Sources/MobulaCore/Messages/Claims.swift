@@ -5,8 +5,13 @@ package struct ClaimRequest: Codable, Sendable {
   package var geometry: ChunkGeometry
   /// What its bytes are compared with by those who receive them from hosts that read them.
   package var checksum: ExpectedChecksum?
+  /// Whether the answer is to give the first part to read, if one is free. Default: false.
+  package var takesPart: Bool?
 
-  package init(host: HostID, name: Name, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil) {
+  package init(
+    host: HostID, name: Name, geometry: ChunkGeometry, checksum: ExpectedChecksum? = nil, takesPart: Bool? = nil
+  ) {
+    self.takesPart = takesPart
     self.checksum = checksum
     self.host = host
     self.name = name
@@ -20,8 +25,11 @@ package struct ClaimReply: Codable, Sendable {
   package var fills: Bool
   /// Grows with every claim of the cluster: of two versions of one URL, the one claimed later is the newer.
   package var number: UInt64
+  /// The chunks that are the asking host's to read, as `PartReply.chunks`.
+  package var part: Range<Int>?
 
-  package init(object: ObjectID, fills: Bool, number: UInt64) {
+  package init(object: ObjectID, fills: Bool, number: UInt64, part: Range<Int>? = nil) {
+    self.part = part
     self.object = object
     self.fills = fills
     self.number = number

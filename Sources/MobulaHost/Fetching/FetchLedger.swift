@@ -73,9 +73,15 @@ final class FetchLedger: Sendable {
 
   /// - Parameter verification: whether its bytes were compared with S3's checksum.
   func record(_ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?) {
+    record(object, fromS3: report.filled, fromHosts: report.sources, verification)
+  }
+
+  private func record(
+    _ object: ObjectID, fromS3: Int, fromHosts: [HostID: Int], _ verification: ReplicaCheck.Outcome?
+  ) {
     state.withLock { state in
       var sources = ObjectSources(
-        fromS3: report.filled, fromHosts: report.sources, reason: state.reasons.removeValue(forKey: object))
+        fromS3: fromS3, fromHosts: fromHosts, reason: state.reasons.removeValue(forKey: object))
       switch verification {
       case .verified(let algorithm): sources.checksum = algorithm
       case .notVerified(let why): sources.unverified = why
@@ -84,6 +90,11 @@ final class FetchLedger: Sendable {
       state.sources[object] = sources
       state.waits[object] = nil
     }
+  }
+
+  /// An object came from S3 at once.
+  func record(_ object: ObjectID, fromS3 bytes: Int, _ verification: ReplicaCheck.Outcome) {
+    record(object, fromS3: bytes, fromHosts: [:], verification)
   }
 
   func sources(of object: ObjectID) -> ObjectSources? { state.withLock { $0.sources[object] } }

@@ -33,6 +33,8 @@ final class ReplicaFetcher: Sendable {
   /// Where what is here came from.
   let ledger = FetchLedger()
   private let traffic: TrafficControl
+  /// Where small objects are made: making room can mean evicting and unmapping.
+  private let placing = SerialThread("mobula.placing")
 
   /// - Parameters:
   ///   - bulk: where this host serves its chunks.
@@ -205,6 +207,50 @@ final class ReplicaFetcher: Sendable {
           throw error
         }
       }
+    }
+  }
+
+  /// Makes a replica of what is in memory already, all of it: a small object that came from S3.
+  ///
+  /// - Parameter prefix: the object's bytes before those of S3.
+  /// - Throws: `MobulaError`: `alreadyExists` when it is on its way already, `full`.
+  func place(
+    _ object: ObjectID, geometry: ChunkGeometry, prefix: [UInt8], bytes: [UInt8], _ outcome: ReplicaCheck.Outcome
+  ) async throws {
+    let all = prefix + bytes
+    precondition(all.count == geometry.objectSize, "a layout's prefix and buffer make up the object")
+    ledger.begin(object)
+    let digest = try await placing.run { [store] in
+      let writer = try store.receive(object, geometry: geometry, isOrigin: true)
+      try all.withUnsafeBytes { all in
+        for chunk in 0..<geometry.count {
+          guard writer.claim(chunk) else { throw MobulaError(.alreadyExists, "Object \(object) is being received.") }
+          let range = geometry.range(of: chunk)
+          let checksum = copyWithChecksum(
+            UnsafeRawBufferPointer(rebasing: all[range]), to: writer.memory(of: chunk), continuing: 0)
+          writer.commit(chunk, checksum: checksum)
+        }
+      }
+      return try writer.complete()
+    }
+    ledger.record(object, fromS3: all.count, outcome)
+    await reports.announce(
+      .sealed(ReplicaReport(object: object, geometry: geometry, digest: digest, isPrimary: false), held: false))
+  }
+
+  /// Until it is named, an object that is read from S3 is held: a head that is started again would drop it.
+  func holdUntilNamed<Result>(_ object: ObjectID, _ body: () async throws -> Result) async rethrows -> Result {
+    reports.hold([object], by: Self.filler)
+    defer { letGo(object) }
+    return try await body()
+  }
+
+  /// What was to be read here is for other hosts to read.
+  func giveUpParts(of object: ObjectID) async {
+    let failed = TransferEnded(receiver: own.host, object: object)
+    await cleanUp {
+      _ = try? await self.head.call(HeadAPI.partsFailed, failed)
+      await self.reports.announce(.gone(object: object))
     }
   }
 

@@ -94,6 +94,7 @@ final class HostObjects: Sendable {
     router.on(HostAPI.bring) { request, connection in try await self.bring(request, connection) }
     router.on(HostAPI.progress) { request, _ in self.progress(of: request.object) }
     router.on(HostAPI.fetch) { request, _ in try await self.s3.fetch(request) }
+    router.on(HostAPI.fetchSmall) { request, _ in try await self.s3.fetchSmall(request) }
     router.on(HostAPI.sources) { request, _ in
       SourcesReply(self.fetcher.ledger.sources(of: request.object))
     }

@@ -5,10 +5,24 @@ import Synchronization
 /// What a host remembers of its objects for a head that was restarted: their names, and what they contain.
 final class ObjectNotes: Sendable {
   private struct State {
-    var names: [Name: KnownName] = [:]
+    private(set) var names: [Name: KnownName] = [:]
+    /// The names of each.
+    private(set) var byObject: [ObjectID: Set<Name>] = [:]
     var contains: [ObjectID: [ObjectID]] = [:]
     /// What can be had again from S3, by its URL.
     var fetched: [ObjectID: Fetched] = [:]
+
+    mutating func remove(_ name: Name) {
+      guard let object = names.removeValue(forKey: name)?.object else { return }
+      byObject[object]?.remove(name)
+      if byObject[object]?.isEmpty == true { byObject[object] = nil }
+    }
+
+    mutating func set(_ name: Name, _ known: KnownName) {
+      remove(name)
+      names[name] = known
+      byObject[known.object, default: []].insert(name)
+    }
   }
 
   private let state = Mutex(State())
@@ -17,15 +31,16 @@ final class ObjectNotes: Sendable {
     state.withLock { state in
       // Of two fetches the one that began later may be done first.
       if case .url(let claim) = known.kind, case .url(let other)? = state.names[name]?.kind, other > claim { return }
-      let before = state.names.updateValue(known, forKey: name)?.object
+      let before = state.names[name]?.object
+      state.set(name, known)
       // A version that no URL names any more has no name of its own, at the head neither.
-      guard let before, before != known.object else { return }
-      let isNamed = state.names.values.contains { if case .url = $0.kind { $0.object == before } else { false } }
-      if !isNamed { state.names = state.names.filter { $0.value != KnownName(before, .version) } }
+      guard let before, before != known.object, let left = state.byObject[before] else { return }
+      let isNamed = left.contains { if case .url? = state.names[$0]?.kind { true } else { false } }
+      if !isNamed { for name in left where state.names[name]?.kind == .version { state.remove(name) } }
     }
   }
 
-  func unname(_ name: Name) { state.withLock { $0.names[name] = nil } }
+  func unname(_ name: Name) { state.withLock { $0.remove(name) } }
 
   /// Where an object can be had again.
   struct Fetched: Sendable {
@@ -59,15 +74,18 @@ final class ObjectNotes: Sendable {
       for object in gone {
         state.contains[object] = nil
         state.fetched[object] = nil
+        for name in state.byObject[object] ?? [] { state.remove(name) }
       }
-      state.names = state.names.filter { !gone.contains($0.value.object) }
     }
   }
 
   /// The names of those objects that are here.
   func names(of objects: [ObjectID]) -> [Name: KnownName] {
-    let here = Set(objects)
-    return state.withLock { $0.names.filter { here.contains($0.value.object) } }
+    state.withLock { state in
+      var names: [Name: KnownName] = [:]
+      for object in objects { for name in state.byObject[object] ?? [] { names[name] = state.names[name] } }
+      return names
+    }
   }
 
   func contents(of object: ObjectID) -> [ObjectID] { state.withLock { $0.contains[object] ?? [] } }

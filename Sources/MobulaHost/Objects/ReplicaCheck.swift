@@ -79,6 +79,11 @@ struct ReplicaCheck: Sendable {
     )
   }
 
+  /// What is known of an object that came at once.
+  static func outcome(of small: S3SmallObject) -> Outcome {
+    small.checksum.map { .verified($0.algorithm.rawValue) } ?? .notVerified(why: sentence(.noChecksum))
+  }
+
   private static func sentence(_ reason: S3Verification.Reason) -> String {
     switch reason {
     case .noChecksum: "S3 keeps none of this object, or none that is known here"

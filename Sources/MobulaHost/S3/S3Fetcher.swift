@@ -8,11 +8,11 @@ import Synchronization
 /// Brings objects of S3 into the cluster. All hosts that want a version read it together: the head gives each a part at
 /// a time, and they exchange what they have read.
 final class S3Fetcher: Sendable {
-  private let host: HostID
-  private let head: PeerLink
-  private let fetcher: ReplicaFetcher
+  let host: HostID
+  let head: PeerLink
+  let fetcher: ReplicaFetcher
   private let notes: ObjectNotes
-  private let traffic: TrafficControl
+  let traffic: TrafficControl
   private let log: Logger
   /// One for all clients, so that credentials are got and renewed once a host.
   private let credentials: S3CredentialsChain
@@ -41,7 +41,7 @@ final class S3Fetcher: Sendable {
     for client in open { await client.shutdown() }
   }
 
-  private func client(_ endpoint: String?) async throws -> S3Client {
+  func client(_ endpoint: String?) async throws -> S3Client {
     let server = Name(endpoint ?? "")
     if let client = clients.withLock({ $0[server] }) { return client }
     let client = try await S3Client.fromEnvironment(endpoint: endpoint, credentials: credentials)
@@ -78,7 +78,13 @@ final class S3Fetcher: Sendable {
       try Self.checkSize(object.size, of: S3URL(bucket: url.bucket, key: object.key.text).description)
     }
     return ListS3Reply(
-      entries: objects.map { .init(url: S3URL(bucket: url.bucket, key: $0.key.text).name, size: ByteCount($0.size)) },
+      entries: objects.map {
+        // One that is no ETag, or a weak one, names no version.
+        let isStrong = $0.etag.utf8.count > 2 && $0.etag.hasPrefix("\"") && $0.etag.hasSuffix("\"")
+        return .init(
+          url: S3URL(bucket: url.bucket, key: $0.key.text).name, size: ByteCount($0.size),
+          etag: isStrong ? $0.etag : nil)
+      },
       next: next)
   }
 
@@ -92,17 +98,15 @@ final class S3Fetcher: Sendable {
   }
 
   /// What a URL names in S3.
-  private struct Found {
+  struct Found {
     /// Without a version.
     var object: S3URL
     var info: S3ObjectInfo
 
-    /// This version's name in the cluster, whatever URL names it.
+    /// This version's name in the cluster, whatever URL names it: what has the same ETag has the same bytes.
     ///
     /// - Parameter endpoint: whose S3 it is: two servers may have the same bucket.
-    func version(at endpoint: S3Endpoint) -> Name {
-      object.name + "#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
-    }
+    func version(at endpoint: S3Endpoint) -> Name { object.name + "#\(info.etag)@\(endpoint)" }
 
     /// For people.
     func source(at endpoint: S3Endpoint) -> String {
@@ -141,7 +145,7 @@ final class S3Fetcher: Sendable {
       let reply = try await Task {
         let reply = try await self.fetch(
           url, version, client: client, found: found, header: header, geometry: geometry)
-        if let reply { self.notes.comesFrom(reply.object, request, version: version) }
+        if let reply { self.note(reply.object, request, version) }
         return reply
       }.value
       if let reply { return reply }
@@ -171,17 +175,30 @@ final class S3Fetcher: Sendable {
     _ url: S3URL, _ version: Name, client: S3Client, found: Found, header: [UInt8], geometry: ChunkGeometry
   ) async throws -> FetchReply? {
     let claim = try await claim(version, client: client, found: found, header: header, geometry: geometry)
-    let request = NameRequest(name: url.name, object: claim.object, claim: claim.number)
     do {
-      guard try await head.call(HeadAPI.setName, request).isNamed else { return nil }
+      guard try await name(claim, url, version) else { return nil }
     } catch {
       // Reading it may have failed before it had a name.
       throw fetcher.ledger.failure(of: claim.object) ?? error
     }
-    notes.name(url.name, KnownName(claim.object, .url(claim: claim.number)))
-    notes.name(version, KnownName(claim.object, .version))
     return FetchReply(
       object: claim.object, name: url.name, size: ByteCount(found.info.size))
+  }
+
+  /// Gives what was claimed the name of its URL.
+  ///
+  /// - Returns: false when another host has found a newer version there meanwhile.
+  func name(_ claim: ClaimReply, _ url: S3URL, _ version: Name) async throws -> Bool {
+    let request = NameRequest(name: url.name, object: claim.object, claim: claim.number)
+    guard try await head.call(HeadAPI.setName, request).isNamed else { return false }
+    notes.name(url.name, KnownName(claim.object, .url(claim: claim.number)))
+    notes.name(version, KnownName(claim.object, .version))
+    return true
+  }
+
+  /// Where the object can be had again.
+  func note(_ object: ObjectID, _ request: FetchRequest, _ version: Name) {
+    notes.comesFrom(object, request, version: version)
   }
 
   /// Claims a version, and begins to fetch it, from S3 and from the hosts that fetch it too.

@@ -12,14 +12,20 @@ struct BroadcastPicture {
   private func bytes(_ state: BroadcastState) -> Int { state.isComplete ? size : min(size, state.verified.bytes) }
   private func percent(_ bytes: Double, of all: Double) -> Int { all > 0 ? Int(bytes * 100 / all) : 100 }
 
+  /// Whoever ends a broadcast makes nothing fail.
+  private static func hasFailed(_ state: BroadcastState) -> Bool {
+    state.failure.map { $0.code != .cancelled } ?? false
+  }
+
   /// What all hosts together have.
   var summary: String {
     let done = states.count(where: \.isComplete)
-    let failed = states.count { $0.failure != nil }
+    let failed = states.count(where: Self.hasFailed)
+    let stopped = states.count { $0.failure?.code == .cancelled }
     let share = percent(states.reduce(0) { $0 + Double(bytes($1)) }, of: Double(size) * Double(states.count))
     // Whole bytes are no object yet.
     let all = done < states.count ? min(share, 99) : share
-    let failures = failed > 0 ? ", \(failed) failed" : ""
+    let failures = (failed > 0 ? ", \(failed) failed" : "") + (stopped > 0 ? ", \(stopped) stopped" : "")
     return "\(title.printable): \(ByteCount(size)), \(done) of \(states.count) hosts\(failures), \(all)%"
   }
 
@@ -35,7 +41,7 @@ struct BroadcastPicture {
     for state in shown {
       let title = "\(state.name)"
       let name = title + String(repeating: " ", count: names - title.count)
-      if let failure = state.failure {
+      if let failure = state.failure, Self.hasFailed(state) {
         lines.append("  \(name)  failed: \(failure.message.printable)")
       } else {
         let cells = max(4, min(30, width - names - 12))

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaS3
 import MobulaSupervisor
 import MobulaTerminal
 import MobulaWire
@@ -12,7 +13,7 @@ struct FetchCommand: AsyncParsableCommand {
     commandName: "fetch", abstract: "Bring objects of S3 into the cluster, under their URLs as names.",
     discussion: """
       The host downloads, with the credentials of its own environment, files, container or instance, which \
-      `mobula credentials` shows there. Hosts that want the same read it together, each a part, and give each other what \
+      `mobula credentials` shows there. A URL that is no key stands for all keys that begin so. Hosts that want the same read it together, each a part, and give each other what \
       they have read. What the cluster has already is not downloaded again.
 
       Examples:
@@ -62,11 +63,11 @@ struct FetchCommand: AsyncParsableCommand {
         } ?? []
       return (wasHere ? ["  it is on this host already; when it came:"] : []) + verification
         + sources.map { source in
-          let share = size > 0 ? source.bytes * 100 / size : 100
+          let share = size > 0 ? (source.bytes * 100 + size / 2) / size : 100
           let whence = source.source == "s3" ? "S3" : "host \(source.source.printable)"
           let why =
             source.source != "s3"
-            ? "which had it first" : reason.map { "also as \($0)" } ?? "the parts that this host was to read"
+            ? "which had read that" : reason.map { "also as \($0)" } ?? "what this host was to read of it"
           return "  \(ByteCount(source.bytes)) (\(share)%) from \(whence): \(why)"
         }
     }
@@ -105,10 +106,11 @@ struct FetchCommand: AsyncParsableCommand {
   func run() async throws {
     Interruption.begin()
     try await withCluster(directory.options) { cluster in
-      let entries = try await S3OfHost.explaining { try await cluster.listS3(url, endpoint: s3Endpoint) }
+      let entries = try await S3OfHost.explaining { try await cluster.entriesInS3(url, endpoint: s3Endpoint) }
       guard !entries.isEmpty else {
         throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
       }
+      if let note = Self.note(on: url, entries) { Log.write(STDERR_FILENO, note + "\n") }
       let total = entries.reduce(ByteCount(0)) { $0 + $1.size }.bytes
       let progress = quiet.progress(url)
       defer { progress?.finish(succeeded: false) }
@@ -118,18 +120,44 @@ struct FetchCommand: AsyncParsableCommand {
       // What was begun the host goes on with, for whoever else wants it.
       let pending = Interruption.whenEnding {
         let what = entries.count == 1 ? "fetching \(entries[0].url)" : "with what was begun"
-        let url = entries.count == 1 ? entries[0].url : "URL"
+        let url = entries.count == 1 ? "\(entries[0].url)" : "URL"
         Log.write(STDERR_FILENO, "The host goes on \(what): `mobula rm \(url)` gives it up.\n")
       }
       defer { pending.isOver() }
       let board = FetchBoard(entries.count) { progress?.update($0, of: total) }
       let notes = Notes { progress?.note($0) }
       let endpoint = s3Endpoint
-      let results = try await Self.together(entries.map(\.size.bytes)) { index in
-        let entry = entries[index]
-        return try await Self.fetch(
-          entry.url, entry.size.bytes, from: endpoint, at: index, board, notes, isAlone: entries.count == 1, on: cluster
-        )
+      let units = FetchUnits(entries, holdsEach: explain)
+      let results = try await units.together { unit in
+        var alone = unit
+        var results: [(Int, Result)] = []
+        if unit.count > 1 {
+          let outcomes = try await cluster.fetchSmall(unit.map { entries[$0] }, endpoint: endpoint)
+          alone = []
+          for (index, outcome) in zip(unit, outcomes) {
+            guard let object = outcome.object else {
+              alone.append(index)
+              continue
+            }
+            let entry = entries[index]
+            board.came(entry.size.bytes, of: index)
+            var fetched = Fetched(name: entry.url.text, object: "\(object)", size: entry.size.bytes)
+            fetched.wasHere = outcome.bytesCopied == 0
+            results.append((index, Result(fetched: fetched, bytes: outcome.bytesCopied)))
+          }
+        }
+        return try await withThrowingTaskGroup(of: (Int, Result).self, returning: [(Int, Result)].self) { group in
+          for index in alone {
+            let entry = entries[index]
+            group.addTask {
+              let result = try await Self.fetch(
+                entry.url.text, entry.size.bytes, from: endpoint, at: index, board, notes, isAlone: entries.count == 1,
+                on: cluster)
+              return (index, result)
+            }
+          }
+          return try await group.reduce(into: results) { $0.append($1) }
+        }
       }
       var fetched = results.map(\.fetched)
       if explain {
@@ -144,6 +172,18 @@ struct FetchCommand: AsyncParsableCommand {
       try show(fetched)
       if hasFailed { throw ExitCode(1) }
     }
+  }
+
+  /// What is to be said of a URL that is no key and does not look like a folder's either.
+  private static func note(on url: String, _ entries: [ListS3Reply.Entry]) -> String? {
+    guard !url.hasSuffix("/"), let key = try? S3URL(url), !key.key.isEmpty,
+      !entries.contains(where: { $0.url == Name(url) })
+    else { return nil }
+    let folder = url + "/"
+    let inside = entries.count { $0.url.text.utf8.starts(with: folder.utf8) }
+    let count = entries.count == 1 ? "the one object whose key begins" : "the \(entries.count) objects whose keys begin"
+    let hint = inside > 0 && inside < entries.count ? " Those in the folder alone are \(folder.printable)" : ""
+    return "No key is \(url.printable): fetching \(count) so.\(hint)"
   }
 
   private struct Result: Sendable {
@@ -173,34 +213,6 @@ struct FetchCommand: AsyncParsableCommand {
     }
     board.came(size, of: index)
     return result
-  }
-
-  /// Small objects take the time of their requests, and so many are fetched at once; of big ones no more than so many
-  /// bytes together, since they take that of their bytes.
-  private static let (mostObjects, mostBytes) = (32, 64_000_000)
-
-  /// Runs `body` for each of the sizes, several at a time, and returns what it returned in their order.
-  private static func together<Value: Sendable>(
-    _ sizes: [Int], _ body: @escaping @Sendable (Int) async throws -> Value
-  ) async throws -> [Value] {
-    try await withThrowingTaskGroup(of: (index: Int, value: Value).self) { group in
-      var values: [Value?] = Array(repeating: nil, count: sizes.count)
-      var (open, bytes) = (0, 0)
-      func take() async throws {
-        guard let (index, value) = try await group.next() else { return }
-        values[index] = value
-        open -= 1
-        bytes -= sizes[index]
-      }
-      for (index, size) in sizes.enumerated() {
-        while open > 0, open >= mostObjects || bytes + size > mostBytes { try await take() }
-        open += 1
-        bytes += size
-        group.addTask { (index, try await body(index)) }
-      }
-      while open > 0 { try await take() }
-      return values.map { $0! }
-    }
   }
 
   /// Whether another object of the prefix may come all the same.

@@ -164,7 +164,9 @@ struct RecoverHeadCommand: AsyncParsableCommand {
     await journal.close()
     print("A new journal is in \(state.journalFile).")
     if let kept { print("The damaged one is \(kept).") }
-    print("Start the head with `mobula start --head` as before; hosts that run find it by themselves.")
+    print(
+      "Start the head with the options that it had, as `mobula start --head`, and the same --directory or --state; hosts that run find it by themselves."
+    )
   }
 
   /// Renames what is damaged, with the files that belong to it.

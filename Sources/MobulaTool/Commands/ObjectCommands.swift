@@ -124,6 +124,8 @@ struct RemoveCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "rm", abstract: "Remove objects from the cluster.",
     discussion: """
+      They go from every host. What was fetched from S3 stays there.
+
       Examples:
         mobula rm model.safetensors
         # All objects whose names begin so.
@@ -138,7 +140,8 @@ struct RemoveCommand: AsyncParsableCommand {
       let removed = try await cluster.remove("\(try await cluster.find(id).object)")
       let wasHeld = removed.names.contains(Name(Cluster.holdName(removed.object)))
       let name = removed.namesForPeople.first { $0 != "(held)" } ?? "\(removed.object)"
-      return "removed \(name) (\(removed.size))\(wasHeld ? ", which was held" : "")"
+      let stays = name.utf8.starts(with: "s3://".utf8) ? " from the cluster; it stays in S3" : ""
+      return "removed \(name) (\(removed.size))\(wasHeld ? ", which was held" : "")\(stays)"
     }
   }
 }

@@ -9,7 +9,8 @@ struct PutCommand: AsyncParsableCommand {
     commandName: "put", abstract: "Put files into the store of this host, under names, or into S3.",
     discussion: """
       A folder is put as all files in it, each under its path. What has its name already, with the same content, is not \
-      put again; a name that other content has is an error, unless --replace is given.
+      put again; a name that other content has is an error, unless --replace is given. In S3 an object is replaced, as S3 \
+      does it.
 
       \(S3Target.discussion)
 
@@ -51,6 +52,11 @@ struct PutCommand: AsyncParsableCommand {
     if let destination, let name, !destination.hasSuffix("/"), try !S3URL(destination).key.isEmpty {
       throw ValidationError(
         "\(destination.printable) is a whole key: leave \"--name \(name.printable)\" away, or give a prefix with a / at its end."
+      )
+    }
+    if let name, ["s3://", "held/"].contains(where: { name.lowercased().utf8.starts(with: $0.utf8) }) {
+      throw ValidationError(
+        "--name \(name.printable): names that begin with s3:// or held/ are given by Mobula itself. To upload, give \(name.printable) behind the files."
       )
     }
     if name == "" { throw ValidationError("--name takes a name, which can't be empty.") }

@@ -37,6 +37,12 @@ struct StatusCommand: AsyncParsableCommand {
     } catch {
       // Its supervisor may say why.
       for trouble in processes.compactMap(\.trouble) { Log.write(2, "\(trouble)\n") }
+      if directory.runDirectory.supervisor() != nil {
+        throw MobulaError(
+          .unavailable,
+          "The host's process does not answer just now, and is started again: try again in a moment. Its log is \(directory.runDirectory.path)/logs/mobula.log."
+        )
+      }
       for other in RunningSupervisor.all() where other.directory != directory.runDirectory.path {
         Log.write(
           2,

@@ -39,6 +39,8 @@ package enum HostAPI {
 
   /// Makes a named object of something in S3, unless that version is in the cluster already.
   package static let fetch = RPCMethod<FetchRequest, FetchReply>("host.fetch")
+  /// Makes named objects of small ones in S3, each by one GET: answers when all are here for which that suffices.
+  package static let fetchSmall = RPCMethod<FetchSmallRequest, FetchSmallReply>("host.fetchSmall")
   /// What the store holds.
   package static let statistics = RPCMethod<Empty, StoreStatistics>("host.statistics")
   package static let listS3 = RPCMethod<ListS3Request, ListS3Reply>("host.listS3")
@@ -210,6 +212,42 @@ package struct FetchReply: Codable, Sendable {
   }
 }
 
+package struct FetchSmallRequest: Codable, Sendable {
+  /// Up to this size one GET takes hardly longer than the requests about it.
+  package static let largest = 262_144
+  /// Entries of one request, at most.
+  package static let mostEntries = 64
+
+  /// With their ETags; each has at most `largest` bytes.
+  package var entries: [ListS3Reply.Entry]
+  /// `http://HOST:PORT` of another S3 than the one in the host's environment.
+  package var endpoint: String?
+
+  package init(entries: [ListS3Reply.Entry], endpoint: String? = nil) {
+    self.entries = entries
+    self.endpoint = endpoint
+  }
+}
+
+package struct FetchSmallReply: Codable, Sendable {
+  package struct Outcome: Codable, Sendable {
+    /// `nil` for one that has to be fetched by itself: another host reads it, it has changed, or something failed.
+    package var object: ObjectID?
+    /// Bytes that came into this host's store for this call.
+    package var bytesCopied: Int
+
+    package init(object: ObjectID? = nil, bytesCopied: Int = 0) {
+      self.object = object
+      self.bytesCopied = bytesCopied
+    }
+  }
+
+  /// In the order of the request's entries.
+  package var outcomes: [Outcome]
+
+  package init(outcomes: [Outcome]) { self.outcomes = outcomes }
+}
+
 /// From where the bytes of a replica came.
 package struct ObjectSources: Codable, Hashable, Sendable {
   /// Bytes that this host read from S3.
@@ -261,10 +299,17 @@ package struct ListS3Reply: Codable, Sendable {
   package struct Entry: Codable, Sendable {
     package var url: Name
     package var size: ByteCount
+    /// With its quotes; `nil` where the listing has none that identifies a version, and from hosts that don't know
+    /// `HostAPI.fetchSmall`.
+    package var etag: String?
 
-    package init(url: Name, size: ByteCount) {
+    /// Whether `HostAPI.fetchSmall` may bring it.
+    package var isSmall: Bool { etag != nil && size.bytes <= FetchSmallRequest.largest }
+
+    package init(url: Name, size: ByteCount, etag: String? = nil) {
       self.url = url
       self.size = size
+      self.etag = etag
     }
   }
 

@@ -37,7 +37,8 @@ package enum MethodRights {
 
     "host.welcome": processes, "host.attach": processes, "host.registerHolds": processes, "host.leave": processes,
     "host.holdsChanged": processes, "host.confirmHolds": processes, "host.setName": processes,
-    "host.removeName": processes, "host.bring": processes, "host.fetch": processes, "host.listS3": processes,
+    "host.removeName": processes, "host.bring": processes, "host.fetch": processes, "host.fetchSmall": processes,
+    "host.listS3": processes,
     "host.drives": [.driver],
     "host.resolve": everybody, "host.progress": everybody, "host.origins": everybody, "host.state": everybody,
     "host.statistics": everybody,
