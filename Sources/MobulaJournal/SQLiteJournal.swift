@@ -40,6 +40,9 @@ package final class SQLiteJournal: Journal {
   /// What the last commit is called, in the file, and in the lock's file for the next start: a journal that has come less
   /// far than that has lost something, which SQLite would not miss. No power that goes makes the lock's file be ahead.
   private let mark: Mutex<JournalMark>
+  /// Whether it is another than the one that was here last, as a backup, and nothing was committed to it here: what was
+  /// written since then it does not know.
+  package let isRestored: Bool
   /// Whether something was committed since the files were opened.
   private let hasWritten = Atomic(false)
   private let log = Logger(label: "journal")
@@ -64,7 +67,9 @@ package final class SQLiteJournal: Journal {
     let said = access(path, F_OK) == 0 ? JournalMark(in: lock) : nil
     do {
       let opened = try Self.open(path, maximumPages: maximumPages)
-      mark = Mutex(try Self.begin(opened.database, said))
+      let (mark, hadMark) = try Self.begin(opened.database, said)
+      self.mark = Mutex(mark)
+      isRestored = hadMark && said?.instance != mark.instance
       self.opened = Mutex(opened)
     } catch {
       // What could not be begun, as on a full disk, is none that was lost.
@@ -72,7 +77,8 @@ package final class SQLiteJournal: Journal {
       Glibc.close(lock)
       throw Self.opening(path, error)
     }
-    mark.withLock { $0.write(to: lock) }
+    // With its first commit a restored one has come here.
+    if !isRestored { mark.withLock { $0.write(to: lock) } }
     self.lock = Mutex(lock)
     let task = Task { [weak self] in
       while (try? await Task.sleep(for: Self.checkInterval)) != nil { self?.append([]) { _ in } }
@@ -154,9 +160,11 @@ package final class SQLiteJournal: Journal {
   }
 
   /// - Parameter said: what the last commit was called, as far as is known.
-  /// - Returns: what it is called in the file.
+  /// - Returns: what it is called in the file, and whether it was before.
   /// - Throws: `MobulaError` (`corrupted`) when the file has come less far.
-  private static func begin(_ database: DatabaseQueue, _ said: JournalMark?) throws -> JournalMark {
+  private static func begin(
+    _ database: DatabaseQueue, _ said: JournalMark?
+  ) throws -> (mark: JournalMark, wasThere: Bool) {
     let known = try database.read { db in try SQLiteSchema.mark(db) }
     if let said, known.map({ $0.instance == said.instance && $0.number < said.number }) ?? true {
       throw MobulaError(
@@ -164,11 +172,11 @@ package final class SQLiteJournal: Journal {
         "it lacks what was written last: its log, which ends in -wal, is gone, or an older copy was put here, which counts once the file that ends in .lock is removed"
       )
     }
-    if let known { return known }
+    if let known { return (known, true) }
     // Of an older build, or new.
     let new = JournalMark(instance: .random())
     try database.write { db in try SQLiteSchema.write(new, db) }
-    return new
+    return (new, false)
   }
 
   /// Whether another program has only taken the log over into the file, as SQLite lets everybody do.
@@ -436,7 +444,7 @@ package final class SQLiteJournal: Journal {
       guard access(path, F_OK) == 0 else { throw moved(.removed) }
       let new = try Self.open(path, maximumPages: maximumPages)
       let known = mark.withLock { $0 }
-      guard try Self.begin(new.database, known) == known else { throw moved(.replaced) }
+      guard try Self.begin(new.database, known).mark == known else { throw moved(.replaced) }
       hasWritten.store(false, ordering: .relaxed)
       opened.withLock { $0 = new }
       log.warning("the journal's files were removed, and are made anew", metadata: ["journal": "\(path)"])

@@ -43,6 +43,21 @@ package struct RunDirectory {
     try OwnFolder.make(path + "/logs", "--directory")
   }
 
+  /// Keeps other starts out until what it returns goes.
+  ///
+  /// - Throws: `MobulaError` (`alreadyExists`) while another start is at it.
+  package func lockWhileStarting() throws(MobulaError) -> OwnedDescriptor {
+    let folder = OwnedDescriptor(
+      owning: try systemCall("\(path) can't be opened") { open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })
+    guard flock(folder.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+      throw MobulaError(
+        .alreadyExists,
+        "A host is just being started in \(path): wait until it is up (`mobula status --directory \(path)`), or choose another --directory."
+      )
+    }
+    return folder
+  }
+
   package func write(_ configuration: StartConfiguration) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]

@@ -148,11 +148,11 @@ import Testing
     ) { _ in told.withLock { $0 += 1 } }
     for _ in 0..<10 { #expect(patient.pause(after: away, isRetryable: true, hasProgressed: false) != nil) }
     #expect(told.withLock { $0 } == 8)
-    // What it says itself is no absence.
+    // A service that is just being started answers so.
     let error = S3Error(code: "InternalError", httpStatus: 500, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
-    #expect(patient.pause(after: error, isRetryable: true, hasProgressed: false) == nil)
+    #expect(patient.pause(after: error, isRetryable: true, hasProgressed: false) != nil)
     #expect(patient.pause(after: error, isRetryable: true, hasProgressed: true) != nil)
-    // Nor is an answer that is none of S3's.
+    // An answer that is none of S3's is no absence.
     let nonsense = S3Error(code: S3Error.malformed, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
     #expect(nonsense.isRetryable && patient.pause(after: nonsense, isRetryable: true, hasProgressed: false) != nil)
     for _ in 0..<3 { _ = patient.pause(after: nonsense, isRetryable: true, hasProgressed: false) }

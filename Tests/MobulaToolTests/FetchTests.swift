@@ -19,6 +19,54 @@ struct FetchTests {
     await s3.stop()
   }
 
+  /// Small objects come by one GET each, whichever host wants them; what is not as the listing says comes all the same.
+  @Test func manySmallObjects() async throws {
+    let s3 = try await SeaweedServer.start()
+    do {
+      try await fetchSmall(from: s3)
+    } catch {
+      await s3.stop()
+      throw error
+    }
+    await s3.stop()
+  }
+
+  private func fetchSmall(from s3: SeaweedServer) async throws {
+    let client = s3.client()
+    try await client.createBucket("models")
+    func content(_ number: Int) -> [UInt8] { Array(repeating: UInt8(truncatingIfNeeded: number), count: number * 1003) }
+    for number in 0..<100 {
+      try await client.put(bucket: "models", key: "set/\(number)", bytes: content(number))
+    }
+    let environment = ["AWS_ENDPOINT_URL": s3.endpoint.description, "AWS_REGION": "us-east-1"]
+      .merging(s3.credentials.environment) { $1 }
+    try await withCluster(others: 1, environment: environment) { cluster in
+      async let first = cluster.mobula("fetch", "s3://models/set/", "-q", host: 0)
+      async let second = cluster.mobula("fetch", "s3://models/set/", "-q", host: 1)
+      let (a, b) = try await (first, second)
+      #expect(a.status.isSuccess && b.status.isSuccess, "\(a) \(b)")
+      #expect(a.output == b.output && Set(a.output.split(whereSeparator: \.isNewline)).count == 100)
+      let again = try await cluster.mobula("fetch", "s3://models/set/", host: 1)
+      #expect(again.status.isSuccess && again.errors.contains("on this host already"), "\(again)")
+      let got = try await cluster.mobula("get", "s3://models/set/", "-o", cluster.folder.path + "/got/", host: 1)
+      #expect(got.status.isSuccess, "\(got)")
+      for number in 0..<100 {
+        let bytes = try Data(contentsOf: URL(filePath: cluster.folder.path + "/got/\(number)"))
+        #expect(Array(bytes) == content(number), "\(number)")
+      }
+      // Another version, and all again.
+      try await client.put(bucket: "models", key: "set/7", bytes: content(8))
+      let newer = try await cluster.mobula("fetch", "s3://models/set/", host: 0)
+      #expect(newer.status.isSuccess, "\(newer)")
+      let seven = try await cluster.mobula("get", "s3://models/set/7", "-o", cluster.folder.path + "/seven", host: 1)
+      #expect(seven.status.isSuccess, "\(seven)")
+      #expect(try Array(Data(contentsOf: URL(filePath: cluster.folder.path + "/seven"))) == content(8))
+      let removed = try await cluster.mobula("rm", "s3://models/set/", host: 1)
+      #expect(removed.status.isSuccess && removed.output.contains("stays in S3"), "\(removed)")
+    }
+    await client.shutdown()
+  }
+
   /// Files and objects of the cluster to S3, and what goes wrong there.
   @Test func putAndGetToS3() async throws {
     let s3 = try await SeaweedServer.start()
@@ -46,6 +94,20 @@ struct FetchTests {
       #expect(put.status.isSuccess && put.output == "70 MB in s3://models/a/model.bin\n", "\(put)")
       #expect(try await client.bytes(bucket: "models", key: "a/model.bin", upTo: model.size) == bytes)
       #expect(try await client.head(bucket: "models", key: "a/model.bin").etag.hasSuffix("-5\""))
+
+      // Interrupted, it leaves no parts behind, which cost for good.
+      let big = cluster.folder.path + "/big"
+      #expect(FileManager.default.createFile(atPath: big, contents: nil) && truncate(big, 600_000_000) == 0)
+      let sending = try ChildProcess.spawn(
+        Products.mobula, ["put", big, "s3://models/big"],
+        environment: currentEnvironment().merging(environment) { $1 }, output: .null, errors: .null)
+      while try await client.unfinishedUploads(bucket: "models", prefix: "").isEmpty, sending.exit == nil {
+        try await Task.sleep(for: .milliseconds(5))
+      }
+      sending.signal(SIGINT)
+      while sending.exit == nil { try await Task.sleep(for: .milliseconds(5)) }
+      #expect(sending.exit == .status(130))
+      #expect(try await client.unfinishedUploads(bucket: "models", prefix: "").isEmpty)
 
       let stored = try await cluster.mobula("put", file)
       #expect(stored.status.isSuccess, "\(stored)")
@@ -240,7 +302,7 @@ struct FetchTests {
           #expect(try Data(contentsOf: URL(filePath: copy)) == Data(bytes))
         }
         let text = try await cluster.mobula("fetch", url, "--explain")
-        #expect(text.output.contains("from S3: the parts that this host was to read"), "\(text)")
+        #expect(text.output.contains("from S3: what this host was to read of it"), "\(text)")
         #expect(text.output.contains("verified: the bytes have S3's checksum (crc32c)"), "\(text)")
         #expect(try await s3.bytesSent(bucket: "models") - before == bytes.count)
       }

@@ -13,6 +13,23 @@ import Testing
     String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
   }
 
+  /// Whoever loses a race for a name with the same content has what he wants.
+  @Test func theSameAtTheSameTime() async throws {
+    try await withCluster { cluster in
+      let file = cluster.folder.path + "/model.bin"
+      try Data(repeating: 5, count: 20_000_000).write(to: URL(filePath: file))
+      let all = try await withThrowingTaskGroup(of: Finished.self) { group in
+        for _ in 0..<4 { group.addTask { try await cluster.mobula("put", file, "-q") } }
+        return try await group.reduce(into: []) { $0.append($1) }
+      }
+      #expect(all.allSatisfy { $0.status.isSuccess } && Set(all.map(\.output)).count == 1, "\(all)")
+      for name in ["s3://models/a", "S3://models/a", "held/x"] {
+        let refused = try await cluster.mobula("put", file, "--name", name)
+        #expect(refused.status == .status(64) && refused.errors.contains(name), "\(refused)")
+      }
+    }
+  }
+
   @Test func namesThatAreTaken() async throws {
     try await withCluster { cluster in
       let file = cluster.folder.path + "/model.bin"

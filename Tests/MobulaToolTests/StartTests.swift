@@ -45,6 +45,25 @@ import Testing
     #expect(access("/a", F_OK) != 0, "nothing is made in the root")
   }
 
+  /// One of them starts a host, the others say so, and whoever comes later finds it.
+  @Test func startsAtTheSameTime() async throws {
+    let folder = try TemporaryFolder()
+    defer { folder.remove() }
+    let directory = folder.path + "/run"
+    let all = try await withThrowingTaskGroup(of: Finished.self) { group in
+      for _ in 0..<4 { group.addTask { try await start(directory, "--port", "0") } }
+      return try await group.reduce(into: []) { $0.append($1) }
+    }
+    #expect(all.count { $0.status.isSuccess } == 1, "\(all)")
+    for other in all where !other.status.isSuccess {
+      #expect(other.status == .status(1) && other.errors.contains(directory), "\(other)")
+    }
+    let status = try await run(Products.mobula, ["status", "--directory", directory])
+    #expect(status.status.isSuccess, "\(status)")
+    let stopped = try await run(Products.mobula, ["stop", "--directory", directory])
+    #expect(stopped.status.isSuccess, "\(stopped)")
+  }
+
   @Test func unusableDirectoriesAreRefused() async throws {
     let folder = try TemporaryFolder()
     defer { folder.remove() }

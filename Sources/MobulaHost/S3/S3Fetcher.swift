@@ -103,10 +103,12 @@ final class S3Fetcher: Sendable {
     var object: S3URL
     var info: S3ObjectInfo
 
-    /// This version's name in the cluster, whatever URL names it: what has the same ETag has the same bytes.
+    /// This version's name in the cluster, whatever URL names it.
     ///
     /// - Parameter endpoint: whose S3 it is: two servers may have the same bucket.
-    func version(at endpoint: S3Endpoint) -> Name { object.name + "#\(info.etag)@\(endpoint)" }
+    func version(at endpoint: S3Endpoint) -> Name {
+      object.name + "#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
+    }
 
     /// For people.
     func source(at endpoint: S3Endpoint) -> String {

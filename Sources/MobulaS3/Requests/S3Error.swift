@@ -71,10 +71,8 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
     }
   }
 
-  /// Whether nobody answers, as while a service is started again or a network is away.
-  var isAbsence: Bool {
-    [Self.unreachable, Self.interrupted, Self.timedOut].contains(code) || [502, 503, 504].contains(httpStatus)
-  }
+  /// Whether nobody answers, or nobody who can, as while a service is started again or a network is away.
+  var isAbsence: Bool { isRetryable && code != Self.malformed }
 
   /// Whether S3 asks for fewer requests.
   public var isThrottling: Bool {

@@ -273,7 +273,9 @@ struct S3Upload: Sendable {
       request.headers = [("x-amz-checksum-crc32c", base64(whole)), ("x-amz-checksum-type", "FULL_OBJECT")]
     }
     do {
-      let answer = try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
+      let answer = try await waitingOut { [request] in
+        try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
+      }
       let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE"
       try await client.check(
         isOfParts ? nil : S3Checksum(.crc32c, text: answer["ChecksumCRC32C"]), checksum(of: parts), layout.size,
@@ -287,6 +289,18 @@ struct S3Upload: Sendable {
         info.checksum?.algorithm != .crc32c || info.checksum?.parts != nil || info.checksum?.bytes == whole
       else { throw error }
       return info.etag
+    }
+  }
+
+  /// All has been sent: a service that goes away now is waited for as before.
+  private func waitingOut<Value>(_ attempt: () async throws -> Value) async throws -> Value {
+    var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
+    while true {
+      do { return try await attempt() } catch let error as S3Error {
+        guard let pause = persistence.pause(after: error, isRetryable: error.isRetryable, hasProgressed: false)
+        else { throw error }
+        try await Task.sleep(for: pause)
+      }
     }
   }
 

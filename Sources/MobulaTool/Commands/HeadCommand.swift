@@ -29,6 +29,21 @@ struct ServeHeadCommand: AsyncParsableCommand {
   @OptionGroup var directory: DirectoryOption
   @Argument(help: .hidden) var rest: [String] = []
 
+  /// What a journal has to say that lacks the latest: numbers that nobody has seen yet, and that hosts are to say what
+  /// they have.
+  ///
+  /// Epochs and jobs are numbered one by one: no head has come as far as the seconds since 1970. Nor have claims as far as
+  /// a million of them a second. Where one was so far already, a step is more than one backup can lack.
+  static func unseen(after journal: JournalState) -> [JournalRecord] {
+    let seconds = UInt64(max(0, min(Date().timeIntervalSince1970, 2e9)))
+    func beyond(_ number: UInt64, _ least: UInt64) -> UInt64 { max(min(number, 1 << 61) + 1_000_000, least) }
+    return [
+      .recovering(true), .epoch(beyond(journal.epoch, seconds)),
+      .counter(.jobs, limit: beyond(journal.limits[.jobs] ?? 0, seconds)),
+      .counter(.claims, limit: beyond(journal.limits[.claims] ?? 0, seconds << 20)),
+    ]
+  }
+
   func validate() throws { try ServiceInput.check(rest, of: HeadCommand.self) }
 
   func run() async throws {
@@ -43,6 +58,8 @@ struct ServeHeadCommand: AsyncParsableCommand {
       try state.create()
       try SQLiteJournal.checkNotLost(state.journalFile, hadHead: state.identity()?.hadHead == true)
       let journal = try SQLiteJournal(path: state.journalFile)
+      // Hosts know more than a backup does, and refuse a head of an epoch that they have seen the end of.
+      if journal.isRestored { try await journal.commit(Self.unseen(after: try await journal.load())) }
       let before = try await journal.load()
       let cluster = before.cluster ?? started.cluster ?? .random()
       let epoch = min(before.epoch, .max - 1) + 1
@@ -77,7 +94,8 @@ struct BackUpHeadCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "backup", abstract: "Copy the head's journal to a new file, also while the head runs.",
     discussion: """
-      The copy is a journal: put it in the place of a lost one (journal.sqlite of the state folder) while no head runs. \
+      The copy is a journal: put it in the place of a lost one (journal.sqlite of the state folder) while no head runs. The \
+      head learns from the hosts what has come since then. \
       It has the jobs' secrets, and is readable for this user alone.
 
       Example:
@@ -154,13 +172,7 @@ struct RecoverHeadCommand: AsyncParsableCommand {
     try state.write(
       StateDirectory.Identity(
         cluster: cluster, host: before?.host ?? started?.host ?? .random(), hadHead: true))
-    // Epochs and jobs are numbered one by one: no head has come as far as the seconds since 1970. Nor have claims as far
-    // as a million of them a second.
-    let seconds = UInt64(max(0, min(Date().timeIntervalSince1970, 2e9)))
-    try await journal.commit([
-      .cluster(cluster), .recovering(true), .epoch(seconds), .counter(.jobs, limit: seconds),
-      .counter(.claims, limit: seconds << 20),
-    ])
+    try await journal.commit([.cluster(cluster)] + ServeHeadCommand.unseen(after: JournalState()))
     await journal.close()
     print("A new journal is in \(state.journalFile).")
     if let kept { print("The damaged one is \(kept).") }

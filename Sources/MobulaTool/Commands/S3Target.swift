@@ -1,7 +1,10 @@
 import ArgumentParser
+import Dispatch
+import Glibc
 import Mobula
 import MobulaCore
 import MobulaS3
+import MobulaSupervisor
 import MobulaTerminal
 import Synchronization
 
@@ -66,20 +69,31 @@ struct S3Target {
     defer { progress.finish(succeeded: false) }
     let sent = SentBytes()
     let notes = Notes { progress.note($0) }
-    let etag: String?
-    do {
-      etag = try await S3Error.asMobulaError {
+    let upload = Task { [url] in
+      try await S3Error.asMobulaError {
         try await client.put(
           bucket: url.bucket, key: url.key, size: size,
           // What is sent again counts again.
           progress: { progress.update(min(size, sent.add($0)), of: size) },
           waiting: { notes.say($0.mobulaError.message) }, producer: producer)
       }
-      await client.shutdown()
-    } catch {
-      await client.shutdown()
-      throw error
     }
+    // Parts that nobody ends are stored, and paid for, for good.
+    let over = DispatchSemaphore(value: 0)
+    let pending = Interruption.whenEnding { [url] in
+      upload.cancel()
+      if over.wait(timeout: .now() + 5) == .timedOut {
+        Log.write(
+          STDERR_FILENO, "S3 does not answer: parts of \(url) may be left there, as an upload that was begun.\n")
+      }
+    }
+    defer { pending.isOver() }
+    let result = await upload.result
+    over.signal()
+    // The signal ends this process.
+    while upload.isCancelled { try await Task.sleep(for: .seconds(60)) }
+    await client.shutdown()
+    let etag = try result.get()
     progress.finish()
     if !json { print("\(ByteCount(size)) in \(url)") }
     return Uploaded(url: url.name.text, size: size, etag: etag)

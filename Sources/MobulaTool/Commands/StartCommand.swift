@@ -155,14 +155,13 @@ struct StartCommand: AsyncParsableCommand {
     let warning = try sizes.check()
     let directory = directory.runDirectory
     // Before its own port is found to be taken.
-    if let running = directory.supervisor() {
-      throw MobulaError(
-        .alreadyExists,
-        "A host runs in \(directory.path) already (process \(running)): `mobula stop --directory \(directory.path)` stops it."
-      )
-    }
+    try checkNobodyRuns(in: directory)
     let addresses = try asUsage { try makeAddresses() }
     try directory.create()
+    // As long as this one is at it, no other writes its files: not before it has found that nobody runs.
+    let beginning = try directory.lockWhileStarting()
+    defer { withExtendedLifetime(beginning) {} }
+    try checkNobodyRuns(in: directory)
     try checkProcessLimits(sizes.capacity)
     let state = state.chosen(self.directory)
     try state.create()
@@ -201,6 +200,14 @@ struct StartCommand: AsyncParsableCommand {
     Interruption.begin()
     try await starter.startDetached()
     starter.announce(tls: usesTLS)
+  }
+
+  private func checkNobodyRuns(in directory: RunDirectory) throws(MobulaError) {
+    guard let running = directory.supervisor() else { return }
+    throw MobulaError(
+      .alreadyExists,
+      "A host runs in \(directory.path) already (process \(running)): `mobula stop --directory \(directory.path)` stops it."
+    )
   }
 
   /// The token lies in the state directory, and a copy where the processes of this host look for it.

@@ -329,9 +329,11 @@ public final class PeerLink: Sendable {
 
   private func absent(_ what: String) -> MobulaError {
     let why: String =
-      switch state.withLock({ $0.trouble }) {
-      case .unproven(let error): "something answers there that can't prove that it has the cluster's token (\(error))"
-      case .unreachable, nil: "check that it runs (`mobula status`)."
+      switch state.withLock({ ($0.trouble, $0.objection) }) {
+      case (.unproven(let error), _):
+        "something answers there that can't prove that it has the cluster's token (\(error))"
+      case (_, let objection?): objection.message
+      case (.unreachable, nil), (nil, nil): "check that it runs (`mobula status`)."
       }
     return MobulaError(.unavailable, "The \(role) at \(endpoint) \(what): \(why)")
   }
