@@ -264,7 +264,7 @@ public final class S3Client: Sendable {
   /// Compares what S3 says that it has stored with what was sent: the checksum where it names one, else the size, which
   /// it is asked for. That is a second look: where it fails, what S3 has said before counts.
   ///
-  /// - Parameter etag: of what was stored; another is another writer's, as far as it is known.
+  /// - Parameter etag: of what was stored, as far as it is known.
   /// - Throws: `S3Error` (`impossible`) where they are not the same; `CancellationError`.
   func check(
     _ said: S3Checksum?, _ sent: UInt32?, _ size: Int, etag: String?, bucket: String, key: String
@@ -275,10 +275,15 @@ public final class S3Client: Sendable {
       guard error.httpStatus == 404 else { return }
       throw impossible("it is not there after it was taken", bucket: bucket, key: key)
     }
-    guard info.size == size || etag != nil && info.etag != etag else {
+    guard info.size == size else {
+      let others = etag != nil && info.etag != etag ? ", or another has written there meanwhile" : ""
       throw impossible(
-        "it has stored \(info.size) bytes of the \(size) that were sent", bucket: bucket, key: key)
+        "it has stored \(info.size) bytes of the \(size) that were sent\(others)", bucket: bucket, key: key)
     }
+    guard etag == nil || info.etag == etag, let said = info.checksum, said.algorithm == .crc32c, said.parts == nil,
+      let sent
+    else { return }
+    try check(said, sent, bucket: bucket, key: key)
   }
 
   /// As above, of an answer that may name no checksum.

@@ -71,7 +71,8 @@ import Testing
   @Test(arguments: [
     (["x-amz-checksum-crc32c": "AAAAAA=="], "", false), ([:], "200 OK\r\nContent-Length: 4\r\nETag: \"e\"", false),
     (["x-amz-checksum-crc32c": "Nks/tw=="], "", true), ([:], "200 OK\r\nContent-Length: 3\r\nETag: \"e\"", true),
-    ([:], "403 Forbidden", true),
+    ([:], "403 Forbidden", true), ([:], "503 Slow Down", true), ([:], "404 Not Found", false),
+    ([:], "200 OK\r\nContent-Length: 3\r\nETag: \"e\"\r\nx-amz-checksum-crc32c: AAAAAA==", false),
   ])
   func whatWasStoredIsCompared(headers: [String: String], head: String, isRight: Bool) async throws {
     let server = try FaultyServer { _, request in
@@ -91,7 +92,7 @@ import Testing
         }
         #expect(isRight, "\(headers) \(head)")
       } catch let error as S3Error {
-        #expect(!isRight && error.code == S3Error.impossible && error.message.contains("stored"), "\(error)")
+        #expect(!isRight && error.code == S3Error.impossible, "\(error)")
       }
     }
   }
