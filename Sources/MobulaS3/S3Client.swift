@@ -41,6 +41,8 @@ extension S3ObjectInfo {
 public final class S3Client: Sendable {
   public let configuration: S3Configuration
   let transport: S3Transport
+  /// Objects of a service that answers all of one to a range of it.
+  let wholes = S3WholeStreams()
 
   /// - Parameter credentials: asked before every request; an `S3Credentials` for fixed ones, else an
   ///   `S3CredentialsChain` or another provider.

@@ -7,11 +7,17 @@ public struct ProgressState: Sendable {
   /// Bytes in all; `nil` while nobody knows.
   public var total: Int?
   public private(set) var done = 0
+  /// How long nothing has come, once that is longer than a moment.
+  public private(set) var standstill: Duration?
   /// Bytes per second of late; `nil` until there is something to tell it from.
   public private(set) var rate: Double?
   private let begin: ContinuousClock.Instant
+  /// When `done` last grew.
+  private var news: ContinuousClock.Instant
   private var measured: (time: ContinuousClock.Instant, done: Int)
 
+  /// From then on there is no rate, and no time that is left.
+  private static let patience = Duration.seconds(3)
   /// A rate is told from at least this much time.
   private static let window = Duration.milliseconds(250)
 
@@ -19,12 +25,21 @@ public struct ProgressState: Sendable {
     self.title = title
     self.total = total
     begin = now
+    news = now
     measured = (now, 0)
   }
 
   /// `done` bytes in all are done. Less than before means that work was lost, and the rate starts anew.
   public mutating func advance(to done: Int, at now: ContinuousClock.Instant) {
+    if done > self.done { news = now }
     self.done = done
+    standstill = now - news >= Self.patience ? now - news : nil
+    if standstill != nil {
+      // What came before says nothing of what comes after.
+      measured = (now, done)
+      rate = nil
+      return
+    }
     if done < measured.done {
       measured = (now, done)
       rate = nil
@@ -66,7 +81,8 @@ public struct ProgressState: Sendable {
   /// What is said at the end.
   public func closingLine(at now: ContinuousClock.Instant) -> String {
     let elapsed = seconds(now - begin)
-    let rate = elapsed > 0 ? ", \(ByteCount(Int(Double(done) / elapsed)))/s" : ""
+    // Of a moment, and of few bytes, it says nothing.
+    let rate = elapsed >= 0.01 && done >= 100_000 ? ", \(ByteCount(Int(Double(done) / elapsed)))/s" : ""
     return "\(title): \(ByteCount(done)) in \(fixed(elapsed, digits: 1)) s\(rate)"
   }
 
@@ -78,6 +94,7 @@ public struct ProgressState: Sendable {
       parts = ["\(ByteCount(done))"]
     }
     if let rate { parts.append("\(ByteCount(Int(rate)))/s") }
+    if let standstill, done < total ?? .max { parts.append("nothing for \(Self.text(of: standstill))") }
     if let remaining { parts.append("\(Self.text(of: remaining)) left") }
     return parts.joined(separator: "  ")
   }

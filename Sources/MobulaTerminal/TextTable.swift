@@ -6,6 +6,8 @@ public struct TextTable {
 
   private let columns: [(title: String, alignment: Alignment)]
   private var rows: [[String]] = []
+  /// What is longer stands out of its column, which is no wider for it.
+  private static let widest = 60
   /// As wide as the lines that were taken before.
   private var least: [Int] = []
 
@@ -32,14 +34,14 @@ public struct TextTable {
   private var widths: [Int] {
     columns.indices.map { column in
       let width = max(columns[column].title.count, least.isEmpty ? 0 : least[column])
-      return rows.reduce(width) { max($0, $1[column].count) }
+      return rows.reduce(width) { $1[column].count > Self.widest ? $0 : max($0, $1[column].count) }
     }
   }
 
   private func lines(of rows: [[String]], _ widths: [Int], _ indent: String) -> [String] {
     rows.map { row in
       let cells = columns.indices.map { column in
-        let padding = String(repeating: " ", count: widths[column] - row[column].count)
+        let padding = String(repeating: " ", count: max(0, widths[column] - row[column].count))
         return columns[column].alignment == .left ? row[column] + padding : padding + row[column]
       }
       var line = indent + cells.joined(separator: "  ")

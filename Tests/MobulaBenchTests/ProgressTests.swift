@@ -45,8 +45,13 @@ import Testing
   @Test func aStallBringsTheRateDown() throws {
     var state = halfway
     let before = try #require(state.rate)
-    for second in 3...6 { state.advance(to: 100_000_000, at: begin + .seconds(second)) }
-    #expect(try #require(state.rate) < before / 10)
+    for second in 3...4 { state.advance(to: 100_000_000, at: begin + .seconds(second)) }
+    #expect(try #require(state.rate) < before / 3)
+    // Then there is none, nor a time that is left.
+    state.advance(to: 100_000_000, at: begin + .seconds(6))
+    #expect(state.plainLine() == "fetching: 50%  100 MB of 200 MB  nothing for 4 s")
+    state.advance(to: 150_000_000, at: begin + .seconds(7))
+    #expect(state.plainLine() == "fetching: 75%  150 MB of 200 MB  50 MB/s  1 s left")
   }
 
   @Test func lostWorkStartsTheRateAnew() {
@@ -74,6 +79,9 @@ import Testing
 
   @Test func theEndSaysTimeAndMeanRate() {
     #expect(halfway.closingLine(at: begin + .seconds(2)) == "fetching: 100 MB in 2.0 s, 50 MB/s")
+    var small = ProgressState("x", total: 1, at: begin)
+    small.advance(to: 1, at: begin + .milliseconds(20))
+    #expect(small.closingLine(at: begin + .milliseconds(20)) == "x: 1 B in 0.0 s")
   }
 
   @Test func elsewhereThanOnATerminalThereAreWholeLinesAndFewOfThem() throws {

@@ -172,15 +172,27 @@ private struct S3Download: Sendable {
     // Header only: nothing of this part is in S3.
     guard !part.missing.isEmpty else { return }
     let range = part.missing.lowerBound - header.count..<part.missing.upperBound - header.count
-    let answer = try await client.send(
-      .get(bucket: bucket, key: key, range: range, ifMatch: info.etag), version: info.versionID)
-    try check(answer, range: range)
-    try await answer.readPieces(pace: pace) { piece in
+    func write(_ piece: UnsafeRawBufferPointer) throws {
       guard piece.count <= part.missing.count else {
         throw client.malformed("more bytes came than were asked for", bucket: bucket, key: key)
       }
       report(part.write(piece))
       gate.received(piece.count)
+    }
+    if let whole = client.wholes.stream(of: info, bucket: bucket, key: key) {
+      try await whole.read(range, pace: pace, write)
+    } else {
+      let answer = try await client.send(
+        .get(bucket: bucket, key: key, range: range, ifMatch: info.etag), version: info.versionID)
+      if answer.isWhole(of: info, besides: range) {
+        // Whoever asked at the same time stands in line as well, so that the lowest range comes first.
+        let whole = client.wholes.begin(of: info, bucket: bucket, key: key, client.transport)
+        try await Task.sleep(for: .milliseconds(20))
+        try await whole.read(range, pace: pace, write)
+      } else {
+        try check(answer, range: range)
+        try await answer.readPieces(pace: pace, write)
+      }
     }
     guard part.missing.isEmpty else { throw broken("\(part.missing.count) of \(range.count) bytes did not come") }
     if !part.held.isEmpty { try await verify(&part) }

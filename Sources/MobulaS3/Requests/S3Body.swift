@@ -40,6 +40,11 @@ public struct S3Body: Sendable {
     return said.hasPrefix("bytes \(range.lowerBound)-\(range.upperBound - 1)/") && (whole == nil || total == whole)
   }
 
+  /// Whether this is all of the object, where a part of it was asked for.
+  func isWhole(of info: S3ObjectInfo, besides range: Range<Int>) -> Bool {
+    status == 200 && range.count < info.size && (size ?? info.size) == info.size && (etag ?? info.etag) == info.etag
+  }
+
   /// Bytes of the whole object, of which this is a range, where the answer says so.
   var total: Int? {
     header("content-range").flatMap { $0.split(separator: "/").last }.flatMap { S3Size.parse(String($0)) }

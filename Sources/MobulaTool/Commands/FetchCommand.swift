@@ -19,11 +19,13 @@ struct FetchCommand: AsyncParsableCommand {
       Examples:
         mobula fetch s3://models/whisper/
         mobula fetch s3://models/whisper/model.bin --explain
+        mobula fetch s3://models/whisper/model.bin --timeout 600
         mobula fetch s3://models/whisper/model.bin --s3-endpoint http://10.0.0.9:8333
       """)
 
   @Argument(help: "s3://BUCKET/PREFIX") var url: String
   @Option(help: "Another S3 than the one in the host's environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @Option(help: "Seconds to wait at most; the host goes on. Default: as long as bytes come.") var timeout: Double?
   @Flag(help: "Say from where the bytes came, and why.") var explain = false
   @OptionGroup var json: JSONFlag
   @OptionGroup var quiet: QuietFlag
@@ -100,11 +102,21 @@ struct FetchCommand: AsyncParsableCommand {
     }
     try S3Target.check(url)
     try S3Target.check(endpoint: s3Endpoint, for: [url])
+    if let timeout, !(timeout > 0 && timeout <= 1e7) {
+      throw ValidationError("--timeout takes seconds, more than 0 and up to 10 million.")
+    }
     if quiet.quiet, json.json || explain { throw ValidationError("Give --quiet, or --json and --explain, not both.") }
   }
 
   func run() async throws {
     Interruption.begin()
+    guard let timeout else { return try await fetch() }
+    let sentence =
+      "\(url.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
+    try await firstAnswer(within: .seconds(timeout), else: sentence) { try await fetch() }
+  }
+
+  private func fetch() async throws {
     try await withCluster(directory.options) { cluster in
       let entries = try await S3OfHost.explaining { try await cluster.entriesInS3(url, endpoint: s3Endpoint) }
       guard !entries.isEmpty else {

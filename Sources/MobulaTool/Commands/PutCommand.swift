@@ -75,19 +75,30 @@ struct PutCommand: AsyncParsableCommand {
     let items = try asUsage { try PutItem.all(sources, name: name, isBelowFolder: false) }
     try await withCluster(directory.options) { cluster in
       var done: [Put] = []
+      func show() throws {
+        // One file's as an object, as it always was; of several, in an array.
+        if done.count == 1, items.count == 1 { try printJSON(done[0]) } else { try printJSON(done) }
+      }
+      // What was put is there, whatever comes of the rest.
+      func shown<Value>(_ body: () async throws -> Value) async throws -> Value {
+        do { return try await body() } catch {
+          if json.json, !done.isEmpty { try show() }
+          throw error
+        }
+      }
       for item in items {
         let progress = quiet.progress(item.path == "-" ? item.name : item.path)
         defer { progress?.finish(succeeded: false) }
-        let (reference, wasThere) = try await cluster.put(file: item.path, name: item.name, replaces: replace) {
-          progress?.update($0.bytes, of: $1?.bytes)
+        let (reference, wasThere) = try await shown {
+          try await cluster.put(file: item.path, name: item.name, replaces: replace) {
+            progress?.update($0.bytes, of: $1?.bytes)
+          }
         }
         progress?.finish(saying: wasThere ? "\(item.name): is there already, with this content" : nil)
         done.append(Put(name: item.name, object: "\(reference.id)"))
         if quiet.quiet { print(reference.id) } else if !json.json { print("\(reference.id)  \(item.name.printable)") }
       }
-      guard json.json else { return }
-      // One file's as an object, as it always was; of several, in an array.
-      if done.count == 1, items.count == 1 { try printJSON(done[0]) } else { try printJSON(done) }
+      if json.json { try show() }
     }
   }
 
