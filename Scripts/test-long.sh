@@ -14,6 +14,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 swift build "${flags[@]}" --build-tests
+if [[ $# -eq 0 || " ${scripts[*]} " == *" s3-servers "* ]]; then
+  Scripts/python-environment.sh .venv-servers servers || echo "Without its servers s3-servers is skipped, see above." >&2
+fi
 if [[ ${#scripts[@]} -gt 0 || $# -eq 0 ]]; then
   MOBULA=.build/release/mobula Tests/Trials/run --folder Tests/Long "${scripts[@]}" 2>&1 | tee -a "$log" || status=$?
 fi

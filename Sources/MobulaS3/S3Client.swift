@@ -175,7 +175,7 @@ public final class S3Client: Sendable {
   }
 
   /// The objects to fetch for `s3://bucket/prefix`: those under it, without the
-  /// markers of folders (keys that end in `/`).
+  /// markers of folders (keys that end in `/` and have no bytes).
   ///
   /// - Throws: also `S3Error` with the code `emptyPrefix` when there are none.
   public func objects(at url: S3URL) async throws -> [S3ListedObject] {
@@ -197,7 +197,7 @@ public final class S3Client: Sendable {
     var continuation = first
     repeat {
       let page = try await page(bucket: url.bucket, prefix: url.key, after: continuation)
-      objects += page.objects.filter { !$0.key.hasSuffix("/") }
+      objects += page.objects.filter { !$0.key.hasSuffix("/") || $0.size > 0 }
       continuation = page.continuation
     } while continuation != nil && objects.count < least
     guard !objects.isEmpty || first != nil else {

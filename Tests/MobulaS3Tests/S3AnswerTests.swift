@@ -127,6 +127,48 @@ import Testing
     }
   }
 
+  /// Some services answer 200 to a range, and say all the same which one they send.
+  @Test(arguments: [("bytes 5-14/100", true), ("bytes 0-9/100", false)])
+  func aNamedRangeWithStatus200(range: String, isRight: Bool) async throws {
+    let server = try FaultyServer { _, _ in
+      answer("200 OK", ["ETag": "\"e\"", "Content-Range": range], Array(repeating: 7, count: 10))
+    }
+    defer { server.stop() }
+    let got = Mutex(0)
+    do {
+      try await client(server.port).read(bucket: "b", key: "k", range: 5..<15, ifMatch: "\"e\"") { _, piece in
+        got.withLock { $0 += piece.count }
+      }
+      #expect(isRight && got.withLock { $0 } == 10)
+    } catch let error as S3Error {
+      #expect(!isRight && error.code == S3Error.malformed, "\(error)")
+    }
+  }
+
+  /// A checksum of an object in parts of which nobody says what it is of says nothing.
+  @Test(
+    arguments: [
+      ("\"abc\"", nil, true), ("\"abc-2\"", nil, false), ("\"abc-2\"", "FULL_OBJECT", true),
+      ("\"abc-2\"", "COMPOSITE", false),
+    ] as [(String, String?, Bool)])
+  func whatAChecksumIsOf(etag: String, type: String?, isKnown: Bool) {
+    let headers = ["etag": etag, "x-amz-checksum-crc32c": "Nks/tw==", "x-amz-checksum-type": type]
+    #expect((S3Checksum { headers[$0] ?? nil } != nil) == isKnown)
+  }
+
+  /// A key that ends in a slash is a folder's mark only without bytes.
+  @Test func keysThatEndInASlash() async throws {
+    let server = try FaultyServer { _, _ in
+      answer(
+        "200 OK", [:],
+        "<ListBucketResult><Contents><Key>a/</Key><Size>0</Size></Contents><Contents><Key>b/</Key><Size>3</Size></Contents></ListBucketResult>"
+          .utf8)
+    }
+    defer { server.stop() }
+    let objects = try await client(server.port).objects(at: S3URL(bucket: "b", key: ""))
+    #expect(objects.map(\.key) == [Name("b/")])
+  }
+
   /// The range's length is not the object's.
   @Test func aRangeOfAnUnknownWholeIsNoHead() async throws {
     let server = try FaultyServer { _, request in

@@ -67,10 +67,9 @@ final class S3Fetcher: Sendable {
       guard isDenied || refusal.code == S3Error.emptyPrefix && url.namedVersion != nil else {
         throw refusal.mobulaError
       }
-      do {
-        let found = try await find(url, client)
-        return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
-      } catch  where isDenied { throw refusal.mobulaError }
+      // Where that is denied as well, the object is named.
+      let found = try await find(url, client)
+      return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
     }
     // An object's own name means that object, and not those whose names go on.
     if let exact = objects.first(where: { $0.key == Name(url.key) }) { (objects, next) = ([exact], nil) }

@@ -91,12 +91,20 @@ public struct S3Checksum: Sendable, Hashable, CustomStringConvertible {
   init?(headers header: (String) -> String?) {
     for algorithm in S3ChecksumAlgorithm.allCases {
       guard let checksum = S3Checksum(algorithm, text: header(algorithm.header)) else { continue }
-      // One that says that it is of parts, but not of how many, says nothing.
-      if checksum.parts == nil, header("x-amz-checksum-type")?.uppercased() == "COMPOSITE" { continue }
+      // One that says that it is of parts, but not of how many, says nothing. Nor does one without a word on what it is
+      // of, of an object in parts: some services leave the number away.
+      let type = header("x-amz-checksum-type")?.uppercased()
+      if checksum.parts == nil, type == "COMPOSITE" || type == nil && Self.isInParts(header("etag")) { continue }
       self = checksum
       return
     }
     return nil
+  }
+
+  /// Whether an object was uploaded in parts, by its ETag.
+  private static func isInParts(_ etag: String?) -> Bool {
+    guard let number = etag?.split(separator: "-").last?.dropLast() else { return false }
+    return etag!.contains("-") && Int(number) != nil
   }
 
   /// As S3 writes it: base 64, and `-N` behind that of N parts.

@@ -28,12 +28,12 @@ public struct S3Body: Sendable {
 
   /// Whether this is the range that was asked for, as far as the answer says.
   ///
-  /// A server that ignores ranges answers 200, which is right only where the range is everything; some answer 206 without
-  /// saying which range it is, and then its length has to do.
+  /// A server that ignores ranges answers 200, which is right only where the range is everything, unless it names the range
+  /// all the same; some answer 206 without saying which range it is, and then its length has to do.
   ///
   /// - Parameter whole: bytes of the object; `nil` where they are not known.
   func isOf(_ range: Range<Int>, of whole: Int?) -> Bool {
-    guard status == 206 else {
+    guard status == 206 || status == 200 && header("content-range") != nil && size == range.count else {
       return range.lowerBound == 0 && size == range.count && whole ?? range.count == range.count
     }
     guard let said = header("content-range") else { return size == range.count }

@@ -276,10 +276,10 @@ struct S3Upload: Sendable {
       let answer = try await waitingOut { [request] in
         try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
       }
-      let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE"
+      let said = S3Checksum(.crc32c, text: answer["ChecksumCRC32C"])
+      let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE" || said?.bytes == checksumOfChecksums(parts)
       try await client.check(
-        isOfParts ? nil : S3Checksum(.crc32c, text: answer["ChecksumCRC32C"]), checksum(of: parts), layout.size,
-        etag: answer["ETag"], bucket: bucket, key: key)
+        isOfParts ? nil : said, checksum(of: parts), layout.size, etag: answer["ETag"], bucket: bucket, key: key)
       return answer["ETag"]
     } catch let error as S3Error where error.code == "NoSuchUpload" {
       // It may have been completed by an attempt of which the answer was lost.
@@ -290,6 +290,12 @@ struct S3Upload: Sendable {
       else { throw error }
       return info.etag
     }
+  }
+
+  /// The CRC32C of the parts' CRC32Cs, which some services give for that of the object.
+  private func checksumOfChecksums(_ parts: [Done]) -> [UInt8]? {
+    let all = parts.compactMap(\.checksum).flatMap { bigEndian(UInt64($0), count: 4) }
+    return all.count == 4 * parts.count ? bigEndian(UInt64(all.withUnsafeBytes { crc32c($0) }), count: 4) : nil
   }
 
   /// All has been sent: a service that goes away now is waited for as before.
