@@ -257,8 +257,12 @@ public final class S3Client: Sendable {
     }
     guard let key = request.key else { return etag }
     let isOfParts = answer.header("x-amz-checksum-type")?.uppercased() == "COMPOSITE"
+    var sent = checksum().map { [bigEndian(UInt64($0), count: 4)] } ?? []
+    if case .pieces(let pieces) = request.payload, let crc32 = pieces.digest.values?.crc32 {
+      sent.append(bigEndian(UInt64(crc32), count: 4))
+    }
     try await check(
-      isOfParts ? nil : S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), checksum(),
+      isOfParts ? nil : S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), sent,
       request.sentBytes, etag: etag, bucket: request.bucket, key: key)
     return etag
   }
@@ -266,12 +270,15 @@ public final class S3Client: Sendable {
   /// Compares what S3 says that it has stored with what was sent: the checksum where it names one, else the size, which
   /// it is asked for. That is a second look: where it fails, what S3 has said before counts.
   ///
-  /// - Parameter etag: of what was stored, as far as it is known.
+  /// - Parameters:
+  ///   - sent: what is right: the CRC32C of what was sent, and what some services say in its place; empty where it is not
+  ///     known.
+  ///   - etag: of what was stored, as far as it is known.
   /// - Throws: `S3Error` (`impossible`) where they are not the same; `CancellationError`.
   func check(
-    _ said: S3Checksum?, _ sent: UInt32?, _ size: Int, etag: String?, bucket: String, key: String
+    _ said: S3Checksum?, _ sent: [[UInt8]], _ size: Int, etag: String?, bucket: String, key: String
   ) async throws {
-    if let said, said.parts == nil, let sent { return try check(said, sent, bucket: bucket, key: key) }
+    if let said, said.parts == nil, !sent.isEmpty { return try check(said, sent, bucket: bucket, key: key) }
     let info: S3ObjectInfo
     do { info = try await head(bucket: bucket, key: key) } catch let error as S3Error {
       guard error.httpStatus == 404 else { return }
@@ -283,20 +290,20 @@ public final class S3Client: Sendable {
         "it has stored \(info.size) bytes of the \(size) that were sent\(others)", bucket: bucket, key: key)
     }
     guard etag == nil || info.etag == etag, let said = info.checksum, said.algorithm == .crc32c, said.parts == nil,
-      let sent
+      !sent.isEmpty
     else { return }
     try check(said, sent, bucket: bucket, key: key)
   }
 
   /// As above, of an answer that may name no checksum.
-  func check(_ answer: S3Body, _ sent: UInt32, bucket: String, key: String) throws {
+  func check(_ answer: S3Body, _ sent: [[UInt8]], bucket: String, key: String) throws {
     guard let said = S3Checksum(.crc32c, text: answer.header(S3ChecksumAlgorithm.crc32c.header)), said.parts == nil
     else { return }
     try check(said, sent, bucket: bucket, key: key)
   }
 
-  private func check(_ said: S3Checksum, _ sent: UInt32, bucket: String, key: String) throws {
-    guard said.bytes == bigEndian(UInt64(sent), count: 4) else {
+  private func check(_ said: S3Checksum, _ sent: [[UInt8]], bucket: String, key: String) throws {
+    guard sent.contains(said.bytes) else {
       throw impossible(
         "it has stored other bytes than were sent, by its own checksum", bucket: bucket, key: key)
     }

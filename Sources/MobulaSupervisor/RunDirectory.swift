@@ -49,7 +49,8 @@ package struct RunDirectory {
   package func lockWhileStarting() throws(MobulaError) -> OwnedDescriptor {
     let folder = OwnedDescriptor(
       owning: try systemCall("\(path) can't be opened") { open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })
-    guard flock(folder.rawValue, LOCK_EX | LOCK_NB) == 0 else {
+    // Not every file system has locks.
+    guard flock(folder.rawValue, LOCK_EX | LOCK_NB) == 0 || currentErrno() != EWOULDBLOCK else {
       throw MobulaError(
         .alreadyExists,
         "A host is just being started in \(path): wait until it is up (`mobula status --directory \(path)`), or choose another --directory."

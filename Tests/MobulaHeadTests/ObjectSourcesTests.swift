@@ -176,6 +176,29 @@ import Testing
     #expect(take(7, a) == [.part(7, nil)])
   }
 
+  /// Small objects: who claims one first reads all of it, and nobody waits for those that were given nothing.
+  @Test func aClaimWithItsPart() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let name: Name = "s3://models/one#e1"
+    for host in [a, b] {
+      #expect(try directory.claim(name, geometry: geometry, by: host, fresh: model) == .fill(model))
+      let part = directory.firstPart(of: model, for: host, now: .zero)
+      #expect(part == (host == a ? 0..<geometry.count : nil))
+    }
+    #expect(directory.records[model]?.planner.fillers == [a])
+    // Another call of the first one's takes nothing away from it.
+    #expect(directory.firstPart(of: model, for: a, now: .zero) == nil)
+    #expect(directory.records[model]?.planner.fillers == [a])
+    #expect(directory.locate(question(1, c, model)) == [])
+    var failed = directory
+    #expect(failed.partsFailed(a, model) == [.refuse(1, model, .unclaimed(name: name))])
+    // Whoever comes back reads it then.
+    #expect(try failed.claim(name, geometry: geometry, by: b, fresh: object(2)) == .fill(model))
+    #expect(failed.firstPart(of: model, for: b, now: .zero) == 0..<geometry.count)
+    #expect(directory.changed(a, [sealed(model)]) == [answer(1, a)])
+    #expect(directory.records[model]?.planner.fillers == [])
+  }
+
   @Test func aRestartedHostHasReadNothing() throws {
     var directory = ObjectDirectoryStateMachine()
     for host in [a, b] { _ = try directory.claim("s3://models/one#e1", geometry: geometry, by: host, fresh: model) }

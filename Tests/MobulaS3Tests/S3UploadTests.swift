@@ -158,7 +158,7 @@ import Testing
     await #expect {
       _ = try await upload(to: server.port)
     } throws: { ($0 as? S3Error)?.mobulaError.code == .denied }
-    #expect(service.object == nil && service.aborted == 1)
+    #expect(service.object == nil && service.aborted >= 1)
   }
 
   @Test func anEndThatIsRefusedGivesTheUploadUp() async throws {
@@ -172,7 +172,7 @@ import Testing
     await #expect {
       _ = try await upload(to: server.port)
     } throws: { ($0 as? S3Error)?.code == "InvalidPart" }
-    #expect(service.object == nil && service.aborted == 1)
+    #expect(service.object == nil && service.aborted >= 1)
   }
 
   @Test func etagsAreEscaped() { #expect(xmlEscaped("\"a<b>&c\"") == "\"a&lt;b&gt;&amp;c\"") }

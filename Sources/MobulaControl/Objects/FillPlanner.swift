@@ -139,6 +139,9 @@ package struct FillPlanner: Sendable {
     }
   }
 
+  /// Whether the host has a part that it has not read yet.
+  package func isReading(_ host: HostID) -> Bool { reading.values.contains { $0.hosts.contains(host) } }
+
   /// Whether somebody who waits may be given something later, without anything else happening.
   package func mayBeSlow(now: Duration) -> Bool { usual != nil && reading.values.contains { $0.hosts.count == 1 } }
 }

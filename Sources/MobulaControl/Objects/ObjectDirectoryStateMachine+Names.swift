@@ -103,6 +103,12 @@ extension ObjectDirectoryStateMachine {
       switch known.kind {
       case .version: continue
       case .given:
+        // A journal that was put back may name what is nowhere any more.
+        if let other = names[name], other != known.object, records[other]?.isNowhere == true {
+          records[other]?.names.remove(name)
+          names[name] = nil
+          touched.append(other)
+        }
         if names[name] == nil { give(name, to: known.object) }
       case .url(let said):
         let claim = min(said, Self.highestBelievedClaim)
@@ -211,7 +217,7 @@ extension ObjectDirectoryStateMachine {
     record.names.insert(name)
     record.claimedName = name
     record.geometry = geometry
-    record.checksum = checksum
+    record.checksum = checksum ?? record.checksum
     record.fill = fill
     record.planner.setFills(host, true)
     records[object] = record

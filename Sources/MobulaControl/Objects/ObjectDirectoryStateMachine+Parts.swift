@@ -41,11 +41,20 @@ extension ObjectDirectoryStateMachine {
   /// What a host that has just claimed an object reads first; `nil` where others read all of it.
   mutating func firstPart(of object: ObjectID, for host: HostID, now: Duration) -> Range<Int>? {
     clock = max(clock, now)
-    guard var fill = records[object]?.fill, records[object]?.planner.hasComplete == false,
-      case .part(let chunks) = fill.take(host, now: clock)
-    else { return nil }
-    records[object]?.fill = fill
-    return chunks
+    guard let record = records[object] else { return nil }
+    if !record.planner.hasComplete, var fill = record.fill, case .part(let chunks) = fill.take(host, now: clock) {
+      records[object]?.fill = fill
+      return chunks
+    }
+    // It does not read along, unless another call of that host's does: whoever comes back claims anew.
+    let readsAlong =
+      record.fill?.isReading(host) == true || record.planner.partial.contains(host)
+      || record.readers.contains { parts[$0]?.host == host }
+    if !readsAlong {
+      records[object]?.fill?.failed(host)
+      records[object]?.planner.setFills(host, false)
+    }
+    return nil
   }
 
   /// A host can't read an object from outside any more; what it has read it has.

@@ -35,6 +35,7 @@ final class ReplicaFetcher: Sendable {
   private let traffic: TrafficControl
   /// Where small objects are made: making room can mean evicting and unmapping.
   private let placing = SerialThread("mobula.placing")
+  private let lastFull = LastFull()
 
   /// - Parameters:
   ///   - bulk: where this host serves its chunks.
@@ -220,8 +221,18 @@ final class ReplicaFetcher: Sendable {
     let all = prefix + bytes
     precondition(all.count == geometry.objectSize, "a layout's prefix and buffer make up the object")
     ledger.begin(object)
-    let digest = try await placing.run { [store] in
-      let writer = try store.receive(object, geometry: geometry, isOrigin: true)
+    let digest = try await placing.run { [store, lastFull] in
+      // Whoever waited a moment ago found no room: the others don't wait for it one after the other.
+      if let last = lastFull.instant, .now - last < .seconds(1) {
+        throw MobulaError(.full, "The store has no room for object \(object).")
+      }
+      let writer: any ReplicaWriter
+      do throws(MobulaError) {
+        writer = try store.receive(object, geometry: geometry, isOrigin: true)
+      } catch {
+        if error.code == .full { lastFull.instant = .now }
+        throw error
+      }
       try all.withUnsafeBytes { all in
         for chunk in 0..<geometry.count {
           guard writer.claim(chunk) else { throw MobulaError(.alreadyExists, "Object \(object) is being received.") }

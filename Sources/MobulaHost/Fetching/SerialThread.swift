@@ -1,4 +1,5 @@
 import Dispatch
+import Synchronization
 
 /// Work that may block for a moment, one piece after the other, off the threads that serve calls.
 struct SerialThread: Sendable {
@@ -10,5 +11,15 @@ struct SerialThread: Sendable {
     try await withCheckedThrowingContinuation { continuation in
       queue.async { continuation.resume(with: Result { try body() }) }
     }
+  }
+}
+
+/// When there was no room.
+final class LastFull: Sendable {
+  private let state = Mutex<ContinuousClock.Instant?>(nil)
+
+  var instant: ContinuousClock.Instant? {
+    get { state.withLock { $0 } }
+    set { state.withLock { $0 = newValue } }
   }
 }

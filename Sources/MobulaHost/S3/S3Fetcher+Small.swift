@@ -2,6 +2,7 @@ import MobulaCore
 import MobulaS3
 import MobulaTransfer
 import MobulaWire
+import Synchronization
 
 /// Small objects, many at a time: each by one GET, by the host that claims it first. What a listing says of one is all
 /// that has to be known before.
@@ -39,30 +40,55 @@ extension S3Fetcher {
     let version = found.version(at: client.configuration.baseEndpoint)
     let (layout, prefix) = ValueLayout.blob(size: found.info.size)
     let geometry = try ChunkGeometry(objectSize: layout.size)
-    // The caller may go; a claim that nobody follows would keep all others waiting.
-    return try await Task {
-      let claim = try await self.head.call(
-        HeadAPI.claim, ClaimRequest(host: self.host, name: version, geometry: geometry, takesPart: true))
-      let isHere = self.fetcher.isHere(claim.object)
-      guard isHere || claim.part == 0..<geometry.count else { return nil }
-      return await self.fetcher.holdUntilNamed(claim.object) {
-        var isWhole = isHere
-        do {
-          if !isHere {
-            let small = try await client.small(
-              bucket: url.bucket, key: url.key, info: found.info, pace: { try await self.traffic.admit($0, .get) })
-            try await self.fetcher.place(
-              claim.object, geometry: geometry, prefix: prefix, bytes: small.bytes, ReplicaCheck.outcome(of: small))
-            isWhole = true
-          }
-          guard try await self.name(claim, url, version) else { return nil }
-        } catch {
-          if !isWhole { await self.fetcher.giveUpParts(of: claim.object) }
-          return nil
-        }
+    let bucket = Name("\(client.configuration.baseEndpoint)/\(url.bucket)")
+    if versioned.withLock({ $0.contains(bucket) }) { return nil }
+    // The caller may go; a claim that nobody follows would keep all others waiting. And another caller waits for the same.
+    let task = small.withLock { tasks in
+      if let task = tasks[version] { return task }
+      let task = Task { () -> FetchSmallReply.Outcome? in
+        defer { _ = self.small.withLock { $0.removeValue(forKey: version) } }
+        guard
+          let (claim, bytesCopied) = try? await self.read(
+            found, as: version, geometry: geometry, prefix: prefix, client: client, bucket: bucket)
+        else { return nil }
         self.note(claim.object, FetchRequest(url: entry.url.text, endpoint: endpoint), version)
-        return FetchSmallReply.Outcome(object: claim.object, bytesCopied: isHere ? 0 : geometry.objectSize)
+        return FetchSmallReply.Outcome(object: claim.object, bytesCopied: bytesCopied)
       }
-    }.value
+      tasks[version] = task
+      return task
+    }
+    return await task.value
+  }
+
+  /// - Returns: the claim, and bytes that came; `nil` where another host reads it.
+  /// - Throws: why it has to come as big ones do; what was claimed is given up then.
+  private func read(
+    _ found: Found, as version: Name, geometry: ChunkGeometry, prefix: [UInt8], client: S3Client, bucket: Name
+  ) async throws -> (ClaimReply, bytesCopied: Int)? {
+    let url = found.object
+    let claim = try await head.call(
+      HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry, takesPart: true))
+    let isHere = fetcher.isHere(claim.object)
+    guard isHere || claim.part == 0..<geometry.count else { return nil }
+    return try await fetcher.holdUntilNamed(claim.object) {
+      if !isHere {
+        do {
+          let small = try await client.small(
+            bucket: url.bucket, key: url.key, info: found.info, pace: { try await self.traffic.admit($0, .get) })
+          guard small.versionID == nil else {
+            _ = versioned.withLock { $0.insert(bucket) }
+            throw MobulaError(.mismatch, "\(url) has versions.")
+          }
+          try await fetcher.place(
+            claim.object, geometry: geometry, prefix: prefix, bytes: small.bytes, ReplicaCheck.outcome(of: small))
+        } catch {
+          // Where another call of this host's reads it, what that reads is not to be given away.
+          if !fetcher.isFilling(claim.object) { await fetcher.giveUpParts(of: claim.object) }
+          throw error
+        }
+      }
+      guard try await name(claim, url, version) else { return nil }
+      return (claim, isHere ? 0 : geometry.objectSize)
+    }
   }
 }

@@ -16,6 +16,10 @@ final class S3Fetcher: Sendable {
   private let log: Logger
   /// One for all clients, so that credentials are got and renewed once a host.
   private let credentials: S3CredentialsChain
+  /// Small objects that are being read, by version: whoever wants one waits for that.
+  let small = Mutex<[Name: Task<FetchSmallReply.Outcome?, Never>]>([:])
+  /// Buckets that keep versions, which a listing does not tell, with their endpoints.
+  let versioned = Mutex<Set<Name>>([])
   /// One client an endpoint, with its connections.
   private let clients = Mutex<[Name: S3Client]>([:])
 
@@ -208,6 +212,7 @@ final class S3Fetcher: Sendable {
   ) async throws -> ClaimReply {
     let (url, info) = (found.object, found.info)
     let source = found.source(at: client.configuration.baseEndpoint)
+    _ = await small.withLock { $0[version] }?.value
     let claim = try await head.call(
       HeadAPI.claim,
       ClaimRequest(

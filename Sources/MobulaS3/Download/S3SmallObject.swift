@@ -3,6 +3,8 @@ internal import MobulaCore
 /// All of an object, which came by one GET.
 package struct S3SmallObject: Sendable {
   package let bytes: [UInt8]
+  /// Where the bucket keeps versions, which no listing tells.
+  package let versionID: String?
   /// S3's checksum, which the bytes have; `nil` where it keeps none of the whole object.
   package let checksum: S3Checksum?
 }
@@ -35,6 +37,7 @@ extension S3Client {
         code: S3Error.interrupted, message: "\(info.size - bytes.count) of \(info.size) bytes did not come",
         endpoint: configuration.baseEndpoint, bucket: bucket, key: key)
     }
-    return S3SmallObject(bytes: bytes, checksum: answer.checksum)
+    return S3SmallObject(
+      bytes: bytes, versionID: S3ObjectInfo.versionID(in: answer), checksum: answer.checksum)
   }
 }

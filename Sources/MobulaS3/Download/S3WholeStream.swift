@@ -178,8 +178,8 @@ final class S3WholeStream: Sendable {
     if let next { return next.resume() }
     Task {
       try? await Task.sleep(for: Self.patience)
-      let isIdle = state.withLock { !$0.isBusy && $0.readers == readers }
-      if isIdle { close() }
+      // At once: whoever came between would wait for what nobody reads any more.
+      state.withLock { if !$0.isBusy, $0.readers == readers { $0.clear() } }
     }
   }
 
@@ -216,14 +216,6 @@ final class S3WholeStream: Sendable {
       return state.generation == generation
     }
     if !isCurrent { pump.cancel() }
-  }
-
-  private func close() {
-    let pump = state.withLock { state in
-      defer { state.clear() }
-      return state.pump
-    }
-    pump?.cancel()
   }
 
   private func came(_ piece: [UInt8], _ generation: Int) {

@@ -118,7 +118,8 @@ struct S3Transport: Sendable {
       status: Int(response.status.code), headers: response.headers, body: response.body,
       failure: { failure($0, of: request) }, deadline: isRead ? nil : deadline)
     // The answer to a range may name the whole object's.
-    if body.status == 200, request.method == .get, let checksum = S3Checksum(headers: body.header),
+    if body.status == 200, body.header("content-range") == nil, request.method == .get,
+      let checksum = S3Checksum(headers: body.header),
       checksum.parts == nil
     {
       body.checksum = checksum

@@ -42,6 +42,7 @@ struct S3Pieces: Sendable {
       let bytes = try await produce(range)
       bytes.withUnsafeBytes { bytes in
         values.crc32c = crc32c(bytes, continuing: values.crc32c)
+        values.crc32 = crc32(bytes, continuing: values.crc32)
         if isSigned { hash.update(bufferPointer: bytes) }
       }
       position = range.upperBound
@@ -65,6 +66,8 @@ struct S3Pieces: Sendable {
 final class S3PayloadDigest: Sendable {
   struct Values: Sendable {
     var crc32c: UInt32
+    /// What some services have in place of a CRC32C.
+    var crc32: UInt32 = 0
     /// In hexadecimal digits; `nil` where the signature does without.
     var sha256: String?
   }

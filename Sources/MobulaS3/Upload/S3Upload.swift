@@ -94,7 +94,12 @@ extension S3Client {
       return try await upload.run(tasks: settings.maximum)
     } catch {
       // Also where this task was cancelled: parts that nobody ends are stored, and paid for, for good.
-      await Task { try? await self.done(upload.whole(.delete)) }.value
+      await Task {
+        try? await self.done(upload.whole(.delete))
+        // A part that was on its way may have come after it.
+        try? await Task.sleep(for: .milliseconds(300))
+        try? await self.done(upload.whole(.delete))
+      }.value
       throw error
     }
   }
@@ -156,6 +161,7 @@ struct S3Upload: Sendable {
   private struct Done: Sendable {
     var etag: String
     var checksum: UInt32?
+    var crc32: UInt32?
   }
 
   private final class Progress: Sendable {
@@ -240,13 +246,16 @@ struct S3Upload: Sendable {
       throw S3Error.answer(
         answer.errorHead, body: bytes, endpoint: client.configuration.baseEndpoint, bucket: bucket, key: key)
     }
-    if let crc = digest.values?.crc32c { try client.check(answer, crc, bucket: bucket, key: key) }
+    if let values = digest.values {
+      let right = [values.crc32c, values.crc32].map { bigEndian(UInt64($0), count: 4) }
+      try client.check(answer, right, bucket: bucket, key: key)
+    }
     guard let etag = answer.etag ?? tree?["ETag"] else {
       throw client.malformed("its answer to part \(number) has no ETag", bucket: bucket, key: key)
     }
     var done = Done(etag: etag)
-    if let crc = digest.values?.crc32c {
-      done.checksum = crc
+    if let values = digest.values {
+      (done.checksum, done.crc32) = (values.crc32c, values.crc32)
     } else if let text = tree?["ChecksumCRC32C"],
       let value = MobulaS3.bytes(base64: text), value.count == 4
     {
@@ -277,9 +286,9 @@ struct S3Upload: Sendable {
         try await client.document(request, named: "CompleteMultipartUploadResult", having: "ETag")
       }
       let said = S3Checksum(.crc32c, text: answer["ChecksumCRC32C"])
-      let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE" || said?.bytes == checksumOfChecksums(parts)
+      let isOfParts = answer["ChecksumType"]?.uppercased() == "COMPOSITE"
       try await client.check(
-        isOfParts ? nil : said, checksum(of: parts), layout.size, etag: answer["ETag"], bucket: bucket, key: key)
+        isOfParts ? nil : said, right(parts), layout.size, etag: answer["ETag"], bucket: bucket, key: key)
       return answer["ETag"]
     } catch let error as S3Error where error.code == "NoSuchUpload" {
       // It may have been completed by an attempt of which the answer was lost.
@@ -292,10 +301,21 @@ struct S3Upload: Sendable {
     }
   }
 
-  /// The CRC32C of the parts' CRC32Cs, which some services give for that of the object.
-  private func checksumOfChecksums(_ parts: [Done]) -> [UInt8]? {
+  /// What S3 may say of the object: its CRC32C, or what some services give for that: the CRC32C of the parts' CRC32Cs, or
+  /// the CRC32.
+  private func right(_ parts: [Done]) -> [[UInt8]] {
+    guard let whole = checksum(of: parts) else { return [] }
     let all = parts.compactMap(\.checksum).flatMap { bigEndian(UInt64($0), count: 4) }
-    return all.count == 4 * parts.count ? bigEndian(UInt64(all.withUnsafeBytes { crc32c($0) }), count: 4) : nil
+    var crc32: UInt64? = 0
+    for (index, part) in parts.enumerated() {
+      guard let before = crc32, let own = part.crc32 else {
+        crc32 = nil
+        break
+      }
+      crc32 = S3ChecksumAlgorithm.crc32.combine(before, UInt64(own), length: layout.range(of: index + 1).count)
+    }
+    let others = [UInt64(all.withUnsafeBytes { crc32c($0) }), crc32].compactMap(\.self)
+    return ([UInt64(whole)] + others).map { bigEndian($0, count: 4) }
   }
 
   /// All has been sent: a service that goes away now is waited for as before.

@@ -144,7 +144,11 @@ struct FetchCommand: AsyncParsableCommand {
         var alone = unit
         var results: [(Int, Result)] = []
         if unit.count > 1 {
-          let outcomes = try await cluster.fetchSmall(unit.map { entries[$0] }, endpoint: endpoint)
+          var outcomes = Array(repeating: FetchSmallReply.Outcome(), count: unit.count)
+          // Each by itself waits for as long as bytes come, or says why it does not come.
+          do { outcomes = try await cluster.fetchSmall(unit.map { entries[$0] }, endpoint: endpoint) } catch let error
+            as MobulaError where Self.isOfOneObject(error)
+          {}
           alone = []
           for (index, outcome) in zip(unit, outcomes) {
             guard let object = outcome.object else {

@@ -32,13 +32,14 @@ struct ServeHeadCommand: AsyncParsableCommand {
   /// What a journal has to say that lacks the latest: numbers that nobody has seen yet, and that hosts are to say what
   /// they have.
   ///
-  /// Epochs and jobs are numbered one by one: no head has come as far as the seconds since 1970. Nor have claims as far as
-  /// a million of them a second. Where one was so far already, a step is more than one backup can lack.
+  /// Jobs are numbered one by one: none has come as far as the seconds since 1970. Nor have epochs and claims as far as a
+  /// million of them a second, and so a later backup that is put back, or a later recovery, is always further. Where one was
+  /// so far already, a step is more than one backup can lack.
   static func unseen(after journal: JournalState) -> [JournalRecord] {
     let seconds = UInt64(max(0, min(Date().timeIntervalSince1970, 2e9)))
     func beyond(_ number: UInt64, _ least: UInt64) -> UInt64 { max(min(number, 1 << 61) + 1_000_000, least) }
     return [
-      .recovering(true), .epoch(beyond(journal.epoch, seconds)),
+      .recovering(true), .epoch(beyond(journal.epoch, seconds << 20)),
       .counter(.jobs, limit: beyond(journal.limits[.jobs] ?? 0, seconds)),
       .counter(.claims, limit: beyond(journal.limits[.claims] ?? 0, seconds << 20)),
     ]
