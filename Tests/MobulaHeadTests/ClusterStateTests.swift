@@ -359,6 +359,24 @@ import Testing
     #expect(directory.registered(b, HostInventory()) == [.drop(model, hosts: [a])])
   }
 
+  /// One process lets go of what another holds that has not come back yet: the host can't know that it is still held.
+  @Test func whatEndsWhileProcessesAreAwaitedEndsNoHoldFromBefore() throws {
+    var directory = ObjectDirectoryStateMachine()
+    let (a, b) = (HostID(high: 0, low: 1), HostID(high: 0, low: 2))
+    let (model, later) = (object(1), object(2))
+    _ = directory.changed(a, [sealed(model, held: true), sealed(later, held: true)])
+    _ = directory.changed(b, [.held(model)])
+    _ = directory.changed(a, [.released(model)])
+    #expect(directory.registered(b, HostInventory(holds: [model]), isComplete: false) == [])
+    #expect(directory.changed(b, [.released(model)]) == [])
+    // What only those hold who are there ends as ever.
+    #expect(directory.changed(b, [.held(later)]) == [])
+    #expect(directory.changed(a, [.released(later)]) == [])
+    #expect(directory.changed(b, [.released(later)]) == [.drop(later, hosts: [a])])
+    #expect(directory.registered(b, HostInventory(holds: [model])) == [])
+    #expect(directory.changed(b, [.released(model)]) == [.drop(model, hosts: [a])])
+  }
+
   /// Of a million objects each should take little: a record, and 20 bytes for its place.
   @Test func recordsAreSmall() {
     #expect(MemoryLayout<ObjectRecord>.stride <= 200)

@@ -32,6 +32,8 @@ package struct ObjectDirectoryStateMachine: Sendable {
   private(set) var isSettling = false
   /// Members that have not registered since the head was restarted: what they hold nobody knows.
   private(set) var unheard: Set<HostID> = []
+  /// What hosts held whose processes have not all said what they hold: another's hold that ends there ends no such hold.
+  private var heldBefore: [HostID: Set<ObjectID>] = [:]
   /// What hosts are to be told of the names of what they have.
   private var news: [HostID: ObjectNames] = [:]
   /// Names that were taken away while the head settles: hosts that come later may still know them.
@@ -75,6 +77,11 @@ package struct ObjectDirectoryStateMachine: Sendable {
       let isGone = isKnown && !replicas.contains(object) && !record.planner.fillers.contains(host)
       let isReleased = isComplete && record.holders.contains(host) && !holds.contains(object)
       if isGone || isReleased { missing.append((object, isGone, isReleased)) }
+    }
+    if isComplete {
+      heldBefore[host] = nil
+    } else {
+      heldBefore[host, default: []].formUnion(records.objects { $1.holders.contains(host) })
     }
     for (object, isGone, isReleased) in missing.sorted(by: { $0.object < $1.object }) {
       if isGone { changes.append(.gone(object)) }
@@ -121,6 +128,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
   package mutating func hostsLost(_ hosts: Set<HostID>) -> [DirectoryAction] {
     let actions = forgetQuestions(of: hosts)
     unheard.subtract(hosts)
+    for host in hosts { heldBefore[host] = nil }
     let objects = records.keys.sorted()
     for object in objects {
       for host in hosts { update(object, at: host) { $0.lose(host) } }
@@ -271,6 +279,7 @@ package struct ObjectDirectoryStateMachine: Sendable {
       touched.append(object)
       if !tombstones.contains(object) { records[object, default: ObjectRecord()].holders.insert(host) }
     case .released(let object):
+      if heldBefore[host]?.contains(object) == true { return [] }
       touched.append(object)
       records[object]?.holders.remove(host)
       forgetClaim(of: object)

@@ -327,6 +327,7 @@ final class SimulatedHost: SimulatedPeer {
   func attach(_ client: SimulatedClient) {
     let (holds, known, holdings) = (client.held, ledger.held(by: client.number), client.holdings)
     let waiting = client.lastWaiting
+    world.detail("\(client.name) attaches to host \(machine.name) with \(holds), known \(known), absent \(absentees)")
     ledger.hold(holds, by: client.number)
     ledger.release(known.subtracting(holds).sorted(), by: client.number)
     isBack(client.number)
