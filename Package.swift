@@ -109,7 +109,7 @@ let package = Package(
       "MobulaHeadTests", ["MobulaHead", "MobulaControl", "MobulaJournal", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaSimulationTests", ["MobulaSimulation", "MobulaCore"]),
     tests("MobulaBenchTests", ["MobulaBench", "MobulaTerminal", "Mobula", "MobulaCore"]),
-    tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore"]),
+    tests("MobulaHostTests", ["MobulaHost", "MobulaS3", "MobulaStore", "MobulaWire", "MobulaCore", "MobulaTestKit"]),
     tests("MobulaPodTests", ["MobulaPod", "MobulaWire", "MobulaCore"]),
     tests("MobulaTests", ["Mobula", "MobulaTestKit", "MobulaWire", "MobulaCore"]),
     // A program as users write them, which the tests of the tool start.

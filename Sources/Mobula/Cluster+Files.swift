@@ -28,7 +28,7 @@ extension Cluster {
   package func put(file path: String, name: String, replaces: Bool = false, progress: ProgressHandler? = nil)
     async throws -> (reference: ObjectRef<Blob>, wasThere: Bool)
   {
-    try Self.checkNameForFile(name)
+    try Self.checkName(name)
     let capacity = FileSource.isStream(path) ? ByteCount(try await storeStatistics().capacity) : nil
     var old = try await listing(named: name)
     let source = try await FileSource.open(path, limit: capacity) { progress?(ByteCount($0), nil) }
@@ -44,12 +44,9 @@ extension Cluster {
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) for names that the system gives.
-  private static func checkNameForFile(_ name: String) throws(MobulaError) {
-    guard ["s3://", "held/"].contains(where: { name.lowercased().utf8.starts(with: $0.utf8) }) else { return }
-    throw MobulaError(
-      .invalidArgument,
-      "The name \"\(name.printable)\" can't be given to a file: names that begin with s3:// are those of what was fetched from there, and such with held/ those of holds."
-    )
+  static func checkName(_ name: String) throws(MobulaError) {
+    guard let objection = ReservedNames.objection(to: name) else { return }
+    throw MobulaError(.invalidArgument, "The name \"\(name.printable)\" can't be given: \(objection).")
   }
 
   /// What has the name, where it is what `source` has.
@@ -233,22 +230,31 @@ extension Cluster {
   ///
   /// - Parameters:
   ///   - url: `s3://bucket/key`.
-  ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
+  ///   - access: how S3 is spoken to, where that is not as the host's environment says.
   ///   - progress: told of the bytes that are here.
   /// - Throws: `MobulaError`: `notFound` for a bucket or key that is not there, `denied`, `unauthenticated` without credentials.
-  public func fetch(_ url: String, endpoint: String? = nil, progress: ProgressHandler? = nil) async throws -> ObjectRef<
-    Blob
-  > { try await fetchCounted(url, endpoint: endpoint, progress: progress).reference }
+  public func fetch(
+    _ url: String, access: S3Access = S3Access(), progress: ProgressHandler? = nil
+  ) async throws -> ObjectRef<Blob> { try await fetchCounted(url, access: access, progress: progress).reference }
+
+  /// As `fetch`, from another S3 than the one in the host's environment.
+  ///
+  /// - Parameter endpoint: `http://HOST:PORT`; `nil` for that in the environment.
+  public func fetch(
+    _ url: String, endpoint: String?, progress: ProgressHandler? = nil
+  ) async throws -> ObjectRef<Blob> {
+    try await fetch(url, access: S3Access(endpoint: endpoint), progress: progress)
+  }
 
   /// As `fetch`, and the bytes that came into this host's store for this call.
   ///
   /// - Parameter waiting: told, again and again, what is waited for where that takes longer than it should.
   public func fetchCounted(
-    _ url: String, endpoint: String? = nil, waiting: (@Sendable (String) -> Void)? = nil,
+    _ url: String, access: S3Access = S3Access(), waiting: (@Sendable (String) -> Void)? = nil,
     progress: ProgressHandler? = nil
   ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
     // The object is known at once, while its bytes are still arriving.
-    let reply = try await store.call(HostAPI.fetch, FetchRequest(url: url, endpoint: endpoint), deadline: .seconds(120))
+    let reply = try await store.call(HostAPI.fetch, FetchRequest(url: url, access: access), deadline: .seconds(120))
     let reference = reference(to: reply.object)
     try await store.holds.flush()
     let watching = Task {
@@ -269,9 +275,9 @@ extension Cluster {
   /// - Parameter entries: at most `FetchSmallRequest.mostEntries`, of which `ListS3Reply.Entry.isSmall`.
   /// - Returns: for each its object, and the bytes that came for this call; without an object where `fetch` is needed.
   package func fetchSmall(
-    _ entries: [ListS3Reply.Entry], endpoint: String? = nil
+    _ entries: [ListS3Reply.Entry], access: S3Access = S3Access()
   ) async throws -> [FetchSmallReply.Outcome] {
-    let request = FetchSmallRequest(entries: entries, endpoint: endpoint)
+    let request = FetchSmallRequest(entries: entries, access: access)
     let outcomes = try await store.call(HostAPI.fetchSmall, request, deadline: .seconds(300)).outcomes
     guard outcomes.count == entries.count else {
       throw MobulaError(
@@ -299,13 +305,13 @@ extension Cluster {
   ///
   /// - Parameters:
   ///   - url: `s3://bucket/prefix/`.
-  ///   - endpoint: another S3 than the one in the host's environment, as `http://HOST:PORT`.
+  ///   - access: how S3 is spoken to, where that is not as the host's environment says.
   /// - Returns: the objects' bytes by the rest of their keys, as in `config.json` and `tokenizer/vocabulary.txt`. They
   ///   stay in this host's memory as long as they are used.
   /// - Throws: `MobulaError`: as `fetch`, and `notFound` when there is nothing.
-  public func fetchDirectory(_ url: String, endpoint: String? = nil) async throws -> [Name: Blob] {
+  public func fetchDirectory(_ url: String, access: S3Access = S3Access()) async throws -> [Name: Blob] {
     let prefix = url.hasSuffix("/") ? url : url + "/"
-    let entries = try await listS3(prefix, endpoint: endpoint)
+    let entries = try await listS3(prefix, access: access)
     return try await withThrowingTaskGroup(of: (Name, Blob).self) { group in
       var blobs: [Name: Blob] = [:]
       for (index, entry) in entries.enumerated() {
@@ -314,7 +320,7 @@ extension Cluster {
         group.addTask {
           (
             Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))),
-            try await self.fetch(entry.url, endpoint: endpoint).value
+            try await self.fetch(entry.url, access: access).value
           )
         }
       }
@@ -323,22 +329,36 @@ extension Cluster {
     }
   }
 
+  /// As `fetchDirectory`, from another S3 than the one in the host's environment.
+  ///
+  /// - Parameter endpoint: `http://HOST:PORT`; `nil` for that in the environment.
+  public func fetchDirectory(_ url: String, endpoint: String?) async throws -> [Name: Blob] {
+    try await fetchDirectory(url, access: S3Access(endpoint: endpoint))
+  }
+
   /// From where the bytes of an object came that this host received lately; `nil` for what it made itself.
   package func sources(of object: ObjectID) async throws -> ObjectSources? {
     try await store.call(HostAPI.sources, ObjectRequest(object)).origins
   }
 
   /// What lies under `s3://bucket/prefix`, or the object that is called so: URLs and sizes.
-  public func listS3(_ url: String, endpoint: String? = nil) async throws -> [(url: String, size: ByteCount)] {
-    try await entriesInS3(url, endpoint: endpoint).map { ($0.url.text, $0.size) }
+  public func listS3(_ url: String, access: S3Access = S3Access()) async throws -> [(url: String, size: ByteCount)] {
+    try await entriesInS3(url, access: access).map { ($0.url.text, $0.size) }
+  }
+
+  /// As `listS3`, of another S3 than the one in the host's environment.
+  ///
+  /// - Parameter endpoint: `http://HOST:PORT`; `nil` for that in the environment.
+  public func listS3(_ url: String, endpoint: String?) async throws -> [(url: String, size: ByteCount)] {
+    try await listS3(url, access: S3Access(endpoint: endpoint))
   }
 
   /// As `listS3`, with what `fetchSmall` needs.
-  package func entriesInS3(_ url: String, endpoint: String? = nil) async throws -> [ListS3Reply.Entry] {
+  package func entriesInS3(_ url: String, access: S3Access = S3Access()) async throws -> [ListS3Reply.Entry] {
     var entries: [ListS3Reply.Entry] = []
     var next: String?
     repeat {
-      let request = ListS3Request(url: url, endpoint: endpoint, after: next)
+      let request = ListS3Request(url: url, access: access, after: next)
       let reply = try await store.call(HostAPI.listS3, request, deadline: .seconds(120))
       entries += reply.entries
       next = reply.next

@@ -163,14 +163,22 @@ public final class Cluster: Sendable {
   }
 
   /// Gives an object a name, which keeps it until the name is removed.
+  ///
+  /// - Throws: `MobulaError`: `alreadyExists` when another object has it, `invalidArgument` for names that begin with
+  ///   `s3://`, `s3-version:` or `held/`, which the system gives.
   public func name(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
+    try Self.checkName(name)
+    try await giveName(reference, name)
+  }
+
+  private func giveName(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
     reference.reference.share()
     _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: reference.id))
   }
 
   /// Keeps an object, whoever else holds it, until `release`: also beyond the end of this job.
   public func hold(_ reference: ObjectRef<some Codable & Sendable>) async throws {
-    try await name(reference, Self.holdName(reference.id))
+    try await giveName(reference, Self.holdName(reference.id))
   }
 
   /// Ends a `hold`. The object goes when nothing else holds it; readers keep what they have.
@@ -184,7 +192,7 @@ public final class Cluster: Sendable {
     }
   }
 
-  package static func holdName(_ object: ObjectID) -> String { "held/\(object)" }
+  package static func holdName(_ object: ObjectID) -> String { "\(ReservedNames.held)\(object)" }
 
   /// The object with this name, or this text form of an `ObjectID`.
   ///

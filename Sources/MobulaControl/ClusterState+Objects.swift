@@ -63,7 +63,7 @@ extension ClusterState {
       let changed = state.directory.takeChangedNames().sorted().map { state.record(of: $0) }
       state.propose(
         state.reserve(.claims, number) + changed,
-        .claim(id, reply, reply.fills && request.takesPart == true ? request.host : nil))
+        .claim(id, reply, request.takesPart == true ? request.host : nil))
     }
   }
 
@@ -103,7 +103,10 @@ extension ClusterState {
         throw MobulaError(.alreadyExists, "The name \"\(name)\" is being given to object \(other): choose another.")
       }
       let known = state.directory.wouldBe(name, object, claim: request.claim)
-      let news = known == state.directory.known(name) ? nil : known
+      let before = state.directory.known(name)
+      // Who fetches the same version again, of which nobody knows a newer one, has no news.
+      let isSame = known == before || known?.isURL == true && before?.isURL == true && known?.object == before?.object
+      let news = isSame ? nil : known
       if news != nil { state.pendingNames[name] = object }
       state.propose(news.map { [.name(NameRecord(name.text, $0))] } ?? [], .name(id, request, news))
     }
@@ -233,15 +236,27 @@ extension ClusterState {
       return LocateReply(isLocal: true, sources: [], geometry: geometry, digest: digest)
     case .sources(let hosts, let geometry, let digest):
       let sources = hosts.map { host in
-        guard let bulk = membership.hosts[host]?.description.bulk else {
+        guard let peer = peer(host) else {
           preconditionFailure("a source has registered, and its replicas go when it is lost")
         }
-        return TransferPeer(host: host, bulk: bulk)
+        return peer
       }
       return LocateReply(
         isLocal: false, sources: sources, geometry: geometry, digest: digest,
         checksum: directory.checksum(of: request.object))
     }
+  }
+
+  private func peer(_ host: HostID) -> TransferPeer? {
+    membership.hosts[host].map { TransferPeer(host: host, bulk: $0.description.bulk) }
+  }
+
+  /// What a host is told that wants to read all of a claimed object at once.
+  mutating func firstPart(_ reply: ClaimReply, for host: HostID) -> ClaimReply {
+    var reply = reply
+    if reply.fills { reply.part = directory.firstPart(of: reply.object, for: host, now: now) }
+    if reply.part == nil { reply.source = directory.bearer(of: reply.object, besides: host).flatMap(peer) }
+    return reply
   }
 
   /// A host that is away drops them when it registers again, since they are still not live then.

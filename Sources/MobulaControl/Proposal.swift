@@ -25,7 +25,7 @@ enum Proposal: Sendable {
   case jobResumption(RequestID, JobResumption, isNews: Bool, host: HostID?, on: ConnectionID)
   /// Jobs are over: their work ends and their objects go.
   case jobEnd([JobID])
-  /// - The last is a host that wants its first part at once.
+  /// - The last is a host that wants its first part at once, or to hear who has all.
   case claim(RequestID, ClaimReply, HostID?)
   /// - The last is what the name becomes; `nil` where it is no news.
   case name(RequestID, NameRequest, KnownName?)
@@ -94,13 +94,12 @@ extension ClusterState {
         apply(directory.jobEnded(job))
         apply(scheduler.jobEnded(job, at: now))
       }
-    case .claim(let id, var reply, let reader):
+    case .claim(let id, let reply, let reader):
       if let failure {
         unreserve(.claims)
         return refuse(id, failure)
       }
-      reply.part = reader.flatMap { directory.firstPart(of: reply.object, for: $0, now: now) }
-      answer(id, .claim(reply))
+      answer(id, .claim(reader.map { firstPart(reply, for: $0) } ?? reply))
     case .name(let id, let request, let news): finishName(id, request, news, failure)
     case .nameRemoval(let id, let name):
       if let failure { return refuse(id, failure) }

@@ -117,6 +117,13 @@ extension Head {
     router.on(HeadAPI.claim) { request, connection in
       try await self.ask { $0.claim($1, request, fresh: .random(job: .commandLine), on: connection.number) }.claim
     }
+    router.on(HeadAPI.claimAll) { request, connection in
+      guard request.claims.count <= ClaimsRequest.most else { throw Self.tooMany(request.claims.count) }
+      let answers = await self.askAll(request.claims) { state, id, claim in
+        state.claim(id, claim, fresh: .random(job: .commandLine), on: connection.number)
+      }
+      return ClaimsReply(answers: answers.map { .init(try? $0?.claim) })
+    }
     router.on(HeadAPI.takePart) { request, connection in
       try await self.ask { $0.takePart($1, request, on: connection.number) }.part
     }
@@ -130,6 +137,11 @@ extension Head {
     }
     router.on(HeadAPI.setName) { request, _ in
       try await self.ask { $0.setName($1, request) }.name
+    }
+    router.on(HeadAPI.setNames) { request, _ in
+      guard request.names.count <= ClaimsRequest.most else { throw Self.tooMany(request.names.count) }
+      let answers = await self.askAll(request.names) { state, id, name in state.setName(id, name) }
+      return NamesReply(answers: answers.map { .init(try? $0?.name) })
     }
     router.on(HeadAPI.removeName) { request, _ in
       _ = try await self.ask { $0.removeName($1, request.nameOrID) }
@@ -149,6 +161,10 @@ extension Head {
       let deadline = self.now + .seconds(seconds)
       return WaitReply(ready: try await self.ask { $0.wait($1, request, until: deadline) }.objects)
     }
+  }
+
+  private static func tooMany(_ count: Int) -> MobulaError {
+    MobulaError(.invalidArgument, "\(count) were asked for at once: ask for at most \(ClaimsRequest.most).")
   }
 
   private func answerBroadcasts(_ router: inout RPCRouter) {

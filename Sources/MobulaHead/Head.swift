@@ -176,7 +176,7 @@ public final class Head: Sendable {
     return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
         decide { contents in
-          contents.sessions.wait(for: id, continuation)
+          contents.sessions.wait(for: id, .one(continuation))
           question(&contents.state, id)
         }
         // A cancellation from before the caller was kept found nothing to cancel.
@@ -184,6 +184,30 @@ public final class Head: Sendable {
       }
     } onCancel: {
       perform { $0.cancel(id) }
+    }
+  }
+
+  /// As `ask`, of several questions at once: under one lock, and for one caller.
+  ///
+  /// - Returns: an answer to each; `nil` for those that are refused.
+  func askAll<Question: Sendable>(
+    _ questions: [Question], _ ask: (inout ClusterState, RequestID, Question) -> Void
+  ) async -> [ClusterReply?] {
+    guard !questions.isEmpty else { return [] }
+    let ids = contents.withLock { contents in questions.map { _ in contents.sessions.newRequest() } }
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        let all = HeadQuestions(questions.count, continuation)
+        decide { contents in
+          for (index, id) in ids.enumerated() {
+            contents.sessions.wait(for: id, .among(all, index))
+            ask(&contents.state, id, questions[index])
+          }
+        }
+        if Task.isCancelled { perform { state in for id in ids { state.cancel(id) } } }
+      }
+    } onCancel: {
+      perform { state in for id in ids { state.cancel(id) } }
     }
   }
 

@@ -50,7 +50,7 @@ struct HeadContents: Sendable {
 
 /// What follows from what the state has decided.
 struct Decisions: Sendable {
-  var answers: [(caller: CheckedContinuation<ClusterReply, any Error>, result: Result<ClusterReply, any Error>)] = []
+  var answers: [(caller: HeadCaller, result: Result<ClusterReply, any Error>)] = []
   var commits: [(id: CommitID, records: [JournalRecord])] = []
   var effects: [HeadEffect] = []
 
@@ -59,9 +59,7 @@ struct Decisions: Sendable {
     if let peer { effects.append(.order(order, at: peer)) }
   }
 
-  mutating func resume(
-    _ caller: CheckedContinuation<ClusterReply, any Error>?, _ result: Result<ClusterReply, any Error>
-  ) {
+  mutating func resume(_ caller: HeadCaller?, _ result: Result<ClusterReply, any Error>) {
     if let caller { answers.append((caller, result)) }
   }
 }

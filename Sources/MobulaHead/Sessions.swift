@@ -1,6 +1,7 @@
 internal import MobulaControl
 internal import MobulaCore
 internal import MobulaWire
+internal import Synchronization
 
 /// The connections and the callers behind the numbers that the state knows them by.
 struct Sessions: Sendable {
@@ -13,7 +14,7 @@ struct Sessions: Sendable {
   }
 
   private var peers: [ConnectionID: Peer] = [:]
-  private var waiting: [RequestID: CheckedContinuation<ClusterReply, any Error>] = [:]
+  private var waiting: [RequestID: HeadCaller] = [:]
   private var lastRequest = RequestID(0)
 
   subscript(id: ConnectionID) -> RPCConnection? { peers[id]?.connection }
@@ -51,12 +52,49 @@ struct Sessions: Sendable {
     return lastRequest
   }
 
-  mutating func wait(for id: RequestID, _ continuation: CheckedContinuation<ClusterReply, any Error>) {
-    waiting[id] = continuation
+  mutating func wait(for id: RequestID, _ caller: HeadCaller) { waiting[id] = caller }
+
+  mutating func take(_ id: RequestID) -> HeadCaller? { waiting.removeValue(forKey: id) }
+}
+
+/// Who waits for the answer to a question.
+enum HeadCaller: Sendable {
+  case one(CheckedContinuation<ClusterReply, any Error>)
+  /// One that has asked several.
+  case among(HeadQuestions, Int)
+
+  func resume(with result: Result<ClusterReply, any Error>) {
+    switch self {
+    case .one(let continuation): continuation.resume(with: result)
+    case .among(let questions, let index): questions.answered(index, result)
+    }
+  }
+}
+
+/// Questions that one caller has asked at once, and waits for all of their answers.
+final class HeadQuestions: Sendable {
+  private struct State {
+    var answers: [ClusterReply?]
+    var left: Int
+    var continuation: CheckedContinuation<[ClusterReply?], Never>?
   }
 
-  mutating func take(_ id: RequestID) -> CheckedContinuation<ClusterReply, any Error>? {
-    waiting.removeValue(forKey: id)
+  private let state: Mutex<State>
+
+  /// - Parameter count: at least one.
+  init(_ count: Int, _ continuation: CheckedContinuation<[ClusterReply?], Never>) {
+    state = Mutex(State(answers: Array(repeating: nil, count: count), left: count, continuation: continuation))
+  }
+
+  /// Once for each.
+  func answered(_ index: Int, _ result: Result<ClusterReply, any Error>) {
+    let done = state.withLock { state -> (CheckedContinuation<[ClusterReply?], Never>, [ClusterReply?])? in
+      state.answers[index] = try? result.get()
+      state.left -= 1
+      guard state.left == 0, let continuation = state.continuation.take() else { return nil }
+      return (continuation, state.answers)
+    }
+    if let (continuation, answers) = done { continuation.resume(returning: answers) }
   }
 }
 

@@ -58,8 +58,7 @@ public final class Host: Sendable {
       configuration: configuration, bulk: bulk, store: store, head: head, reports: reports, traffic: receiving,
       log: log)
     s3 = S3Fetcher(
-      host: configuration.host, head: head, fetcher: fetcher, notes: notes, traffic: receiving,
-      credentials: credentials, log: log)
+      configuration, head: head, fetcher: fetcher, notes: notes, traffic: receiving, credentials: credentials, log: log)
     objects = HostObjects(
       configuration, store: store, notes: notes, reports: reports, processes: processes, fetcher: fetcher, s3: s3,
       head: head)
@@ -96,8 +95,11 @@ public final class Host: Sendable {
     events.sealed = { [objects] in objects.sealed($0) }
     events.gone = { [objects] in objects.gone($0) }
     events.clientGone = { [processes] in processes.gone($0) }
+    events.pressed = { [fetcher] in fetcher.dropUnfinished() }
     try store.start(events)
-    transfer.start(source: { [store] in store.source($0) }, asked: { [fetcher] in fetcher.asked($0, by: $1) })
+    transfer.start(
+      source: { [store] in store.source($0) }, asked: { [fetcher] in fetcher.asked($0, by: $1) },
+      isComing: { [s3] in s3.isReading($0) })
     let result: Result<Void, any Error>
     do {
       result = .success(try await serve(isReady))

@@ -1,5 +1,5 @@
 internal import AsyncHTTPClient
-internal import MobulaCore
+package import MobulaCore
 
 /// An object as HEAD shows it.
 public struct S3ObjectInfo: Hashable, Sendable {
@@ -66,9 +66,11 @@ public final class S3Client: Sendable {
   /// - Throws: `MobulaError` (`invalidArgument`) for an endpoint, a profile or a file that can't be used. Credentials
   ///   are looked for with the first request.
   package static func fromEnvironment(
-    endpoint: String? = nil, credentials: S3CredentialsChain = S3CredentialsChain(), patience: Duration? = nil
+    _ access: S3Access = S3Access(), credentials: S3CredentialsChain = S3CredentialsChain(), patience: Duration? = nil
   ) async throws -> S3Client {
-    var configuration = try await credentials.configuration(endpoint: endpoint)
+    var configuration = try await credentials.configuration(endpoint: access.endpoint)
+    configuration.signsRequests = !access.isUnsigned
+    configuration.paysForRequests = access.paysForRequests
     if let patience { configuration.retry.patience = patience }
     return S3Client(configuration: configuration, credentials: credentials)
   }

@@ -49,6 +49,10 @@ public struct S3Configuration: Sendable {
   public var trustedRoots: String?
   /// The proxy that requests go through; none by default.
   public var proxy: S3Proxy?
+  /// Whether requests are signed; true by default. Without a signature no credentials are asked for.
+  public var signsRequests = true
+  /// Whether whoever asks agrees to pay for the requests; false by default.
+  public var paysForRequests = false
   /// Connections to the endpoint at once, at most; 64 by default. A transfer uses as many as bring more bytes.
   public var maximumConnections = 64
 
@@ -68,6 +72,15 @@ public struct S3Configuration: Sendable {
     try fromEnvironment(endpoint: endpoint, environment, shared: SharedConfig())
   }
 
+  /// Finds out at a start what would fail with the first request, which may be long after.
+  ///
+  /// - Throws: `MobulaError` (`invalidArgument`) where `AWS_CA_BUNDLE` or `VAULT_CACERT` name no certificates.
+  package static func checkTrustedRoots(_ environment: [String: String] = currentEnvironment()) throws(MobulaError) {
+    for name in ["AWS_CA_BUNDLE", "VAULT_CACERT"] {
+      if let path = environment[name], !path.isEmpty { try TrustedRoots.check(path, namedBy: name) }
+    }
+  }
+
   /// As above; what the environment does not say is taken from the profile of AWS's shared files.
   static func fromEnvironment(
     endpoint: String?, _ environment: [String: String], shared: SharedConfig
@@ -78,7 +91,11 @@ public struct S3Configuration: Sendable {
     let (region, profile) = (try shared.region(), try shared.endpoint(of: "s3", environment))
     var configuration = S3Configuration(
       region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? region ?? "us-east-1")
-    configuration.trustedRoots = first("AWS_CA_BUNDLE")
+    configuration.trustedRoots = try shared.trustedRoots(environment)
+    if let roots = configuration.trustedRoots {
+      try TrustedRoots.check(
+        roots, namedBy: first("AWS_CA_BUNDLE") == nil ? "ca_bundle in AWS's config" : "AWS_CA_BUNDLE")
+    }
     if let text = endpoint ?? first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") ?? profile {
       configuration.endpoint = try S3Endpoint(text)
     }

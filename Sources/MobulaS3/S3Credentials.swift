@@ -23,7 +23,12 @@ public struct S3Credentials: Sendable, Equatable, CustomStringConvertible, Custo
   package static func fromEnvironment(
     _ environment: [String: String] = currentEnvironment()
   ) throws(MobulaError) -> S3Credentials {
-    func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
+    // What was read from a file may have its line end still.
+    func value(_ name: String) -> String? {
+      let isSpace: (Character) -> Bool = { $0.isWhitespace }
+      let text = environment[name].map { $0.drop(while: isSpace).reversed().drop(while: isSpace).reversed() } ?? []
+      return text.isEmpty ? nil : String(text)
+    }
     let accessKey = value("AWS_ACCESS_KEY_ID")
     let secretKey = value("AWS_SECRET_ACCESS_KEY")
     guard let accessKey, let secretKey else {

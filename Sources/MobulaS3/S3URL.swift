@@ -21,6 +21,10 @@ public struct S3URL: Hashable, Sendable, CustomStringConvertible {
       let bucketName = String(bucket), S3URL.isBucketName(bucketName),
       let key = String(rest.dropFirst(bucket.count + 1))
     else {
+      if rest.starts(with: "arn:".utf8) {
+        throw MobulaError(
+          .invalidArgument, "\"\(text.printable)\" has an access point's ARN, which can't be named: give its bucket.")
+      }
       throw MobulaError(.invalidArgument, "\"\(text.printable)\" is no S3 address: give it as s3://BUCKET/KEY.")
     }
     self.init(bucket: bucketName, key: key)

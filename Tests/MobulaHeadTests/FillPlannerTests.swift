@@ -51,7 +51,7 @@ import Testing
     #expect(planner.take(a, now: .zero) == .part(0..<8))
     #expect(planner.take(b, now: .zero) == .part(8..<9))
     // Nobody knows yet what is slow.
-    #expect(planner.take(b, now: .seconds(60)) == .wait)
+    #expect(planner.take(b, now: .seconds(1)) == .wait)
     planner.finished(b, 8..<9, now: .seconds(1))
     #expect(planner.take(b, now: .seconds(4)) == .wait)
     #expect(planner.take(a, now: .seconds(5)) == .wait)
@@ -59,6 +59,17 @@ import Testing
     #expect(planner.take(c, now: .seconds(60)) == .wait)
     planner.failed(b)
     #expect(planner.take(c, now: .seconds(60)) == .part(0..<8))
+  }
+
+  /// Whoever was slow beside others on one line may be fast without them.
+  @Test func aSlowPartIsLeftToItsHostUntilTheOthersHaveBeenDoneForAWhile() throws {
+    var planner = try planner(parts: 2)
+    #expect(planner.take(a, now: .zero) == .part(0..<8))
+    #expect(planner.take(b, now: .zero) == .part(8..<9))
+    planner.finished(b, 8..<9, now: .seconds(10))
+    #expect(planner.take(b, now: .seconds(45)) == .wait)
+    #expect(planner.take(b, now: .seconds(54)) == .wait)
+    #expect(planner.take(b, now: .seconds(55)) == .part(0..<8))
   }
 
   @Test func onlySoManyRead() throws {

@@ -1,4 +1,6 @@
+import Foundation
 import MobulaCore
+import MobulaWire
 import Testing
 
 @testable import MobulaS3
@@ -50,7 +52,22 @@ import Testing
     #expect(try S3Configuration.fromEnvironment(both).region == "r")
     #expect(throws: MobulaError.self) { try S3Configuration.fromEnvironment(endpoint: "nonsense//", both) }
     #expect(try S3Configuration.fromEnvironment(both).trustedRoots == nil)
-    #expect(try S3Configuration.fromEnvironment(["AWS_CA_BUNDLE": "/roots.pem"]).trustedRoots == "/roots.pem")
+  }
+
+  /// What names no certificates is said before the first request would fail with it.
+  @Test func aBundleOfCertificatesIsLookedAt() throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "roots-\(UUID())").path()
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    let (certificates, now) = (CertificateFolder(folder), SigV4Timestamp.secondsSince1970())
+    _ = try certificates.createAuthority(cluster: "s3", validity: now - 3600..<now + 3600)
+    let roots = certificates.authority
+    #expect(try S3Configuration.fromEnvironment(["AWS_CA_BUNDLE": roots]).trustedRoots == roots)
+    for wrong in ["/roots.pem", "/dev/null", "/etc/hostname"] {
+      let error = #expect(throws: MobulaError.self) { try S3Configuration.fromEnvironment(["AWS_CA_BUNDLE": wrong]) }
+      #expect(error?.message.contains("AWS_CA_BUNDLE names \(wrong)") == true)
+      #expect(throws: MobulaError.self) { try S3Configuration.checkTrustedRoots(["VAULT_CACERT": wrong]) }
+    }
+    try S3Configuration.checkTrustedRoots(["AWS_CA_BUNDLE": "", "VAULT_CACERT": roots])
   }
 
   @Test func whereBucketsAnswer() {
@@ -84,6 +101,9 @@ import Testing
       "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "whisper",
     ])
     #expect(credentials.secretKey == "hush")
+    // As read from a file, with its line end.
+    let padded = ["AWS_ACCESS_KEY_ID": " AK\n", "AWS_SECRET_ACCESS_KEY": "hush\r\n", "AWS_SESSION_TOKEN": " \n"]
+    #expect(try S3Credentials.fromEnvironment(padded) == S3Credentials(accessKey: "AK", secretKey: "hush"))
     #expect(credentials.sessionToken == "whisper")
     var dumped = "\(credentials) \(String(reflecting: credentials))"
     dump(credentials, to: &dumped)

@@ -68,6 +68,49 @@ import Testing
     #expect(machine.limit == 5, "the sixth brings nothing")
   }
 
+  /// Lets bytes come at `rate` a second until the number of requests was judged.
+  private func slowly(_ machine: inout Machine, rate: Int, from now: Duration) -> Duration {
+    var now = now + machine.settings.window
+    _ = machine.received(1, at: now)
+    for _ in 0..<8 {
+      now += machine.settings.window
+      _ = machine.received(rate / 4, at: now)
+    }
+    return now
+  }
+
+  /// 100 kB/s that requests share: one brings as much as four, and none of four may get anything for long.
+  @Test func aSlowLinkIsSharedByFew() {
+    var machine = Machine(settings(initial: 4))
+    var now = Duration.zero
+    var limits: [Int] = []
+    for _ in 0..<6 {
+      now = slowly(&machine, rate: 100_000, from: now)
+      limits.append(machine.limit)
+    }
+    #expect(limits.prefix(5) == [8, 4, 2, 2, 1], "\(limits)")
+  }
+
+  /// Far away each connection brings little by itself: fewer bring less, and it stays.
+  @Test func slowConnectionsThatShareNothingStay() {
+    var machine = Machine(settings(initial: 4))
+    var now = Duration.zero
+    for _ in 0..<12 {
+      now = slowly(&machine, rate: 20_000 * machine.limit, from: now)
+    }
+    #expect(machine.limit >= 4)
+  }
+
+  /// What a few bytes say of a number of requests is chance.
+  @Test func aNumberIsNotJudgedByAFewBytes() {
+    var machine = Machine(settings(initial: 4))
+    _ = machine.received(1, at: .milliseconds(250))
+    _ = machine.received(25_000, at: .milliseconds(500))
+    #expect(machine.limit == 4)
+    _ = machine.received(25_000, at: .milliseconds(2300))
+    #expect(machine.limit == 8)
+  }
+
   @Test func aWishForLessHalvesOnceForAllThatWereUnderWay() {
     var machine = Machine(settings(initial: 8))
     for _ in 0..<8 { _ = machine.wants() }

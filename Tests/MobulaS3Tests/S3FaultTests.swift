@@ -76,7 +76,9 @@ import Testing
 
   @Test func nobodyListens() async throws {
     let silent = try SilentPort()
-    await expectError(.unavailable, "http://127.0.0.1:\(silent.port) can't be reached (Connection refused)") {
+    await expectError(
+      .unavailable, "http://127.0.0.1:\(silent.port) can't be reached for s3://b/k (Connection refused)"
+    ) {
       _ = try await client(silent.port, attempts: 2).head(bucket: "b", key: "k")
     }
     withExtendedLifetime(silent) {}

@@ -67,6 +67,49 @@ import Testing
     }
   }
 
+  /// An answer breaks off again and again, in the middle of chunks: no byte is asked for twice.
+  @Test func whatBreaksOffGoesOnAtItsByte() async throws {
+    let bytes = bytes
+    let asked = Mutex<[Range<Int>]>([])
+    let server = try FaultyServer { _, head in
+      let range = S3FaultTests.range(in: head)
+      asked.withLock { $0.append(range) }
+      let whole = S3FaultTests.part(bytes, range)
+      // The head of the answer, and 50,000 bytes of 131,072.
+      return Array(whole.prefix(whole.count - range.count + min(range.count, 50_000)))
+    }
+    defer { server.stop() }
+    let sink = try MemorySink(size: size)
+    try await client(server.port, attempts: 3).download(
+      bucket: "b", key: "k", info: info, into: sink, concurrency: 4, partSize: ByteCount(131_072))
+    #expect(sink.bytes == bytes && sink.isCompleteAndRight)
+    let starts = asked.withLock { $0.map(\.lowerBound) }
+    #expect(Set(starts).count == starts.count, "no byte is asked for twice")
+    // Three for each part of 131,072 bytes, and one for the last, which has 33,920.
+    #expect(starts.count == 15 * 3 + 1)
+  }
+
+  /// A request without a signature asks for no credentials; who pays says so, signed.
+  @Test func requestsWithoutASignatureAndThoseThatArePaidFor() async throws {
+    let server = try FaultyServer { _, _ in answer("200 OK", ["ETag": "\"e\""], "x".utf8) }
+    defer { server.stop() }
+    struct NoCredentials: S3CredentialsProvider {
+      func credentials() async throws -> S3Credentials { throw MobulaError(.unauthenticated, "There are none.") }
+    }
+    var configuration = S3Configuration(endpoint: S3Endpoint(host: "127.0.0.1", port: server.port))
+    configuration.signsRequests = false
+    _ = try await S3Client(configuration: configuration, credentials: NoCredentials()).get(bucket: "b", key: "k")
+    configuration.signsRequests = true
+    configuration.paysForRequests = true
+    let credentials = S3Credentials(accessKey: "a", secretKey: "s")
+    _ = try await S3Client(configuration: configuration, credentials: credentials).get(bucket: "b", key: "k")
+    let (open, paid) = (server.received[0], server.received[1])
+    #expect(open.header("authorization") == nil && open.header("x-amz-date") == nil)
+    #expect(open.header("x-amz-request-payer") == nil)
+    #expect(paid.header("x-amz-request-payer") == "requester")
+    #expect(paid.header("authorization")?.contains("x-amz-request-payer") == true)
+  }
+
   @Test func retryAfterIsWaitedFor() async throws {
     let server = try FaultyServer { number, _ in
       number == 0 ? answer("503 Slow Down", ["Retry-After": "1"]) : answer("200 OK", ["ETag": "\"e\""], "x".utf8)

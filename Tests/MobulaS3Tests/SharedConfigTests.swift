@@ -22,6 +22,17 @@ import Testing
     #expect(Set(secrets.profiles.keys) == ["default", "dev"])
   }
 
+  /// As the AWS command line takes them, which reads the words of a section as a shell does.
+  @Test func namesInQuotesAndInOtherScripts() throws {
+    let file = try config(
+      "[profile \"my team\"]\nregion = a\n[profile 'x y']\nregion = b\n[profile büro]\nregion = c\n[profile a b]\nregion = d\n"
+    )
+    #expect(file.profiles.mapValues { $0["region"] } == ["my team": "a", "x y": "b", "büro": "c"])
+    let secrets = try keys(
+      "[my team]\naws_access_key_id = A\n[\"x y\"]\naws_access_key_id = B\n[büro]\naws_access_key_id = C\n")
+    #expect(Set(secrets.profiles.keys) == ["my team", "x y", "büro"])
+  }
+
   @Test(arguments: ["\n", "\r\n", "\r"])
   func lineEnds(end: String) throws {
     let file = try config(

@@ -9,6 +9,8 @@ import Testing
     .acknowledge(0xFFFF_FFFF), .done, .opened(objectSize: 564_000_000_000, chunkSize: 65_536, wantsNews: true),
     .offer([0..<1, 7..<4096]), .refused(.notFound, "There is no such object: äöü."),
     .chunk(ChunkHeader(index: 3, length: 65_536, checksum: 0xDEAD_BEEF)), .failed(.full, ""), .alive,
+    .openSmall(.get), .want(ObjectID(high: 1, low: 2)), .absent(ObjectID(high: 3, low: 4)),
+    .whole(ObjectID(high: 5, low: 6), objectSize: 100_064, chunkSize: 65_536, checksums: [1, 0xFFFF_FFFF]),
   ]
 
   @Test(arguments: all) func aMessageIsReadAsItWasWritten(message: TransferMessage) throws {

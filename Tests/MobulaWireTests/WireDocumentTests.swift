@@ -135,7 +135,12 @@ import Testing
     list += GoldenMessage.of(HeadAPI.transferEnded, TransferEnded(receiver: host, object: object), empty)
     list += GoldenMessage.of(
       HeadAPI.claim, ClaimRequest(host: host, name: name, geometry: geometry, checksum: checksum, takesPart: true),
-      ClaimReply(object: object, fills: true, number: 9, part: 0..<1))
+      ClaimReply(
+        object: object, fills: true, number: 9, part: 0..<1, source: TransferPeer(host: host, bulk: endpoint)))
+    list += GoldenMessage.of(
+      HeadAPI.claimAll,
+      ClaimsRequest(claims: [ClaimRequest(host: host, name: name, geometry: geometry, takesPart: true)]),
+      ClaimsReply(answers: [.init(ClaimReply(object: object, fills: false, number: 9)), .init(nil)]))
     list += GoldenMessage.of(
       HeadAPI.takePart,
       PartRequest(host: host, object: object, geometry: geometry, finished: 0..<1, wantsMore: true),
@@ -144,6 +149,9 @@ import Testing
     list += GoldenMessage.of(HeadAPI.damaged, DamagedObject(host: host, object: object, message: "Wrong."), empty)
     list += GoldenMessage.of(
       HeadAPI.setName, NameRequest(name: name, object: object, claim: 9), NameReply(isNamed: true))
+    list += GoldenMessage.of(
+      HeadAPI.setNames, NamesRequest(names: [NameRequest(name: name, object: object, claim: 9)]),
+      NamesReply(answers: [.init(NameReply(isNamed: true)), .init(nil)]))
     list += GoldenMessage.of(HeadAPI.removeName, ResolveRequest(name), empty)
     list += GoldenMessage.of(HeadAPI.resolve, ResolveRequest(name), listing)
     list += GoldenMessage.of(HeadAPI.list, ListRequest(after: object, afterName: name, limit: 5), [listing])
@@ -217,17 +225,18 @@ import Testing
       HostState(
         host: host, name: "h", cluster: ClusterID(high: 13, low: 14),
         head: LinkStatus(endpoint: endpoint, state: .away, problem: "Nobody.", seconds: 1.5), objects: 1, queued: 2))
+    let access = S3Access(endpoint: "http://s3:1", isUnsigned: true, paysForRequests: true)
     list += GoldenMessage.of(
-      HostAPI.fetch, FetchRequest(url: "s3://b/k", endpoint: "http://s3:1"),
+      HostAPI.fetch, FetchRequest(url: "s3://b/k", access: access),
       FetchReply(object: object, name: name, size: ByteCount(300_000)))
     list += GoldenMessage.of(HostAPI.statistics, empty, statistics)
     list += GoldenMessage.of(
-      HostAPI.listS3, ListS3Request(url: "s3://b/k", endpoint: "http://s3:1", after: "k"),
+      HostAPI.listS3, ListS3Request(url: "s3://b/k", access: access, after: "k"),
       ListS3Reply(entries: [.init(url: Name("s3://b/k"), size: ByteCount(5), etag: "\"e\"")], next: "l"))
     list += GoldenMessage.of(
       HostAPI.fetchSmall,
       FetchSmallRequest(
-        entries: [.init(url: Name("s3://b/k"), size: ByteCount(5), etag: "\"e\"")], endpoint: "http://s3:1"),
+        entries: [.init(url: Name("s3://b/k"), size: ByteCount(5), etag: "\"e\"")], access: access),
       FetchSmallReply(outcomes: [.init(object: object, bytesCopied: 5)]))
     list += GoldenMessage.of(
       HostAPI.sources, ObjectRequest(object),

@@ -72,7 +72,7 @@ distributed actor LoadModel: RemoteActor {
   /// From S3, through the stores.
   distributed func fetch(_ url: String, s3Endpoint: String, at start: Double) async throws -> LoadTimes {
     try await measure(start) {
-      let (reference, bytesCopied) = try await actorSystem.fetchCounted(url, endpoint: s3Endpoint)
+      let (reference, bytesCopied) = try await actorSystem.fetchCounted(url, access: S3Access(endpoint: s3Endpoint))
       return (try await reference.value, bytesCopied)
     }
   }
@@ -112,7 +112,7 @@ struct S3Model {
 
   func download() async throws -> Blob {
     let location = try S3URL(url)
-    let client = try await S3Client.fromEnvironment(endpoint: endpoint)
+    let client = try await S3Client.fromEnvironment(S3Access(endpoint: endpoint))
     do {
       let memory = try await S3Error.asMobulaError {
         try await client.downloadIntoMemory(bucket: location.bucket, key: location.key)

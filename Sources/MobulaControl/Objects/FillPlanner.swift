@@ -4,7 +4,8 @@ package import MobulaCore
 ///
 /// A *part* is a run of chunks. Hosts that want the object ask for a part, read it, and ask again, and meanwhile take
 /// what the others have read from them: whoever reads fast reads more. What a host leaves undone, others get; when
-/// nothing is left, a part that takes a host much longer than such parts take is given to one more.
+/// nothing has been left for as long as a part takes, one that takes a host much longer is given to one more. Until then
+/// it may just have shared a line with those who are done.
 ///
 /// Instants are durations since any common instant.
 package struct FillPlanner: Sendable {
@@ -28,6 +29,8 @@ package struct FillPlanner: Sendable {
   /// How much longer than others a part must take before another host reads it, too; and the least time.
   private static let patience = 4
   private static let leastPatience = Duration.seconds(2)
+  /// How long is waited, at most, for those who have the line for themselves now.
+  private static let mostWait = Duration.seconds(30)
 
   private let chunks: Int
   private let chunksPerPart: Int
@@ -38,6 +41,8 @@ package struct FillPlanner: Sendable {
   private var reading: [Int: Reading] = [:]
   /// Who has read a part.
   private var readers: [Int: HostID] = [:]
+  /// Since when nothing has been left to give.
+  private var allGiven: Duration?
   /// What parts took, exponentially averaged.
   private var usual: Duration?
   package private(set) var hosts: Set<HostID> = []
@@ -88,7 +93,9 @@ package struct FillPlanner: Sendable {
       next += 1
       return give(next - 1, to: host, now)
     }
-    guard let usual else { return .wait }
+    let since = allGiven ?? now
+    allGiven = since
+    guard let usual, now - since >= min(usual, Self.mostWait) else { return .wait }
     let bearable = max(usual * Self.patience, Self.leastPatience)
     let slow = reading.filter {
       $0.value.hosts.count == 1 && $0.value.hosts != [host] && now - $0.value.since > bearable
@@ -100,6 +107,7 @@ package struct FillPlanner: Sendable {
 
   private mutating func give(_ part: Int, to host: HostID, _ now: Duration) -> Answer {
     reading[part] = Reading(hosts: [host], since: now)
+    allGiven = nil
     return .part(range(part))
   }
 
@@ -138,6 +146,9 @@ package struct FillPlanner: Sendable {
       returned.insert(part)
     }
   }
+
+  /// Who reads all of it, where that is one part.
+  package var onlyReader: HostID? { count == 1 ? reading[0]?.hosts.first ?? readers[0] : nil }
 
   /// Whether the host has a part that it has not read yet.
   package func isReading(_ host: HostID) -> Bool { reading.values.contains { $0.hosts.contains(host) } }

@@ -27,9 +27,10 @@ extension ObjectDirectoryStateMachine {
       heard(ofClaim: claim)
       claims[name] = max(claim, claims[name] ?? 0)
     }
+    let isNews = names[name] != object || claim == nil
     give(name, to: object)
     if isSettling || !unheard.isEmpty { givenNames.insert(name) }
-    tell(records[object]?.planner.complete ?? [], name)
+    if isNews { tell(records[object]?.planner.complete ?? [], name) }
     return advance([object] + (other.map { [$0] } ?? []))
   }
 

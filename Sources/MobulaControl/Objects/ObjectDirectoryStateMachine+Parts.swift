@@ -57,6 +57,15 @@ extension ObjectDirectoryStateMachine {
     return nil
   }
 
+  /// A host that has all of an object, or reads all of it from outside, for another that takes it there. Of several each
+  /// is as good: who asks chooses.
+  func bearer(of object: ObjectID, besides host: HostID) -> HostID? {
+    guard let record = records[object] else { return nil }
+    let complete = record.planner.complete.filter { $0 != host }
+    if complete.isEmpty { return record.fill?.onlyReader.flatMap { $0 == host ? nil : $0 } }
+    return complete[Int((host.low ^ object.low) % UInt64(complete.count))]
+  }
+
   /// A host can't read an object from outside any more; what it has read it has.
   mutating func partsFailed(_ host: HostID, _ object: ObjectID) -> [DirectoryAction] {
     records[object]?.fill?.failed(host)

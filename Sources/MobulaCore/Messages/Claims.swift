@@ -27,13 +27,42 @@ package struct ClaimReply: Codable, Sendable {
   package var number: UInt64
   /// The chunks that are the asking host's to read, as `PartReply.chunks`.
   package var part: Range<Int>?
+  /// A host that has all of the object, or reads all of it: for one that asked for a part and got none.
+  package var source: TransferPeer?
 
-  package init(object: ObjectID, fills: Bool, number: UInt64, part: Range<Int>? = nil) {
+  package init(
+    object: ObjectID, fills: Bool, number: UInt64, part: Range<Int>? = nil, source: TransferPeer? = nil
+  ) {
     self.part = part
+    self.source = source
     self.object = object
     self.fills = fills
     self.number = number
   }
+}
+
+/// Claims that a host makes at the same time.
+package struct ClaimsRequest: Codable, Sendable {
+  /// Of one request, at most.
+  package static let most = 64
+
+  package var claims: [ClaimRequest]
+
+  package init(claims: [ClaimRequest]) { self.claims = claims }
+}
+
+package struct ClaimsReply: Codable, Sendable {
+  package struct Answer: Codable, Sendable {
+    /// `nil` for one that was refused: made alone, it is told why.
+    package var claim: ClaimReply?
+
+    package init(_ claim: ClaimReply?) { self.claim = claim }
+  }
+
+  /// In the order of the claims.
+  package var answers: [Answer]
+
+  package init(answers: [Answer]) { self.answers = answers }
 }
 
 package struct PartRequest: Codable, Sendable {

@@ -19,6 +19,27 @@ package struct NameReply: Codable, Sendable {
   package init(isNamed: Bool) { self.isNamed = isNamed }
 }
 
+/// Names that a host gives at the same time; at most `ClaimsRequest.most`.
+package struct NamesRequest: Codable, Sendable {
+  package var names: [NameRequest]
+
+  package init(names: [NameRequest]) { self.names = names }
+}
+
+package struct NamesReply: Codable, Sendable {
+  package struct Answer: Codable, Sendable {
+    /// `nil` for one that was refused.
+    package var name: NameReply?
+
+    package init(_ name: NameReply?) { self.name = name }
+  }
+
+  /// In the order of the names.
+  package var answers: [Answer]
+
+  package init(answers: [Answer]) { self.answers = answers }
+}
+
 /// A name, or the text form of an `ObjectID`.
 package struct ResolveRequest: Codable, Sendable {
   package var nameOrID: Name

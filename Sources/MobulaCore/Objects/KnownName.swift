@@ -15,6 +15,9 @@ package struct KnownName: Codable, Hashable, Sendable {
   /// How it came to it.
   package var kind: Kind
 
+  /// Whether the name is a URL.
+  package var isURL: Bool { if case .url = kind { true } else { false } }
+
   /// An object that came to a name so.
   package init(_ object: ObjectID, _ kind: Kind) {
     self.object = object

@@ -71,9 +71,13 @@ final class FetchLedger: Sendable {
   /// Why reading the object failed, for who asks when nobody has it any more.
   func failure(of object: ObjectID) -> MobulaError? { state.withLock { $0.failures[object] } }
 
-  /// - Parameter verification: whether its bytes were compared with S3's checksum.
-  func record(_ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?) {
-    record(object, fromS3: report.filled, fromHosts: report.sources, verification)
+  /// - Parameters:
+  ///   - verification: whether its bytes were compared with S3's checksum.
+  ///   - before: bytes that an earlier fetch left, which failed.
+  func record(
+    _ object: ObjectID, _ report: TransferReport, _ verification: ReplicaCheck.Outcome?, before: Int = 0
+  ) {
+    record(object, fromS3: before + report.filled, fromHosts: report.sources, verification)
   }
 
   private func record(
@@ -95,6 +99,11 @@ final class FetchLedger: Sendable {
   /// An object came from S3 at once.
   func record(_ object: ObjectID, fromS3 bytes: Int, _ verification: ReplicaCheck.Outcome) {
     record(object, fromS3: bytes, fromHosts: [:], verification)
+  }
+
+  /// An object came from another host at once.
+  func record(_ object: ObjectID, from host: HostID, _ bytes: Int) {
+    record(object, fromS3: 0, fromHosts: [host: bytes], nil)
   }
 
   func sources(of object: ObjectID) -> ObjectSources? { state.withLock { $0.sources[object] } }

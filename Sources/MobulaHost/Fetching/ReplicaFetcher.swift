@@ -19,6 +19,7 @@ final class ReplicaFetcher: Sendable {
     var tasks: [FetchBookStateMachine.Number: Task<Fetched, any Error>] = [:]
     /// The exchanges with other hosts that have begun.
     var exchanges: [FetchBookStateMachine.Number: ObjectExchange] = [:]
+    var unfinished = UnfinishedReplicas()
 
     func exchange(of object: ObjectID) -> ObjectExchange? { book.current(object).flatMap { exchanges[$0] } }
   }
@@ -34,8 +35,7 @@ final class ReplicaFetcher: Sendable {
   let ledger = FetchLedger()
   private let traffic: TrafficControl
   /// Where small objects are made: making room can mean evicting and unmapping.
-  private let placing = SerialThread("mobula.placing")
-  private let lastFull = LastFull()
+  private let placing = PlacingThread()
 
   /// - Parameters:
   ///   - bulk: where this host serves its chunks.
@@ -176,7 +176,8 @@ final class ReplicaFetcher: Sendable {
     if isHere(object) { return }
     ledger.begin(object)
     // One that waits at the head for a replica is answered by what is downloaded here.
-    let writer = check.watching(try await reserve(object, geometry, isOrigin: true))
+    let begun = try await begin(object, geometry, check, isOrigin: true)
+    let (writer, check) = (begun.writer, begun.check)
     // A head that is started again meanwhile knows by this that what has a name is on its way.
     reports.hold([object], by: Self.filler)
     let exchange = exchange(into: writer, policy: .relay, priority: .get, isFilled: true)
@@ -195,14 +196,14 @@ final class ReplicaFetcher: Sendable {
             self.ledger.setAside(object, report.bytes + report.filled)
           }
           let digest = try await self.complete(writer, object: object, expected: nil)
-          self.ledger.record(object, report, outcome)
+          self.ledger.record(object, report, outcome, before: begun.before)
           self.letGo(object)
           return Fetched(digest: digest, bytesCopied: report.bytes + report.filled)
         } catch {
           self.letGo(object)
           let error = self.ledger.damage(of: object) ?? error
           if let error = error as? MobulaError { self.ledger.failed(object, error) }
-          await self.giveUp(writer, object, error)
+          if !self.keep(writer, check, after: error) { await self.giveUp(writer, object, error) }
           self.ledger.forget(object)
           _ = self.ledger.takeUnreported(object)
           throw error
@@ -211,28 +212,26 @@ final class ReplicaFetcher: Sendable {
     }
   }
 
-  /// Makes a replica of what is in memory already, all of it: a small object that came from S3.
+  /// Whence a small object came at once.
+  enum SmallSource: Sendable {
+    case s3(ReplicaCheck.Outcome)
+    case host(HostID)
+  }
+
+  /// Makes a replica of what is in memory already, all of it: a small object.
   ///
-  /// - Parameter prefix: the object's bytes before those of S3.
   /// - Throws: `MobulaError`: `alreadyExists` when it is on its way already, `full`.
-  func place(
-    _ object: ObjectID, geometry: ChunkGeometry, prefix: [UInt8], bytes: [UInt8], _ outcome: ReplicaCheck.Outcome
-  ) async throws {
-    let all = prefix + bytes
+  func place(_ object: ObjectID, geometry: ChunkGeometry, bytes: [UInt8], from source: SmallSource) async throws {
+    try await placing.run { try self.placeNow(object, geometry: geometry, bytes: bytes, from: source) }
+  }
+
+  /// As `place`, on the calling thread, which may have to wait for room.
+  func placeNow(_ object: ObjectID, geometry: ChunkGeometry, bytes all: [UInt8], from source: SmallSource) throws {
     precondition(all.count == geometry.objectSize, "a layout's prefix and buffer make up the object")
     ledger.begin(object)
-    let digest = try await placing.run { [store, lastFull] in
-      // Whoever waited a moment ago found no room: the others don't wait for it one after the other.
-      if let last = lastFull.instant, .now - last < .seconds(1) {
-        throw MobulaError(.full, "The store has no room for object \(object).")
-      }
-      let writer: any ReplicaWriter
-      do throws(MobulaError) {
-        writer = try store.receive(object, geometry: geometry, isOrigin: true)
-      } catch {
-        if error.code == .full { lastFull.instant = .now }
-        throw error
-      }
+    let isOrigin = if case .s3 = source { true } else { false }
+    let digest = try placing.unlessFull { [store] in
+      let writer = try store.receive(object, geometry: geometry, isOrigin: isOrigin)
       try all.withUnsafeBytes { all in
         for chunk in 0..<geometry.count {
           guard writer.claim(chunk) else { throw MobulaError(.alreadyExists, "Object \(object) is being received.") }
@@ -244,17 +243,22 @@ final class ReplicaFetcher: Sendable {
       }
       return try writer.complete()
     }
-    ledger.record(object, fromS3: all.count, outcome)
-    await reports.announce(
+    switch source {
+    case .s3(let outcome): ledger.record(object, fromS3: all.count, outcome)
+    case .host(let host): ledger.record(object, from: host, all.count)
+    }
+    reports.note(
       .sealed(ReplicaReport(object: object, geometry: geometry, digest: digest, isPrimary: false), held: false))
   }
 
-  /// Until it is named, an object that is read from S3 is held: a head that is started again would drop it.
-  func holdUntilNamed<Result>(_ object: ObjectID, _ body: () async throws -> Result) async rethrows -> Result {
-    reports.hold([object], by: Self.filler)
-    defer { letGo(object) }
-    return try await body()
-  }
+  /// Until it is named, an object that is read from S3 is held.
+  func hold(_ object: ObjectID) { reports.hold([object], by: Self.filler) }
+
+  /// Those of them that are held are named, or did not come.
+  func unhold(_ objects: [ObjectID]) { _ = reports.release(objects, unshared: [], by: Self.filler) }
+
+  /// Returns when the head knows of what came, or does not answer.
+  func flushReports() async { await reports.flush(within: .seconds(2)) }
 
   /// What was to be read here is for other hosts to read.
   func giveUpParts(of object: ObjectID) async {
@@ -315,6 +319,59 @@ final class ReplicaFetcher: Sendable {
     }
   }
 
+  /// What a fetch writes into, and compares its bytes with.
+  private struct Begun {
+    var writer: any ReplicaWriter
+    var check: ReplicaCheck?
+    /// Bytes that are there.
+    var before = 0
+  }
+
+  /// Goes on with what a fetch has left that failed, or begins.
+  private func begin(
+    _ object: ObjectID, _ geometry: ChunkGeometry, _ check: ReplicaCheck?, isOrigin: Bool = false
+  ) async throws -> Begun {
+    if let left = state.withLock({ $0.unfinished.take(object) }), left.writer.geometry == geometry {
+      return Begun(writer: left.writer, check: left.check, before: left.bytes)
+    }
+    let writer = try await reserve(object, geometry, isOrigin: isOrigin)
+    return Begun(writer: check?.watching(writer) ?? writer, check: check)
+  }
+
+  /// Keeps what has come for the next fetch, where S3 was away: for some minutes, and as long as nobody needs the room.
+  ///
+  /// - Returns: false where there is nothing worth it.
+  private func keep(_ writer: any ReplicaWriter, _ check: ReplicaCheck?, after error: any Error) -> Bool {
+    guard let code = (error as? MobulaError)?.code,
+      [.unavailable, .deadlineExceeded, .connectionClosed, .unauthenticated, .denied].contains(code)
+    else { return false }
+    let left = UnfinishedReplicas.Replica(writer: writer, check: check)
+    guard left.bytes > 0 else { return false }
+    let (object, number) = (writer.object, state.withLock { $0.unfinished.keep(left) })
+    Task { [weak self] in
+      try await Task.sleep(for: UnfinishedReplicas.patience)
+      guard let self, let left = state.withLock({ $0.unfinished.take(object, number) }) else { return }
+      drop([left])
+    }
+    return true
+  }
+
+  /// Nobody will go on with what was left: of all objects by default.
+  func dropUnfinished(_ objects: [ObjectID]? = nil) {
+    let left = state.withLock { state in
+      objects.map { $0.compactMap { state.unfinished.take($0) } } ?? state.unfinished.takeAll()
+    }
+    if !left.isEmpty { drop(left) }
+  }
+
+  private func drop(_ replicas: [UnfinishedReplicas.Replica]) {
+    for replica in replicas {
+      replica.writer.abandonReplica(
+        MobulaError(.unavailable, "What had come of object \(replica.writer.object) was given up: fetch it again."))
+    }
+    Task { for replica in replicas { await reports.announce(.gone(object: replica.writer.object)) } }
+  }
+
   /// Making room can mean evicting and unmapping: off the threads that serve calls.
   private func reserve(
     _ object: ObjectID, _ geometry: ChunkGeometry, isOrigin: Bool = false
@@ -367,11 +424,11 @@ final class ReplicaFetcher: Sendable {
     }
     var writer: (any ReplicaWriter)?
     do {
-      let check = located.checksum.flatMap { ReplicaCheck($0, size: located.geometry.objectSize) }
+      let expected = located.checksum.flatMap { ReplicaCheck($0, size: located.geometry.objectSize) }
       // Of an object that was evicted since.
       _ = ledger.takeUnreported(object)
-      let reserved = try await reserve(object, located.geometry)
-      let sink = check?.watching(reserved) ?? reserved
+      let begun = try await begin(object, located.geometry, expected)
+      let (sink, check) = (begun.writer, begun.check)
       writer = sink
       await reports.announce(.partial(object: object, geometry: located.geometry))
       let exchange = exchange(into: sink, policy: policy, priority: .background)
@@ -390,7 +447,7 @@ final class ReplicaFetcher: Sendable {
       }
       let outcome = try await verify(object, check)
       let digest = try await complete(sink, object: object, expected: located.digest)
-      ledger.record(object, report, outcome)
+      ledger.record(object, report, outcome, before: begun.before)
       return Fetched(digest: digest, bytesCopied: report.bytes)
     } catch {
       let error = ledger.damage(of: object) ?? error

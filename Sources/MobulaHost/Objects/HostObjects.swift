@@ -51,6 +51,7 @@ final class HostObjects: Sendable {
       }
       self.notes.dropped(request.objects)
       self.reports.wasShared(request.objects)
+      self.fetcher.dropUnfinished(request.objects)
       self.store.delete(request.objects)
       return Empty()
     }
@@ -102,6 +103,10 @@ final class HostObjects: Sendable {
   }
 
   private func setName(_ request: NameRequest, _ connection: RPCConnection) async throws {
+    let isHold = request.name == Name("\(ReservedNames.held)\(request.object)")
+    if !isHold, let objection = ReservedNames.objection(to: request.name.text) {
+      throw MobulaError(.invalidArgument, "The name \"\(request.name)\" can't be given: \(objection).")
+    }
     store.takeAnnouncements(of: try processes.client(connection))
     reports.wasShared([request.object])
     try await reports.flush()

@@ -129,9 +129,15 @@ final class HostReports: Sendable {
   /// Reports a replica, and returns when it was delivered or `limit` has passed: whatever is done with the
   /// replica here needs nobody's answer.
   func announce(_ change: ReplicaChange, within limit: Duration = .seconds(2)) async {
-    queue.change { $0.note(change) }
-    _ = try? await queue.flush(within: limit)
+    note(change)
+    await flush(within: limit)
   }
+
+  /// Reports a replica, soon.
+  func note(_ change: ReplicaChange) { queue.change { $0.note(change) } }
+
+  /// Returns when what was said before was delivered, or `limit` has passed.
+  func flush(within limit: Duration) async { _ = try? await queue.flush(within: limit) }
 
   // MARK: The head
 

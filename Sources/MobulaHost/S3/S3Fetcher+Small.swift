@@ -4,91 +4,161 @@ import MobulaTransfer
 import MobulaWire
 import Synchronization
 
-/// Small objects, many at a time: each by one GET, by the host that claims it first. What a listing says of one is all
-/// that has to be known before.
+/// Small objects, many at a time: each by one GET, by the host that claims it first, which the others take it from. What
+/// a listing says of one is all that has to be known before.
 extension S3Fetcher {
+  /// A small object that is to be brought.
+  private struct Small: Sendable {
+    var found: Found
+    var version: Name
+    var geometry: ChunkGeometry
+    /// Its bytes before those of S3.
+    var prefix: [UInt8]
+    /// With its endpoint.
+    var bucket: Name
+  }
+
+  /// What came, by version.
+  typealias SmallOutcomes = [Name: FetchSmallReply.Outcome]
+
   func fetchSmall(_ request: FetchSmallRequest) async throws -> FetchSmallReply {
     guard request.entries.count <= FetchSmallRequest.mostEntries else {
       throw MobulaError(
         .invalidArgument,
         "\(request.entries.count) objects were asked for at once: ask for at most \(FetchSmallRequest.mostEntries).")
     }
-    let client = try await client(request.endpoint)
-    return await withTaskGroup(of: (Int, FetchSmallReply.Outcome).self) { group in
-      for (index, entry) in request.entries.enumerated() {
-        group.addTask { (index, await self.outcome(of: entry, request.endpoint, client)) }
+    let client = try await client(request.access)
+    let wanted = request.entries.map { try? object($0, client) }
+    // The caller may go; a claim that nobody follows would keep all others waiting. And another caller waits for the
+    // same.
+    let tasks = small.withLock { tasks in
+      var new: [Name: Small] = [:]
+      for object in wanted { if let object, tasks[object.version] == nil { new[object.version] = object } }
+      if !new.isEmpty {
+        let objects = wanted.compactMap { $0.flatMap { new.removeValue(forKey: $0.version) } }
+        let task = Task { await self.bring(objects, request.access, client) }
+        for object in objects { tasks[object.version] = task }
       }
-      var outcomes = Array(repeating: FetchSmallReply.Outcome(), count: request.entries.count)
-      for await (index, outcome) in group { outcomes[index] = outcome }
-      return FetchSmallReply(outcomes: outcomes)
+      return wanted.map { $0.flatMap { tasks[$0.version] } }
     }
+    var outcomes: [FetchSmallReply.Outcome] = []
+    for (object, task) in zip(wanted, tasks) {
+      guard let object, let task else {
+        outcomes.append(FetchSmallReply.Outcome())
+        continue
+      }
+      outcomes.append(await task.value[object.version] ?? FetchSmallReply.Outcome())
+    }
+    return FetchSmallReply(outcomes: outcomes)
   }
 
-  private func outcome(
-    of entry: ListS3Reply.Entry, _ endpoint: String?, _ client: S3Client
-  ) async -> FetchSmallReply.Outcome {
-    (try? await atOnce(entry, endpoint, client)) ?? FetchSmallReply.Outcome()
-  }
-
-  /// - Returns: `nil` when the object has to come as big ones do, with all their patience.
-  private func atOnce(
-    _ entry: ListS3Reply.Entry, _ endpoint: String?, _ client: S3Client
-  ) async throws -> FetchSmallReply.Outcome? {
+  /// - Returns: `nil` for what has to come as big ones do.
+  private func object(_ entry: ListS3Reply.Entry, _ client: S3Client) throws -> Small? {
     guard let etag = entry.etag, 0...FetchSmallRequest.largest ~= entry.size.bytes else { return nil }
     let url = try S3URL(entry.url.text)
-    let found = Found(object: url, info: S3ObjectInfo(size: entry.size.bytes, etag: etag))
-    let version = found.version(at: client.configuration.baseEndpoint)
-    let (layout, prefix) = ValueLayout.blob(size: found.info.size)
-    let geometry = try ChunkGeometry(objectSize: layout.size)
     let bucket = Name("\(client.configuration.baseEndpoint)/\(url.bucket)")
     if versioned.withLock({ $0.contains(bucket) }) { return nil }
-    // The caller may go; a claim that nobody follows would keep all others waiting. And another caller waits for the same.
-    let task = small.withLock { tasks in
-      if let task = tasks[version] { return task }
-      let task = Task { () -> FetchSmallReply.Outcome? in
-        defer { _ = self.small.withLock { $0.removeValue(forKey: version) } }
-        guard
-          let (claim, bytesCopied) = try? await self.read(
-            found, as: version, geometry: geometry, prefix: prefix, client: client, bucket: bucket)
-        else { return nil }
-        self.note(claim.object, FetchRequest(url: entry.url.text, endpoint: endpoint), version)
-        return FetchSmallReply.Outcome(object: claim.object, bytesCopied: bytesCopied)
-      }
-      tasks[version] = task
-      return task
-    }
-    return await task.value
+    let found = Found(object: url, info: S3ObjectInfo(size: entry.size.bytes, etag: etag))
+    let (layout, prefix) = ValueLayout.blob(size: found.info.size)
+    return Small(
+      found: found, version: found.version(at: client.configuration.baseEndpoint),
+      geometry: try ChunkGeometry(objectSize: layout.size), prefix: prefix, bucket: bucket)
   }
 
-  /// - Returns: the claim, and bytes that came; `nil` where another host reads it.
-  /// - Throws: why it has to come as big ones do; what was claimed is given up then.
-  private func read(
-    _ found: Found, as version: Name, geometry: ChunkGeometry, prefix: [UInt8], client: S3Client, bucket: Name
-  ) async throws -> (ClaimReply, bytesCopied: Int)? {
-    let url = found.object
-    let claim = try await head.call(
-      HeadAPI.claim, ClaimRequest(host: host, name: version, geometry: geometry, takesPart: true))
-    let isHere = fetcher.isHere(claim.object)
-    guard isHere || claim.part == 0..<geometry.count else { return nil }
-    return try await fetcher.holdUntilNamed(claim.object) {
-      if !isHere {
-        do {
-          let small = try await client.small(
-            bucket: url.bucket, key: url.key, info: found.info, pace: { try await self.traffic.admit($0, .get) })
-          guard small.versionID == nil else {
-            _ = versioned.withLock { $0.insert(bucket) }
-            throw MobulaError(.mismatch, "\(url) has versions.")
-          }
-          try await fetcher.place(
-            claim.object, geometry: geometry, prefix: prefix, bytes: small.bytes, ReplicaCheck.outcome(of: small))
-        } catch {
-          // Where another call of this host's reads it, what that reads is not to be given away.
-          if !fetcher.isFilling(claim.object) { await fetcher.giveUpParts(of: claim.object) }
-          throw error
+  /// Claims all, brings each, and names what came. What is left out has to come as big ones do, with all their patience.
+  private func bring(_ objects: [Small], _ access: S3Access, _ client: S3Client) async -> SmallOutcomes {
+    defer { small.withLock { tasks in for object in objects { tasks[object.version] = nil } } }
+    let claims = objects.map {
+      ClaimRequest(host: host, name: $0.version, geometry: $0.geometry, takesPart: true)
+    }
+    guard
+      let answers = try? await head.call(HeadAPI.claimAll, ClaimsRequest(claims: claims)).answers,
+      answers.count == objects.count
+    else { return [:] }
+    let came = await withTaskGroup(
+      of: (Small, ClaimReply, Int)?.self, returning: [(object: Small, claim: ClaimReply, bytes: Int)].self
+    ) { group in
+      for (object, answer) in zip(objects, answers) {
+        guard let claim = answer.claim else { continue }
+        group.addTask {
+          guard let bytes = try? await self.bring(object, claim, client) else { return nil }
+          return (object, claim, bytes)
         }
       }
-      guard try await name(claim, url, version) else { return nil }
-      return (claim, isHere ? 0 : geometry.objectSize)
+      return await group.reduce(into: []) { came, one in if let one { came.append(one) } }
+    }
+    defer { fetcher.unhold(came.map(\.claim.object)) }
+    let names = came.map {
+      NameRequest(name: $0.object.found.object.name, object: $0.claim.object, claim: $0.claim.number)
+    }
+    guard !came.isEmpty, let named = try? await head.call(HeadAPI.setNames, NamesRequest(names: names)).answers,
+      named.count == came.count
+    else { return [:] }
+    var outcomes: SmallOutcomes = [:]
+    for ((object, claim, bytes), answer) in zip(came, named) where answer.name?.isNamed == true {
+      let url = object.found.object
+      isNamed(claim, url, object.version)
+      note(claim.object, FetchRequest(url: url.name.text, access: access), object.version)
+      outcomes[object.version] = FetchSmallReply.Outcome(object: claim.object, bytesCopied: bytes)
+    }
+    // Whoever asks the head next finds them here.
+    await fetcher.flushReports()
+    return outcomes
+  }
+
+  /// - Returns: bytes that came. What came from S3 is held from then on: a head that is started again before it is named
+  ///   would drop it.
+  private func bring(_ object: Small, _ claim: ClaimReply, _ client: S3Client) async throws -> Int {
+    if fetcher.isHere(claim.object) { return 0 }
+    guard claim.part == 0..<object.geometry.count else {
+      try await takeFromHost(claim, object.geometry)
+      return object.geometry.objectSize
+    }
+    _ = reading.withLock { $0.insert(claim.object) }
+    defer { _ = reading.withLock { $0.remove(claim.object) } }
+    fetcher.hold(claim.object)
+    do {
+      try await readFromS3(claim.object, object, client)
+    } catch {
+      fetcher.unhold([claim.object])
+      throw error
+    }
+    return object.geometry.objectSize
+  }
+
+  /// Whether an object that another host asks for is being read here.
+  func isReading(_ object: ObjectID) -> Bool { reading.withLock { $0.contains(object) } }
+
+  private func readFromS3(_ object: ObjectID, _ small: Small, _ client: S3Client) async throws {
+    let url = small.found.object
+    do {
+      let answer = try await client.small(
+        bucket: url.bucket, key: url.key, info: small.found.info,
+        pace: { try await self.traffic.admit($0, .get) })
+      guard answer.versionID == nil else {
+        _ = versioned.withLock { $0.insert(small.bucket) }
+        throw MobulaError(.mismatch, "\(url) has versions.")
+      }
+      try await fetcher.place(
+        object, geometry: small.geometry, bytes: small.prefix + answer.bytes,
+        from: .s3(ReplicaCheck.outcome(of: answer)))
+    } catch {
+      // Where another call of this host's reads it, what that reads is not to be given away.
+      if !fetcher.isFilling(object) { await fetcher.giveUpParts(of: object) }
+      throw error
+    }
+  }
+
+  private func takeFromHost(_ claim: ClaimReply, _ geometry: ChunkGeometry) async throws {
+    guard let source = claim.source else {
+      throw MobulaError(.unavailable, "No host has all of object \(claim.object), or reads all of it.")
+    }
+    // On the thread that received it: each thread more that it passes through takes as long as its bytes.
+    try await sources.take(claim.object, from: source) { [fetcher] arrival in
+      guard arrival.geometry == geometry else {
+        throw MobulaError(.mismatch, "Object \(claim.object) came with another shape than was claimed.")
+      }
+      try fetcher.placeNow(claim.object, geometry: geometry, bytes: arrival.bytes, from: .host(source.host))
     }
   }
 }

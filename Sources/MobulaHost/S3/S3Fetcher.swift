@@ -16,28 +16,34 @@ final class S3Fetcher: Sendable {
   private let log: Logger
   /// One for all clients, so that credentials are got and renewed once a host.
   private let credentials: S3CredentialsChain
-  /// Small objects that are being read, by version: whoever wants one waits for that.
-  let small = Mutex<[Name: Task<FetchSmallReply.Outcome?, Never>]>([:])
+  /// Small objects that are being brought, by version: whoever wants one waits for that.
+  let small = Mutex<[Name: Task<SmallOutcomes, Never>]>([:])
+  /// Objects that are being read at once, which other hosts may ask for already.
+  let reading = Mutex<Set<ObjectID>>([])
+  /// Where small objects come from that other hosts read.
+  let sources: SmallObjectSources
   /// Buckets that keep versions, which a listing does not tell, with their endpoints.
   let versioned = Mutex<Set<Name>>([])
-  /// One client an endpoint, with its connections.
+  /// One client for each way in which S3 is spoken to, with its connections.
   private let clients = Mutex<[Name: S3Client]>([:])
 
   /// - Parameter traffic: what this host receives.
   init(
-    host: HostID, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes, traffic: TrafficControl,
-    credentials: S3CredentialsChain, log: Logger
+    _ configuration: HostConfiguration, head: PeerLink, fetcher: ReplicaFetcher, notes: ObjectNotes,
+    traffic: TrafficControl, credentials: S3CredentialsChain, log: Logger
   ) {
     self.credentials = credentials
     self.traffic = traffic
-    self.host = host
+    host = configuration.host
     self.head = head
+    sources = SmallObjectSources(configuration, traffic: traffic)
     self.fetcher = fetcher
     self.notes = notes
     self.log = log
   }
 
   func close() async {
+    sources.close()
     let open = clients.withLock { clients in
       defer { clients.removeAll() }
       return Array(clients.values)
@@ -45,10 +51,10 @@ final class S3Fetcher: Sendable {
     for client in open { await client.shutdown() }
   }
 
-  func client(_ endpoint: String?) async throws -> S3Client {
-    let server = Name(endpoint ?? "")
+  func client(_ access: S3Access) async throws -> S3Client {
+    let server = Name("\(access.isUnsigned) \(access.paysForRequests) \(access.endpoint ?? "")")
     if let client = clients.withLock({ $0[server] }) { return client }
-    let client = try await S3Client.fromEnvironment(endpoint: endpoint, credentials: credentials)
+    let client = try await S3Client.fromEnvironment(access, credentials: credentials)
     let (kept, spare) = clients.withLock { clients -> (S3Client, S3Client?) in
       if let other = clients[server] { return (other, client) }
       clients[server] = client
@@ -60,7 +66,7 @@ final class S3Fetcher: Sendable {
 
   func list(_ request: ListS3Request) async throws -> ListS3Reply {
     let url = try S3URL(request.url)
-    let client = try await client(request.endpoint)
+    let client = try await client(request.access)
     var (objects, next): ([S3ListedObject], String?)
     do {
       // So many as fit into a frame, however long their keys.
@@ -110,7 +116,8 @@ final class S3Fetcher: Sendable {
     ///
     /// - Parameter endpoint: whose S3 it is: two servers may have the same bucket.
     func version(at endpoint: S3Endpoint) -> Name {
-      object.name + "#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
+      Name("\(ReservedNames.version)\(object.name.text)")
+        + "#\(info.etag)\(info.versionID.map { "#\($0)" } ?? "")@\(endpoint)"
     }
 
     /// For people.
@@ -140,7 +147,7 @@ final class S3Fetcher: Sendable {
   /// Returns while the bytes are still arriving: a pin waits for them.
   func fetch(_ request: FetchRequest) async throws -> FetchReply {
     let url = try S3URL(request.url)
-    let client = try await client(request.endpoint)
+    let client = try await client(request.access)
     for _ in 0..<3 {
       let found = try await find(url, client)
       let (layout, header) = ValueLayout.blob(size: found.info.size)
@@ -163,7 +170,7 @@ final class S3Fetcher: Sendable {
   /// - Returns: false when S3 has another version of it by now.
   func fetchAgain(_ object: ObjectID, _ fetched: ObjectNotes.Fetched) async throws -> Bool {
     let url = try S3URL(fetched.request.url)
-    let client = try await client(fetched.request.endpoint)
+    let client = try await client(fetched.request.access)
     let found = try await find(url, client)
     guard fetched.version == found.version(at: client.configuration.baseEndpoint) else { return false }
     let (layout, header) = ValueLayout.blob(size: found.info.size)
@@ -196,9 +203,13 @@ final class S3Fetcher: Sendable {
   func name(_ claim: ClaimReply, _ url: S3URL, _ version: Name) async throws -> Bool {
     let request = NameRequest(name: url.name, object: claim.object, claim: claim.number)
     guard try await head.call(HeadAPI.setName, request).isNamed else { return false }
+    isNamed(claim, url, version)
+    return true
+  }
+
+  func isNamed(_ claim: ClaimReply, _ url: S3URL, _ version: Name) {
     notes.name(url.name, KnownName(claim.object, .url(claim: claim.number)))
     notes.name(version, KnownName(claim.object, .version))
-    return true
   }
 
   /// Where the object can be had again.

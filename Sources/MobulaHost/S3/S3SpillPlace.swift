@@ -42,7 +42,8 @@ final class S3SpillPlace: SpillPlace {
   private func client() async throws -> S3Client {
     if let client = made.withLock({ $0 }) { return client }
     // The store has patience of its own, and says what it waits for.
-    let client = try await S3Client.fromEnvironment(endpoint: endpoint, credentials: credentials, patience: .zero)
+    let client = try await S3Client.fromEnvironment(
+      S3Access(endpoint: endpoint), credentials: credentials, patience: .zero)
     let kept = made.withLock { made in
       made = made ?? client
       return made!

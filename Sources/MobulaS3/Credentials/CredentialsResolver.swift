@@ -76,26 +76,36 @@ final class CredentialsResolver: Sendable {
     }
   }
 
-  func sts(_ shared: SharedConfig) throws(MobulaError) -> STSClient {
+  func sts(_ shared: SharedConfig) async throws -> STSClient {
+    let (endpoint, region) = try stsAddress(shared)
+    let bundle = try shared.trustedRoots(surroundings.variables.all)
+    let http = try PlainHTTPClient(for: endpoint, trusting: try await roots(bundle), surroundings.variables.all)
+    return STSClient(endpoint: endpoint, region: region, http: http)
+  }
+
+  private func roots(_ path: String?) async throws -> (bytes: [UInt8], path: String)? {
+    guard let path else { return nil }
+    return (try await surroundings.readFile(path) ?? [], path)
+  }
+
+  private func stsAddress(_ shared: SharedConfig) throws(MobulaError) -> (S3Endpoint, region: String) {
     let variables = surroundings.variables
     let inProfile = try shared.region()
     let region = variables["AWS_REGION", "AWS_DEFAULT_REGION"] ?? inProfile ?? "us-east-1"
-    if let stsEndpoint { return STSClient(endpoint: stsEndpoint, region: region) }
+    if let stsEndpoint { return (stsEndpoint, region) }
     let configured = try shared.endpoint(of: "sts", variables.all)
     guard let text = variables["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"] ?? configured else {
-      return STSClient(region: region)
+      return (STSClient.regionalEndpoint(region), region)
     }
-    return STSClient(endpoint: try S3Endpoint(text), region: region)
+    return (try S3Endpoint(text), region)
   }
 
   private func vault(_ configuration: VaultConfiguration) async throws -> VaultClient {
     if let kept = state.withLock({ $0.vault }), kept.configuration == configuration { return kept.client }
-    var http = PlainHTTPClient.shared
-    if let path = configuration.trustedRoots {
-      http = try PlainHTTPClient(trusting: try await surroundings.readFile(path) ?? [], of: path)
-    }
+    let http = try PlainHTTPClient(
+      for: configuration.address, trusting: try await roots(configuration.trustedRoots), surroundings.variables.all)
     let client = VaultClient(
-      configuration, surroundings, sts: try sts(try await surroundings.sharedConfig()), http: http)
+      configuration, surroundings, sts: try await sts(try await surroundings.sharedConfig()), http: http)
     state.withLock { $0.vault = (configuration, client) }
     return client
   }

@@ -37,33 +37,44 @@ enum PlainHTTPFailure: Error, Equatable {
 /// Makes the small requests that credentials need: no redirects, since a credential must not follow them to another
 /// server, an answer of bounded size, and a deadline.
 final class PlainHTTPClient: Sendable {
-  /// For servers whose certificates the system trusts.
-  static let shared = PlainHTTPClient(tls: nil)
+  /// For servers whose certificates the system trusts, asked directly.
+  static let shared = PlainHTTPClient(tls: nil, proxy: nil, isPlain: false)
 
   /// The most that an answer may have: 1 MiB.
   static let maximumAnswer = 1_048_576
 
   private let http: HTTPClient
+  /// Asked in the server's place, where there is no TLS.
+  private let plainProxy: S3Proxy?
 
   /// - Parameters:
-  ///   - roots: certificates to trust instead of the system's, as PEM.
-  ///   - path: the file that they are from, for the error.
-  /// - Throws: `MobulaError` (`invalidArgument`) when there are none.
-  convenience init(trusting roots: [UInt8], of path: String) throws(MobulaError) {
-    guard let certificates = try? NIOSSLCertificate.fromPEMBytes(roots), !certificates.isEmpty else {
-      throw MobulaError(.invalidArgument, "\(path) has no certificates that can be read: name a PEM file of them.")
+  ///   - endpoint: what is asked.
+  ///   - roots: certificates to trust instead of the system's, as PEM, with the file that they are from.
+  ///   - environment: whose proxies are used.
+  /// - Throws: `MobulaError` (`invalidArgument`) when there are no such certificates, or a variable names no proxy.
+  convenience init(
+    for endpoint: S3Endpoint, trusting roots: (bytes: [UInt8], path: String)?, _ environment: [String: String]
+  ) throws(MobulaError) {
+    var tls: TLSConfiguration?
+    if let roots {
+      tls = TLSConfiguration.makeClientConfiguration()
+      tls?.trustRoots = .certificates(try TrustedRoots.certificates(roots.bytes, of: roots.path))
     }
-    var tls = TLSConfiguration.makeClientConfiguration()
-    tls.trustRoots = .certificates(certificates)
-    self.init(tls: tls)
+    self.init(tls: tls, proxy: try S3Proxy.of(endpoint, environment), isPlain: endpoint.scheme == .http)
   }
 
-  private init(tls: TLSConfiguration?) {
+  private init(tls: TLSConfiguration?, proxy: S3Proxy?, isPlain: Bool) {
     var settings = HTTPClient.Configuration(
       redirectConfiguration: .disallow, timeout: .init(connect: .seconds(5), read: .seconds(10)))
     settings.httpVersion = .http1Only
     settings.connectionPool.retryConnectionEstablishment = false
     settings.tlsConfiguration = tls
+    plainProxy = isPlain ? proxy : nil
+    if let plainProxy {
+      settings.http1_1ConnectionDebugInitializer = { AbsoluteForm.add(to: $0, credentials: plainProxy.credentials) }
+    } else if let proxy {
+      settings.proxy = proxy.tunnel
+    }
     http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: settings)
   }
 
@@ -76,9 +87,13 @@ final class PlainHTTPClient: Sendable {
   /// - Throws: `PlainHTTPFailure`; `CancellationError`.
   func send(_ request: PlainRequest, within limit: Duration) async throws -> PlainAnswer {
     let deadline = ContinuousClock.now + limit
-    var message = HTTPClientRequest(url: request.url)
+    var message = HTTPClientRequest(url: plainProxy.map { Self.url(request.url, at: $0) } ?? request.url)
     message.method = HTTPMethod(rawValue: request.method)
     message.headers = HTTPHeaders(request.headers)
+    if plainProxy != nil, !message.headers.contains(name: "host") {
+      // It names whom the request is for.
+      message.headers.add(name: "host", value: String(Self.parts(of: request.url).authority))
+    }
     if !request.body.isEmpty { message.body = .bytes(ByteBuffer(bytes: request.body)) }
     do {
       let response = try await http.execute(message, timeout: TimeAmount(limit))
@@ -96,6 +111,14 @@ final class PlainHTTPClient: Sendable {
       throw Self.failure(error)
     }
   }
+
+  private static func parts(of url: String) -> (authority: Substring, target: Substring) {
+    let rest = url.firstRange(of: "://").map { url[$0.upperBound...] } ?? url[...]
+    let end = rest.firstIndex(of: "/") ?? rest.endIndex
+    return (rest[..<end], rest[end...])
+  }
+
+  private static func url(_ url: String, at proxy: S3Proxy) -> String { "\(proxy)\(parts(of: url).target)" }
 
   private static func failure(_ error: any Error) -> any Error {
     switch error {

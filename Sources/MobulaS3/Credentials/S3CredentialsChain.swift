@@ -63,6 +63,6 @@ public final class S3CredentialsChain: S3CredentialsProvider {
 
   /// The STS that the chain asks.
   public func stsClient() async throws -> STSClient {
-    try resolver.sts(try await resolver.surroundings.sharedConfig())
+    try await resolver.sts(try await resolver.surroundings.sharedConfig())
   }
 }

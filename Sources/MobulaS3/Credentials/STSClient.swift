@@ -19,9 +19,13 @@ public struct STSClient: Sendable {
 
   /// - Parameter endpoint: AWS's own in `region` by default.
   public init(endpoint: S3Endpoint? = nil, region: String = "us-east-1") {
-    self.endpoint = endpoint ?? Self.regionalEndpoint(region)
+    self.init(endpoint: endpoint ?? Self.regionalEndpoint(region), region: region, http: .shared)
+  }
+
+  init(endpoint: S3Endpoint, region: String, http: PlainHTTPClient) {
+    self.endpoint = endpoint
     self.region = region
-    http = .shared
+    self.http = http
   }
 
   /// AWS's endpoint in a region; China's regions have a domain of their own.

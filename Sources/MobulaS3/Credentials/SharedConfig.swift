@@ -44,6 +44,12 @@ struct SharedConfig: Sendable, Equatable {
   /// The region of the profile in use.
   func region() throws(MobulaError) -> String? { try profile()?["region"] }
 
+  /// The certificates to trust instead of the system's: `AWS_CA_BUNDLE`, or the profile's `ca_bundle`.
+  func trustedRoots(_ environment: [String: String]) throws(MobulaError) -> String? {
+    if let path = environment["AWS_CA_BUNDLE"], !path.isEmpty { return path }
+    return try profile()?["ca_bundle"]
+  }
+
   /// Where `service` (`s3`, `sts`) answers, by the profile in use: what its `services` section says of the service,
   /// else its `endpoint_url`; `nil` where it says nothing or is told to be ignored.
   ///

@@ -112,12 +112,13 @@ private struct Parser {
   /// `[default]`, `[profile NAME]`, `[services NAME]`; in `credentials`, `[NAME]`.
   private func name(of text: Substring) throws(MobulaError) -> Section {
     guard let end = text.firstIndex(of: "]") else { throw malformed("begins a [section] without its ]") }
-    let words = text[text.index(after: text.startIndex)..<end]
-      .split { $0 == " " || $0 == "\t" }.map(String.init)
-    func isName(_ name: String) -> Bool {
-      name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-/.%@_:+".contains($0)) }
-    }
-    guard let last = words.last, isName(last) else { return .other }
+    let inside = Self.trimmed(text[text.index(after: text.startIndex)..<end])
+    // In `credentials` all of it is the name, as it is.
+    let words = kind == .credentials ? [Self.unquoted(inside)] : Self.words(of: inside)
+    guard let last = words.last, !last.isEmpty,
+      !last.unicodeScalars.contains(where: { $0.properties.generalCategory == .control })
+    else { return .other }
+    if kind == .credentials, last.hasPrefix("profile ") { return .other }
     switch (kind, words.count, words[0]) {
     case (.credentials, 1, _): return .profile(last, explicitly: false)
     case (.config, 1, "default"): return .profile("default", explicitly: false)
@@ -125,6 +126,35 @@ private struct Parser {
     case (.config, 2, "services"): return .services(last)
     default: return .other
     }
+  }
+
+  /// Words, each perhaps in quotes, as the AWS command line reads them.
+  private static func words(of text: Substring) -> [String] {
+    var words: [String] = []
+    var word: String?
+    var quote: Character?
+    for character in text {
+      if let open = quote {
+        if character == open { quote = nil } else { word! += String(character) }
+      } else if character == "\"" || character == "'" {
+        quote = character
+        word = word ?? ""
+      } else if character == " " || character == "\t" {
+        if let done = word { words.append(done) }
+        word = nil
+      } else {
+        word = (word ?? "") + String(character)
+      }
+    }
+    if let word { words.append(word) }
+    return words
+  }
+
+  private static func unquoted(_ text: Substring) -> String {
+    guard text.count > 1, let first = text.first, first == text.last, first == "\"" || first == "'" else {
+      return String(text)
+    }
+    return String(text.dropFirst().dropLast())
   }
 
   func finished() -> SharedConfigFile {

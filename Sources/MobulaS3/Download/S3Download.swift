@@ -106,23 +106,25 @@ private struct S3Download: Sendable {
   /// Fetches one part after another until no chunk is free.
   func fetchParts() async throws {
     var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
+    // What broke off goes on at its byte.
+    var broken: S3PartWriter?
     while true {
-      let turn = try await gate.turn()
-      guard var part = S3PartWriter(claimingFrom: sink, partSize: turn.bytes, checks: checks) else {
-        return gate.failed()
+      let turn: S3RequestGate.Turn
+      do { turn = try await gate.turn() } catch {
+        broken?.abandon()
+        throw error
       }
-      let first = part.chunks.lowerBound
-      let size = part.missing.count
-      gate.claimed(size)
+      guard var part = broken ?? begin(turn.bytes) else { return gate.failed() }
+      broken = nil
+      let begun = part.position
       do {
-        try await waitForTurn(of: first)
+        try await waitForTurn(of: part.chunks.lowerBound)
         try await fetch(&part)
-        gate.finished(turn, bytes: size)
+        gate.finished(turn, bytes: part.position - begun)
         persistence.succeeded()
       } catch {
-        let progressed = part.chunks.lowerBound > first && part.held.isEmpty
-        gate.claimed(-part.abandon())
         guard let error = error as? S3Error else {
+          gate.claimed(-part.abandon())
           gate.failed()
           throw error
         }
@@ -135,13 +137,30 @@ private struct S3Download: Sendable {
         // Where all of the object came by this GET, the damage is in it, and it may come whole the second time.
         let comesAgain = error.code == S3Error.wrongChecksum && part.holdsAll && !wasDamaged.value
         if comesAgain { wasDamaged.value = true }
-        guard
-          let pause = persistence.pause(
-            after: error, isRetryable: error.isRetryable || comesAgain, hasProgressed: progressed)
-        else { throw error }
-        try await Task.sleep(for: pause)
+        let pause = persistence.pause(
+          after: error, isRetryable: error.isRetryable || comesAgain, hasProgressed: part.position > begun)
+        guard let pause, !comesAgain, !part.missing.isEmpty else {
+          gate.claimed(-part.abandon())
+          guard let pause else { throw error }
+          try await Task.sleep(for: pause)
+          continue
+        }
+        do { try await Task.sleep(for: pause) } catch {
+          part.abandon()
+          throw error
+        }
+        broken = part
       }
     }
+  }
+
+  /// Claims the next part; `nil` when no chunk is free.
+  private func begin(_ bytes: Int) -> S3PartWriter? {
+    guard var part = S3PartWriter(claimingFrom: sink, partSize: bytes, checks: checks) else { return nil }
+    gate.claimed(part.missing.count)
+    part.holdsAll =
+      checks != nil && part.missing == 0..<sink.geometry.objectSize && part.missing.count <= Self.largestHeld
+    return part
   }
 
   /// Waits until the part that begins with `chunk` is not too far ahead of the first missing one.
@@ -162,8 +181,6 @@ private struct S3Download: Sendable {
   private static let largestHeld = 8 * 1_048_576
 
   private func fetch(_ part: inout S3PartWriter) async throws {
-    part.holdsAll =
-      checks != nil && part.missing == 0..<sink.geometry.objectSize && part.missing.count <= Self.largestHeld
     if part.position < header.count {
       let end = min(header.count, part.missing.upperBound)
       let own = header[part.position..<end]

@@ -5,7 +5,8 @@ internal import MobulaCore
 ///
 /// The number of requests grows while more of them bring more bytes a second, by
 /// doubling first and by one later, and is halved when S3 asks for less
-/// (additive increase, multiplicative decrease: Chiu and Jain, 1989). A
+/// (additive increase, multiplicative decrease: Chiu and Jain, 1989), or when a
+/// slow link leaves each of them little and half as many bring as much. A
 /// request is for about as many bytes as its connection brings in `partTime`,
 /// so that what a request costs beside its bytes hardly counts.
 package struct S3ConcurrencyStateMachine: Sendable {
@@ -33,6 +34,13 @@ package struct S3ConcurrencyStateMachine: Sendable {
     var hold = Duration.seconds(3)
     /// How much more a doubling has to bring.
     var worthwhile = 1.15
+    /// Bytes that each request should have brought before a number is judged; on a slow link, where fewer bytes say
+    /// nothing, that takes up to `slowWindow`.
+    var judgedBytes = 65_536
+    var slowWindow = Duration.seconds(2)
+    /// What a request brings a second at least, where fewer of them bring as much together: of those that share a slow
+    /// link, one may get nothing for longer than it is waited for.
+    var leastRate = 65_536.0
 
     package init(maximum: Int, initial: Int, smallestPart: Int) {
       self.maximum = maximum
@@ -45,10 +53,12 @@ package struct S3ConcurrencyStateMachine: Sendable {
   private enum Phase {
     /// Twice the number before, which brought `rate` bytes a second. Can transition to: doubling, holding.
     case doubling(before: Int, rate: Double)
-    /// The best that is known. Can transition to: trying, holding.
+    /// The best that is known. Can transition to: trying, thinning, holding.
     case holding(until: Duration)
     /// One more than the best that is known, which brought `rate`. Can transition to: holding.
     case trying(before: Int, rate: Double)
+    /// Half of what brought `rate`, and each little. Can transition to: holding.
+    case thinning(before: Int, rate: Double)
   }
 
   let settings: Settings
@@ -62,6 +72,8 @@ package struct S3ConcurrencyStateMachine: Sendable {
   private var decided = Duration.zero
   private var windowStart: Duration?
   private var windowBytes = 0
+  /// Whether fewer were tried for what they leave each other.
+  private var isThin = false
   /// Requests from before this moment don't halve the number again.
   private var halved: Duration?
 
@@ -98,7 +110,8 @@ package struct S3ConcurrencyStateMachine: Sendable {
       return 0
     }
     windowBytes += bytes
-    guard now - start >= settings.window else { return 0 }
+    let isSaid = windowBytes >= settings.judgedBytes * limit || now - start >= settings.slowWindow
+    guard now - start >= settings.window, isSaid else { return 0 }
     let before = limit
     judge(Double(windowBytes) / (now - start).asSeconds, at: now)
     return max(0, limit - before)
@@ -158,7 +171,10 @@ package struct S3ConcurrencyStateMachine: Sendable {
         change(to: limit, .holding(until: .seconds(Int64.max / 2)), at: now)
       }
     case .holding(let end):
-      if now >= end, limit < settings.maximum {
+      if settings.isAdaptive, limit > 1, now >= end || !isThin, rate < settings.leastRate * Double(limit) {
+        isThin = true
+        change(to: limit / 2, .thinning(before: limit, rate: rate), at: now)
+      } else if now >= end, limit < settings.maximum {
         change(to: limit + 1, .trying(before: limit, rate: rate), at: now)
       } else {
         windowStart = now
@@ -169,6 +185,9 @@ package struct S3ConcurrencyStateMachine: Sendable {
       let isBetter = rate >= former * (1 + 0.5 / Double(before))
       let end = isBetter ? now : now + settings.hold
       change(to: isBetter ? limit : before, .holding(until: end), at: now)
+    case .thinning(let before, let former):
+      let isAsGood = rate >= former * 0.85
+      change(to: isAsGood ? limit : before, .holding(until: isAsGood ? now : now + settings.hold * 10), at: now)
     }
   }
 

@@ -199,7 +199,8 @@ extension S3Error {
         .corrupted, "The bytes of \(place) at \(endpoint) and their checksum don't fit (\(message)): try again.")
     case (Self.unreachable, _):
       return MobulaError(
-        .unavailable, "S3 at \(endpoint) can't be reached (\(message)): check the endpoint and that the server runs.")
+        .unavailable,
+        "S3 at \(endpoint) can't be reached for \(place) (\(message)): check the endpoint and that the server runs.")
     case (Self.interrupted, _):
       return MobulaError(
         .unavailable, "S3 at \(endpoint) broke off while \(place) was asked for (\(message)): try again.")

@@ -1,3 +1,4 @@
+internal import AsyncHTTPClient
 internal import Glibc
 internal import MobulaCore
 
@@ -12,6 +13,14 @@ public struct S3Proxy: Hashable, Sendable, CustomStringConvertible {
 
   /// Without what is secret.
   public var description: String { "http://\(host.contains(":") ? "[\(host)]" : host):\(port)" }
+
+  /// For requests with TLS, which it passes on unread.
+  var tunnel: HTTPClient.Configuration.Proxy {
+    let words = credentials?.split(separator: ":", maxSplits: 1).map(String.init) ?? []
+    return .server(
+      host: host, port: port,
+      authorization: words.isEmpty ? nil : .basic(username: words[0], password: words.count > 1 ? words[1] : ""))
+  }
 
   init(host: String, port: Int, credentials: String? = nil) {
     self.host = host

@@ -54,7 +54,8 @@ struct S3Request: Sendable {
     return (endpoint, path.isEmpty ? "/" : path)
   }
 
-  func signed(with credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp) -> Signed {
+  /// - Parameter credentials: `nil` for a request that is not signed.
+  func signed(with credentials: S3Credentials?, configuration: S3Configuration, at time: SigV4Timestamp) -> Signed {
     let (endpoint, path) = address(configuration)
     var headers = headers
     let hash: String
@@ -67,16 +68,19 @@ struct S3Request: Sendable {
       if configuration.uploadChecksums, let digest { headers.append(Self.checksum(digest.crc32c)) }
     }
     headers.append(("host", endpoint.authority))
-    headers.append(("x-amz-date", time.description))
-    headers.append(("x-amz-content-sha256", hash))
-    if let token = credentials.sessionToken { headers.append(("x-amz-security-token", token)) }
-    let signature = SigV4Signer(credentials: credentials, region: configuration.region).signature(
-      method: method.rawValue, path: path, query: query, headers: headers, payloadHash: hash, at: time)
-
+    if configuration.paysForRequests { headers.append(("x-amz-request-payer", "requester")) }
+    if let credentials {
+      headers.append(("x-amz-date", time.description))
+      headers.append(("x-amz-content-sha256", hash))
+      if let token = credentials.sessionToken { headers.append(("x-amz-security-token", token)) }
+      let signature = SigV4Signer(credentials: credentials, region: configuration.region).signature(
+        method: method.rawValue, path: path, query: query, headers: headers, payloadHash: hash, at: time)
+      headers.append(("authorization", signature.authorization))
+    }
     let suffix = query.isEmpty ? "" : "?" + SigV4Signer.canonicalQuery(query)
     return Signed(
       url: "\(endpoint.scheme.rawValue)://\(endpoint.authority)\(path)\(suffix)", target: path + suffix,
-      headers: headers + [("authorization", signature.authorization)])
+      headers: headers)
   }
 
   /// The header by which S3 checks a payload, and keeps its checksum.
@@ -95,7 +99,7 @@ struct S3Request: Sendable {
 
   /// The request in the HTTP client's form.
   func httpRequest(
-    credentials: S3Credentials, configuration: S3Configuration, at time: SigV4Timestamp
+    credentials: S3Credentials?, configuration: S3Configuration, at time: SigV4Timestamp
   ) -> HTTPClientRequest {
     let signed = signed(with: credentials, configuration: configuration, at: time)
     // The headers name whom it is for.

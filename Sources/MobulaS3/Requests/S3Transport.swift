@@ -37,12 +37,7 @@ struct S3Transport: Sendable {
       guard let plainProxy else { return ready }
       return ready.flatMap { AbsoluteForm.add(to: channel, credentials: plainProxy.credentials) }
     }
-    if let proxy = configuration.proxy, plainProxy == nil {
-      let words = proxy.credentials?.split(separator: ":", maxSplits: 1).map(String.init) ?? []
-      settings.proxy = .server(
-        host: proxy.host, port: proxy.port,
-        authorization: words.isEmpty ? nil : .basic(username: words[0], password: words.count > 1 ? words[1] : ""))
-    }
+    if plainProxy == nil { settings.proxy = configuration.proxy?.tunnel }
     settings.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
     if let roots = configuration.trustedRoots {
       // Read with the first connection, which fails without them.
@@ -86,6 +81,7 @@ struct S3Transport: Sendable {
 
   /// Sends with credentials that are valid now; once more with new ones where the service says that they are not.
   private func sendOnce(_ request: S3Request, _ signing: S3Learned.Signing) async throws -> S3Body {
+    guard configuration.signsRequests else { return try await send(request, with: nil, signing) }
     let used = try await credentials.credentials()
     do {
       return try await send(request, with: used, signing)
@@ -97,7 +93,7 @@ struct S3Transport: Sendable {
   }
 
   private func send(
-    _ request: S3Request, with credentials: S3Credentials, _ signing: S3Learned.Signing
+    _ request: S3Request, with credentials: S3Credentials?, _ signing: S3Learned.Signing
   ) async throws -> S3Body {
     let isRead = request.method == .get || request.method == .head
     // To the head of the answer; what follows is read for as long as bytes come.

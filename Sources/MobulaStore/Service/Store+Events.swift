@@ -183,6 +183,7 @@ extension Store {
     deadline: ContinuousClock.Instant, for client: StoreClientID? = nil,
     _ attempt: (inout State) throws(MobulaError) -> RoomAttempt<Result>
   ) throws(MobulaError) -> Result? {
+    var isPressed = false
     while true {
       let step = try state.withLock { state throws(MobulaError) -> RoomStep<Result> in
         let missing: Int
@@ -204,6 +205,12 @@ extension Store {
           return .spill(number, entry, state.segments[entry.segment]!)
         case .wait: return .wait(missing)
         }
+      }
+      switch step {
+      case .spill where !isPressed, .wait where !isPressed:
+        isPressed = true
+        events.pressed()
+      default: break
       }
       switch step {
       case .done(let result): return result

@@ -44,6 +44,9 @@ public struct StoreEvents: Sendable {
   public var sealed: @Sendable ([SealedObject]) -> Void = { _ in }
   /// Objects had to make room, or were lost with a damaged copy on disk or elsewhere.
   public var gone: @Sendable ([ObjectID]) -> Void = { _ in }
+  /// There is no room but what others have to give: whoever keeps what it need not keep lets go of it now. From a thread
+  /// that waits for the room.
+  public var pressed: @Sendable () -> Void = {}
   /// A client's process has ended.
   public var clientGone: @Sendable (StoreClientID) -> Void = { _ in }
 

@@ -75,7 +75,7 @@ struct BroadcastCommand: AsyncParsableCommand {
     guard stat(object, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
       do { return try await cluster.object(found: object).reference } catch let error as MobulaError
-        where error.code == .notFound && object.lowercased().hasPrefix("s3://")
+        where error.code == .notFound && S3Target.isS3(object)
       { return try await S3OfHost.explaining { try await cluster.fetch(object) } } catch let error as MobulaError
         where error.code == .notFound && status.st_mode & S_IFMT == S_IFDIR
       {

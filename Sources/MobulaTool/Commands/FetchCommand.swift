@@ -21,10 +21,11 @@ struct FetchCommand: AsyncParsableCommand {
         mobula fetch s3://models/whisper/model.bin --explain
         mobula fetch s3://models/whisper/model.bin --timeout 600
         mobula fetch s3://models/whisper/model.bin --s3-endpoint http://10.0.0.9:8333
+        mobula fetch s3://open-data/set/ --no-sign-request
       """)
 
   @Argument(help: "s3://BUCKET/PREFIX") var url: String
-  @Option(help: "Another S3 than the one in the host's environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var s3: S3Options
   @Option(help: "Seconds to wait at most; the host goes on. Default: as long as bytes come.") var timeout: Double?
   @Flag(help: "Say from where the bytes came, and why.") var explain = false
   @OptionGroup var json: JSONFlag
@@ -97,11 +98,11 @@ struct FetchCommand: AsyncParsableCommand {
   }
 
   func validate() throws {
-    guard url.lowercased().hasPrefix("s3://") else {
+    guard S3Target.isS3(url) else {
       throw ValidationError("\"\(url)\" is no address in S3: write it as s3://BUCKET/PREFIX.")
     }
     try S3Target.check(url)
-    try S3Target.check(endpoint: s3Endpoint, for: [url])
+    try s3.check(for: [url])
     if let timeout, !(timeout > 0 && timeout <= 1e7) {
       throw ValidationError("--timeout takes seconds, more than 0 and up to 10 million.")
     }
@@ -118,7 +119,7 @@ struct FetchCommand: AsyncParsableCommand {
 
   private func fetch() async throws {
     try await withCluster(directory.options) { cluster in
-      let entries = try await S3OfHost.explaining { try await cluster.entriesInS3(url, endpoint: s3Endpoint) }
+      let entries = try await S3OfHost.explaining { try await cluster.entriesInS3(url, access: s3.access) }
       guard !entries.isEmpty else {
         throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
       }
@@ -138,7 +139,7 @@ struct FetchCommand: AsyncParsableCommand {
       defer { pending.isOver() }
       let board = FetchBoard(entries.count) { progress?.update($0, of: total) }
       let notes = Notes { progress?.note($0) }
-      let endpoint = s3Endpoint
+      let access = s3.access
       let units = FetchUnits(entries, holdsEach: explain)
       let results = try await units.together { unit in
         var alone = unit
@@ -146,7 +147,7 @@ struct FetchCommand: AsyncParsableCommand {
         if unit.count > 1 {
           var outcomes = Array(repeating: FetchSmallReply.Outcome(), count: unit.count)
           // Each by itself waits for as long as bytes come, or says why it does not come.
-          do { outcomes = try await cluster.fetchSmall(unit.map { entries[$0] }, endpoint: endpoint) } catch let error
+          do { outcomes = try await cluster.fetchSmall(unit.map { entries[$0] }, access: access) } catch let error
             as MobulaError where Self.isOfOneObject(error)
           {}
           alone = []
@@ -167,7 +168,7 @@ struct FetchCommand: AsyncParsableCommand {
             let entry = entries[index]
             group.addTask {
               let result = try await Self.fetch(
-                entry.url.text, entry.size.bytes, from: endpoint, at: index, board, notes, isAlone: entries.count == 1,
+                entry.url.text, entry.size.bytes, from: access, at: index, board, notes, isAlone: entries.count == 1,
                 on: cluster)
               return (index, result)
             }
@@ -211,13 +212,13 @@ struct FetchCommand: AsyncParsableCommand {
   }
 
   private static func fetch(
-    _ url: String, _ size: Int, from endpoint: String?, at index: Int, _ board: FetchBoard, _ notes: Notes,
+    _ url: String, _ size: Int, from access: S3Access, at index: Int, _ board: FetchBoard, _ notes: Notes,
     isAlone: Bool, on cluster: Cluster
   ) async throws -> Result {
     var result = Result(fetched: Fetched(name: url, size: size))
     do {
       let (reference, bytes) = try await S3OfHost.explaining {
-        try await cluster.fetchCounted(url, endpoint: endpoint, waiting: { notes.say($0) }) { verified, _ in
+        try await cluster.fetchCounted(url, access: access, waiting: { notes.say($0) }) { verified, _ in
           board.came(min(verified.bytes, size), of: index)
         }
       }

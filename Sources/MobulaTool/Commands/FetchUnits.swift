@@ -14,10 +14,14 @@ struct FetchUnits {
   private(set) var units: [[Int]] = []
   private let sizes: [Int]
 
-  /// - Parameter holdsEach: whether each object is held by whoever fetches it, and so comes by itself.
-  init(_ entries: [ListS3Reply.Entry], holdsEach: Bool) {
+  /// - Parameters:
+  ///   - holdsEach: whether each object is held by whoever fetches it, and so comes by itself.
+  ///   - turn: which of the units of small objects is the first. Hosts that fetch the same at the same time each begin
+  ///     elsewhere, so that each reads another share.
+  init(_ entries: [ListS3Reply.Entry], holdsEach: Bool, turn: Int = .random(in: 0..<1 << 20)) {
     sizes = entries.map(\.size.bytes)
     var small: [Int] = []
+    var many: [[Int]] = []
     for (index, entry) in entries.enumerated() {
       guard entry.isSmall, !holdsEach, entries.count > 1 else {
         units.append([index])
@@ -25,11 +29,13 @@ struct FetchUnits {
       }
       small.append(index)
       if small.count == Self.together {
-        units.append(small)
+        many.append(small)
         small = []
       }
     }
-    if !small.isEmpty { units.append(small) }
+    if !small.isEmpty { many.append(small) }
+    let first = many.isEmpty ? 0 : turn % many.count
+    units += many[first...] + many[..<first]
   }
 
   /// Runs `body` for each unit, several at a time, and returns what it returned in the order of the entries.

@@ -30,7 +30,7 @@ struct GetCommand: AsyncParsableCommand {
   @Option(name: .shortAndLong, help: "The file to write, a folder for it, - for standard output, or s3://BUCKET/KEY.")
   var output: String
   @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
-  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var s3: S3Options
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
@@ -60,8 +60,8 @@ struct GetCommand: AsyncParsableCommand {
     }
     if id == "" { throw ValidationError("An object's name or id can't be empty: `mobula ls` lists what there is.") }
     for text in [id, output] { try S3Target.check(text) }
-    try S3Target.check(endpoint: s3Endpoint, for: [id, output])
-    if isS3(id), !isPrefix, try S3URL(id).key.isEmpty {
+    try s3.check(for: [id, output])
+    if S3Target.isS3(id), !isPrefix, try S3URL(id).key.isEmpty {
       throw ValidationError("\(id.printable) is a bucket: give \(id.printable)/KEY, or \(id.printable)/ for all in it.")
     }
     if output == "" { throw ValidationError("--output takes a path, which can't be empty.") }
@@ -78,7 +78,7 @@ struct GetCommand: AsyncParsableCommand {
     if isPrefix { return try await getAll() }
     // Before anything is brought here for nothing.
     let place: Place
-    if let target = try S3Target(output, name: lastPart(id), endpoint: s3Endpoint) {
+    if let target = try S3Target(output, name: lastPart(id), s3.access) {
       place = .s3(target)
     } else {
       place = .file(try FileTarget(output, name: id))
@@ -92,9 +92,9 @@ struct GetCommand: AsyncParsableCommand {
   private func getAll() async throws {
     try await withCluster(directory.options) { cluster in
       let names: [String]
-      if isS3(id) {
+      if S3Target.isS3(id) {
         // What is there now; the cluster may know some of it, and versions of it by names of their own.
-        names = try await S3OfHost.explaining { try await cluster.listS3(id, endpoint: s3Endpoint).map(\.url) }
+        names = try await S3OfHost.explaining { try await cluster.listS3(id, access: s3.access).map(\.url) }
       } else {
         names = try await cluster.list().flatMap(\.names).map(\.text).filter { $0.utf8.starts(with: id.utf8) }
       }
@@ -107,9 +107,9 @@ struct GetCommand: AsyncParsableCommand {
         let rest = String(decoding: name.utf8.dropFirst(id.utf8.count), as: UTF8.self)
         if rest.isEmpty { continue }
         do {
-          if isS3(output) {
+          if S3Target.isS3(output) {
             let folder = output.hasSuffix("/") ? output : output + "/"
-            guard let target = try S3Target(folder + rest, name: rest, endpoint: s3Endpoint) else { continue }
+            guard let target = try S3Target(folder + rest, name: rest, s3.access) else { continue }
             done.append(try await get(name, to: .s3(target), on: cluster))
           } else {
             done.append(try await get(name, to: .file(FileTarget(try makeFolders(for: rest), name: name)), on: cluster))
@@ -126,8 +126,6 @@ struct GetCommand: AsyncParsableCommand {
       if hasFailed { throw ExitCode(1) }
     }
   }
-
-  private func isS3(_ text: String) -> Bool { text.lowercased().hasPrefix("s3://") }
 
   private func lastPart(_ name: String) -> String {
     String(decoding: name.utf8.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
@@ -156,8 +154,8 @@ struct GetCommand: AsyncParsableCommand {
 
   private func reference(to id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
     do { return try await cluster.object(found: id).reference } catch let error as MobulaError
-      where error.code == .notFound && isS3(id)
-    { return try await S3OfHost.explaining { try await cluster.fetch(id, endpoint: s3Endpoint) } }
+      where error.code == .notFound && S3Target.isS3(id)
+    { return try await S3OfHost.explaining { try await cluster.fetch(id, access: s3.access) } }
   }
 
   /// Where an object is written.

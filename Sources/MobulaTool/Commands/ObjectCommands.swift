@@ -102,10 +102,7 @@ extension ObjectListing {
 
   /// Those that somebody has given.
   fileprivate var givenNames: [Name] {
-    let urls = names.map { $0 + "#" }
-    return names.filter { name in
-      name != holdName && !urls.contains { name.text.utf8.starts(with: $0.text.utf8) }
-    }
+    names.filter { $0 != holdName && !$0.hasPrefix(ReservedNames.version) }
   }
 }
 

@@ -30,16 +30,16 @@ struct PutCommand: AsyncParsableCommand {
   @Option(help: "The object's name; with a / at its end, what the names begin with. Default: the file's.") var name:
     String?
   @Flag(help: "Take the name from another object that has it.") var replace = false
-  @Option(help: "Another S3 than the one in the environment, as http://HOST:PORT.") var s3Endpoint: String?
+  @OptionGroup var s3: S3Options
   @OptionGroup var json: JSONFlag
   @OptionGroup var quiet: QuietFlag
   @OptionGroup var directory: DirectoryOption
 
-  private var destination: String? { files.count > 1 && files.last!.lowercased().hasPrefix("s3://") ? files.last : nil }
+  private var destination: String? { files.count > 1 && S3Target.isS3(files.last!) ? files.last : nil }
   private var sources: [String] { destination == nil ? files : files.dropLast() }
 
   func validate() throws {
-    for file in sources where file.lowercased().hasPrefix("s3://") {
+    for file in sources where S3Target.isS3(file) {
       throw ValidationError("\"\(file)\" is in S3: `mobula fetch` brings it into the cluster.")
     }
     if sources.contains("-"), name == nil || name!.hasSuffix("/") {
@@ -48,16 +48,15 @@ struct PutCommand: AsyncParsableCommand {
       }
     }
     for file in files { try S3Target.check(file) }
-    try S3Target.check(endpoint: s3Endpoint, for: files)
+    try s3.check(for: files)
     if let destination, let name, !destination.hasSuffix("/"), try !S3URL(destination).key.isEmpty {
       throw ValidationError(
         "\(destination.printable) is a whole key: leave \"--name \(name.printable)\" away, or give a prefix with a / at its end."
       )
     }
-    if let name, ["s3://", "held/"].contains(where: { name.lowercased().utf8.starts(with: $0.utf8) }) {
-      throw ValidationError(
-        "--name \(name.printable): names that begin with s3:// or held/ are given by Mobula itself. To upload, give \(name.printable) behind the files."
-      )
+    if let name, let objection = ReservedNames.objection(to: name) {
+      let hint = S3Target.isS3(name) ? ". To upload, give \(name.printable) behind the files" : ""
+      throw ValidationError("--name \(name.printable): \(objection)\(hint).")
     }
     if name == "" { throw ValidationError("--name takes a name, which can't be empty.") }
     if replace, destination != nil { throw ValidationError("--replace is for the store: S3 replaces in any case.") }
@@ -111,7 +110,7 @@ struct PutCommand: AsyncParsableCommand {
     }
     var done: [S3Target.Uploaded] = []
     for item in items {
-      guard let target = try S3Target(destination, name: item.name, endpoint: s3Endpoint) else { return }
+      guard let target = try S3Target(destination, name: item.name, s3.access) else { return }
       done.append(try await target.upload(file: item.path, json: json.json))
     }
     guard json.json else { return }

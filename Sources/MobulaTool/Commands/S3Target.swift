@@ -17,18 +17,18 @@ struct S3Target {
     """
 
   let url: S3URL
-  let endpoint: String?
+  let access: S3Access
 
   /// `nil` for a text that is no S3 address, but, say, a file.
   ///
   /// - Parameter name: the key's last part, where `text` ends in `/` or names a bucket only.
   /// - Throws: `MobulaError` (`invalidArgument`) for an address that can't be.
-  init?(_ text: String, name: String, endpoint: String?) throws {
+  init?(_ text: String, name: String, _ access: S3Access) throws {
     guard Self.isS3(text) else { return nil }
     var url = try S3URL(text)
     if url.key.isEmpty || url.key.hasSuffix("/") { url = S3URL(bucket: url.bucket, key: url.key + name) }
     self.url = url
-    self.endpoint = endpoint
+    self.access = access
   }
 
   /// - Throws: `ValidationError` for what begins as an address in S3 and can be none.
@@ -42,16 +42,6 @@ struct S3Target {
 
   static func isS3(_ text: String) -> Bool { text.lowercased().hasPrefix("s3://") }
 
-  /// - Parameter addresses: of S3 that the command has to do with.
-  /// - Throws: `ValidationError` for an endpoint that can be none, and for one that nothing is asked of.
-  static func check(endpoint: String?, for addresses: [String]) throws {
-    guard let endpoint else { return }
-    _ = try asUsage { try S3Endpoint(endpoint) }
-    if !addresses.contains(where: isS3) {
-      throw ValidationError("--s3-endpoint is for s3://BUCKET/KEY: give such an address, or leave it away.")
-    }
-  }
-
   struct Uploaded: Encodable {
     var url: String
     var size: Int
@@ -64,7 +54,7 @@ struct S3Target {
   func upload(
     _ size: Int, title: String, json: Bool, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
   ) async throws -> Uploaded {
-    let client = try await S3Client.fromEnvironment(endpoint: endpoint)
+    let client = try await S3Client.fromEnvironment(access)
     let progress = Progress(title, total: size)
     defer { progress.finish(succeeded: false) }
     let sent = SentBytes()

@@ -151,6 +151,7 @@ struct StartCommand: AsyncParsableCommand {
     // Whatever this starts must not keep it open.
     if let readyFd { _ = fcntl(readyFd, F_SETFD, FD_CLOEXEC) }
     try Log.checkLevel()
+    try asUsage { try S3Configuration.checkTrustedRoots() }
     let sizes = try makeSizes()
     let warning = try sizes.check()
     let directory = directory.runDirectory

@@ -87,25 +87,11 @@ final class ExchangeLane: Sendable {
   func run(
     for exchange: ObjectExchange, own: TransferPeer, token: ClusterToken, tls: ClusterTLS?, hello: Hello
   ) throws(MobulaError) {
-    let name = "Host \(peer.host.short) at \(peer.bulk)"
-    let deadline = ContinuousClock.now + timeouts.connect
-    let socket = try TransferSocket.connect(to: peer.bulk, peer: name, by: deadline) {
+    let socket = try TransferSocket.open(to: peer, token: token, tls: tls, hello: hello, timeouts: timeouts) {
       socket throws(MobulaError) in try adopt(socket)
     }
-    // A socket that was shut down before it connected does not know.
-    try adopt(socket)
     // Closed only when no other thread can be in a call: `adopt`ed sockets are shut down before.
     defer { socket.shutDown() }
-    socket.setSendTimeout(timeouts.stall)
-    let patience = Patience(stall: timeouts.connect, deadline: deadline)
-    try socket.secureAsClient(tls, patience)
-    let answered = try socket.authenticateAsClient(token: token, hello: hello, patience)
-    guard answered.host == peer.host else {
-      throw MobulaError(
-        .mismatch,
-        "At \(peer.bulk) host \(answered.host?.short ?? answered.name) answered instead of \(peer.host.short): it may have restarted, so ask the head again."
-      )
-    }
     try sending.withLock { told throws(MobulaError) in
       try socket.send(.open(exchange.sink.object, bulk: own.bulk.description, priority: traffic.priority))
       told.isOpen = true
@@ -133,7 +119,11 @@ final class ExchangeLane: Sendable {
       case .receive: try receive(header, socket, exchange)
       }
     case .refused(let code, let text), .failed(let code, let text): throw MobulaError(code, text)
-    case .open, .prioritize, .request, .cancel, .acknowledge, .done:
+    case .whole, .absent:
+      throw MobulaError(
+        .protocolViolation, "\(socket.peer) sent a small object that was not wanted: run the same version on all hosts."
+      )
+    case .open, .openSmall, .want, .prioritize, .request, .cancel, .acknowledge, .done:
       throw MobulaError(
         .protocolViolation,
         "\(socket.peer) sent a receiver's message although it is the source: run the same version on all hosts.")

@@ -1,6 +1,41 @@
 internal import MobulaCore
 internal import MobulaWire
 
+extension TransferSocket {
+  /// A connection to a host's server, over which both have proved themselves.
+  ///
+  /// - Parameter adopt: given each socket before it connects, so that another thread can shut it down; one that throws
+  ///   ends this.
+  /// - Throws: `MobulaError`: `unavailable` when nobody listens, `unauthenticated`, `deadlineExceeded`, `mismatch` when
+  ///   another host answers.
+  static func open(
+    to peer: TransferPeer, token: ClusterToken, tls: ClusterTLS?, hello: Hello, timeouts: TransferTimeouts,
+    adopt: (TransferSocket) throws(MobulaError) -> Void
+  ) throws(MobulaError) -> TransferSocket {
+    let deadline = ContinuousClock.now + timeouts.connect
+    let name = "Host \(peer.host.short) at \(peer.bulk)"
+    let socket = try connect(to: peer.bulk, peer: name, by: deadline, adopt: adopt)
+    do throws(MobulaError) {
+      // A socket that was shut down before it connected does not know.
+      try adopt(socket)
+      socket.setSendTimeout(timeouts.stall)
+      let patience = Patience(stall: timeouts.connect, deadline: deadline)
+      try socket.secureAsClient(tls, patience)
+      let answered = try socket.authenticateAsClient(token: token, hello: hello, patience)
+      guard answered.host == peer.host else {
+        throw MobulaError(
+          .mismatch,
+          "At \(peer.bulk) host \(answered.host?.short ?? answered.name) answered instead of \(peer.host.short): it may have restarted, so ask the head again."
+        )
+      }
+    } catch {
+      socket.shutDown()
+      throw error
+    }
+    return socket
+  }
+}
+
 /// Frames, messages and the handshake over a socket.
 extension TransferSocket {
   func send(_ message: TransferMessage, more: Bool = false) throws(MobulaError) {

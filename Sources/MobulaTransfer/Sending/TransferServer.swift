@@ -6,7 +6,7 @@ internal import Synchronization
 
 /// Serves the replicas of a host, complete and partial, to other hosts.
 ///
-/// Listens from `init` until `close`, and serves from `start` on; each connection serves one object.
+/// Listens from `init` until `close`, and serves from `start` on; each connection serves one object, or small ones.
 public final class TransferServer: Sendable {
   /// Where it listens, with the real port when it was bound to port 0.
   public let endpoint: Endpoint
@@ -28,6 +28,7 @@ public final class TransferServer: Sendable {
   private struct Replicas: Sendable {
     let source: @Sendable (ObjectID) -> (any ChunkSource)?
     let asked: @Sendable (ObjectID, TransferPeer) -> Void
+    let isComing: @Sendable (ObjectID) -> Bool
   }
 
   private struct State {
@@ -76,9 +77,11 @@ public final class TransferServer: Sendable {
   /// - Parameters:
   ///   - source: the replica of an object, or `nil` when this host has none. Called on the connection's thread.
   ///   - asked: told of each host that asks for an object of which it serves its own chunks.
+  ///   - isComing: whether an object of which there is no replica here will soon have one.
   package func start(
     source: @escaping @Sendable (ObjectID) -> (any ChunkSource)?,
-    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in }
+    asked: @escaping @Sendable (ObjectID, TransferPeer) -> Void = { _, _ in },
+    isComing: @escaping @Sendable (ObjectID) -> Bool = { _ in false }
   ) {
     let starts = state.withLock { state in
       guard !state.isStarted, !state.isClosed else { return false }
@@ -87,7 +90,7 @@ public final class TransferServer: Sendable {
       return true
     }
     guard starts else { return }
-    let replicas = Replicas(source: source, asked: asked)
+    let replicas = Replicas(source: source, asked: asked, isComing: isComing)
     detachThread(named: "accept chunks") { [self] in
       accept(replicas)
       threadEnded()
@@ -166,7 +169,8 @@ public final class TransferServer: Sendable {
 
   private struct Receiver: Hashable {
     var host: HostID?
-    var object: ObjectID
+    /// `nil` for small objects.
+    var object: ObjectID?
   }
 
   /// Takes a place for a receiver; false when there is none.
@@ -221,26 +225,60 @@ public final class TransferServer: Sendable {
     try socket.secureAsServer(tls, token: token, hello: hello, patience)
     let receiver = try socket.authenticateAsServer(token: token, hello: hello, patience)
     guard prove(number) else { return }
-    guard case .open(let object, let bulk, let priority) = try socket.receiveMessage(patience) else { return }
+    switch try socket.receiveMessage(patience) {
+    case .open(let object, let bulk, let priority):
+      try serve(object, to: receiver, at: bulk, priority, over: socket, number, replicas)
+    case .openSmall(let priority): try serveSmall(receiver, priority, over: socket, replicas)
+    default: return
+    }
+  }
+
+  /// Serves small objects, as many as the receiver asks for.
+  private func serveSmall(
+    _ receiver: Hello, _ priority: TransferPriority, over socket: TransferSocket, _ replicas: Replicas
+  ) throws(MobulaError) {
+    let place = Receiver(host: receiver.host, object: nil)
+    guard enter(place) else { return try refuse(socket) }
+    defer { leave(place) }
+    var sender = SmallObjectsSender(
+      socket, gate: gate, timeouts: timeouts, traffic: traffic.flow(priority),
+      presence: { object in
+        if let source = replicas.source(object) {
+          if source.digest != nil { return .here(source) }
+          return source.failure == nil ? .coming : .unknown
+        }
+        return replicas.isComing(object) ? .coming : .unknown
+      },
+      count: counted)
+    try sender.run()
+  }
+
+  private func serve(
+    _ object: ObjectID, to receiver: Hello, at bulk: String, _ priority: TransferPriority, over socket: TransferSocket,
+    _ number: UInt64, _ replicas: Replicas
+  ) throws(MobulaError) {
     guard let source = replicas.source(object) else {
       return try socket.send(
         .refused(.notFound, "Host \(hello.name) has no replica of object \(object): fetch it from another source."))
     }
     let place = Receiver(host: receiver.host, object: object)
-    guard enter(place) else {
-      return try socket.send(
-        .refused(.full, "Host \(hello.name) serves as many receivers as it may: ask it again, or another."))
-    }
+    guard enter(place) else { return try refuse(socket) }
     defer { leave(place) }
     if let host = receiver.host, let endpoint = Endpoint(bulk) {
       replicas.asked(object, TransferPeer(host: host, bulk: endpoint))
     }
     ChunkSender(
       socket, source: source, offers: offers, number: number, gate: gate, timeouts: timeouts,
-      traffic: traffic.flow(priority)
-    ) { [self] count in
-      sent.add(count, ordering: .relaxed)
-      TransferCounters.addSent(count)
-    }.run()
+      traffic: traffic.flow(priority), count: counted
+    ).run()
+  }
+
+  private func refuse(_ socket: TransferSocket) throws(MobulaError) {
+    try socket.send(.refused(.full, "Host \(hello.name) serves as many receivers as it may: ask it again, or another."))
+  }
+
+  private func counted(_ bytes: Int) {
+    sent.add(bytes, ordering: .relaxed)
+    TransferCounters.addSent(bytes)
   }
 }

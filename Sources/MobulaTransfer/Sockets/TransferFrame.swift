@@ -8,6 +8,11 @@ struct FrameWriter {
     withUnsafeBytes(of: value.bigEndian) { body.append(contentsOf: $0) }
   }
 
+  mutating func append(_ object: ObjectID) {
+    append(object.high)
+    append(object.low)
+  }
+
   /// Text to the end of the frame.
   mutating func append(text: String) { body += text.utf8.prefix(TransferMessage.maximumText) }
 
@@ -34,6 +39,17 @@ struct FrameReader {
     }
     rest.removeFirst(count)
     return value
+  }
+
+  mutating func readObject() throws(MobulaError) -> ObjectID { ObjectID(high: try read(), low: try read()) }
+
+  /// An object's bytes: 64 bits on the wire.
+  mutating func readSize() throws(MobulaError) -> Int {
+    guard let size = Int(exactly: try read(UInt64.self)) else {
+      throw MobulaError(
+        .protocolViolation, "A peer announced an object of more than 2^63 bytes: it is no mobula host.")
+    }
+    return size
   }
 
   /// A chunk's index or length: 32 bits on the wire.

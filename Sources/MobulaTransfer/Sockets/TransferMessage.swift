@@ -25,6 +25,10 @@ package enum TransferMessage: Hashable, Sendable {
   /// Receiver: the object it wants; first, and once a connection. `bulk` is where the receiver serves
   /// its own chunks of it, a TCP port of the host that it connects from or a HOST:PORT; empty when it does not.
   case open(ObjectID, bulk: String, priority: TransferPriority = .get)
+  /// Receiver: instead of `open`, small objects are wanted, one after the other: see `want`.
+  case openSmall(TransferPriority)
+  /// Receiver: this small object, please, whole; several may be outstanding. They come as they are there.
+  case want(ObjectID)
   /// Receiver: from now on the object is wanted so much.
   case prioritize(TransferPriority)
   /// Receiver: this chunk, please, which was offered. Several may be outstanding; they are sent in order.
@@ -32,7 +36,7 @@ package enum TransferMessage: Hashable, Sendable {
   /// Receiver: that chunk comes from elsewhere, so it need not be sent any more.
   case cancel(Int)
   /// Receiver: this chunk is here and right, so the sender may let go of it. Also for chunks that were offered
-  /// and came from elsewhere, where the sender wants news.
+  /// and came from elsewhere, where the sender wants news. Of small objects: so many more are here.
   case acknowledge(Int)
   /// Receiver: nothing more is wanted.
   case done
@@ -44,6 +48,10 @@ package enum TransferMessage: Hashable, Sendable {
   case refused(MobulaError.Code, String)
   /// Sender: the header of a chunk; its bytes follow.
   case chunk(ChunkHeader)
+  /// Sender: a small object, with the CRC32Cs of its chunks; all its bytes follow.
+  case whole(ObjectID, objectSize: Int, chunkSize: Int, checksums: [UInt32])
+  /// Sender: a small object that was wanted is not here, and does not come.
+  case absent(ObjectID)
   /// Sender: no other chunk will come.
   case failed(MobulaError.Code, String)
   /// Sender: alive, but nothing is to be sent. Receiver: alive, but slow on purpose.
@@ -59,8 +67,8 @@ package enum TransferMessage: Hashable, Sendable {
 
 extension TransferMessage {
   private enum Kind: UInt8 {
-    case open = 1, request, acknowledge, done, cancel, prioritize
-    case opened = 16, refused, chunk, failed, alive, offer
+    case open = 1, request, acknowledge, done, cancel, prioritize, openSmall, want
+    case opened = 16, refused, chunk, failed, alive, offer, whole, absent
   }
 
   /// Offers of as many ranges as there are.
@@ -76,13 +84,27 @@ extension TransferMessage {
     switch self {
     case .open(let object, let bulk, let priority):
       body.append(Kind.open.rawValue)
-      body.append(object.high)
-      body.append(object.low)
+      body.append(object)
       body.append(priority.rawValue)
       body.append(text: bulk)
     case .prioritize(let priority):
       body.append(Kind.prioritize.rawValue)
       body.append(priority.rawValue)
+    case .openSmall(let priority):
+      body.append(Kind.openSmall.rawValue)
+      body.append(priority.rawValue)
+    case .want(let object):
+      body.append(Kind.want.rawValue)
+      body.append(object)
+    case .whole(let object, let objectSize, let chunkSize, let checksums):
+      body.append(Kind.whole.rawValue)
+      body.append(object)
+      body.append(UInt64(objectSize))
+      body.append(UInt32(chunkSize))
+      for checksum in checksums { body.append(checksum) }
+    case .absent(let object):
+      body.append(Kind.absent.rawValue)
+      body.append(object)
     case .request(let index):
       body.append(Kind.request.rawValue)
       body.append(UInt32(index))
@@ -129,21 +151,27 @@ extension TransferMessage {
     var reader = FrameReader(body)
     switch Kind(rawValue: try reader.read(UInt8.self)) {
     case .open:
-      let object = ObjectID(high: try reader.read(), low: try reader.read())
+      let object = try reader.readObject()
       let priority = try reader.readPriority()
       self = .open(object, bulk: reader.readText(), priority: priority)
+    case .openSmall: self = .openSmall(try reader.readPriority())
+    case .want: self = .want(try reader.readObject())
+    case .whole:
+      let object = try reader.readObject()
+      let (objectSize, chunkSize) = (try reader.readSize(), try reader.readIndex())
+      var checksums: [UInt32] = []
+      while !reader.isAtEnd { checksums.append(try reader.read()) }
+      self = .whole(object, objectSize: objectSize, chunkSize: chunkSize, checksums: checksums)
+    case .absent: self = .absent(try reader.readObject())
     case .prioritize: self = .prioritize(try reader.readPriority())
     case .request: self = .request(try reader.readIndex())
     case .cancel: self = .cancel(try reader.readIndex())
     case .acknowledge: self = .acknowledge(try reader.readIndex())
     case .done: self = .done
     case .opened:
-      guard let objectSize = Int(exactly: try reader.read(UInt64.self)) else {
-        throw MobulaError(
-          .protocolViolation, "A peer announced an object of more than 2^63 bytes: it is no mobula host.")
-      }
       self = .opened(
-        objectSize: objectSize, chunkSize: try reader.readIndex(), wantsNews: try reader.read(UInt8.self) != 0)
+        objectSize: try reader.readSize(), chunkSize: try reader.readIndex(),
+        wantsNews: try reader.read(UInt8.self) != 0)
     case .offer:
       var ranges: [Range<Int>] = []
       while !reader.isAtEnd {

@@ -14,6 +14,8 @@ final class TransferSocket: Sendable {
   let peer: String
   private let descriptor: CInt
   private let isOpen = Mutex(true)
+  /// Milliseconds that the kernel lets a call wait, as it was told last.
+  private let receiveTimeout = Atomic<Int64>(0)
   /// What everything goes through once the connection is secure.
   private let stream = Mutex<SecureStream?>(nil)
 
@@ -99,15 +101,18 @@ final class TransferSocket: Sendable {
 
   /// Fills `buffer`.
   ///
+  /// - Parameter isSmall: whether all of it comes at once, so that it needs no care how often its thread is woken.
   /// - Throws: `MobulaError`: `deadlineExceeded` when nothing came for `patience.stall` or its deadline
   ///   passed, `connectionClosed` when the peer went.
-  func receive(into buffer: UnsafeMutableRawBufferPointer, _ patience: Patience) throws(MobulaError) {
+  func receive(
+    into buffer: UnsafeMutableRawBufferPointer, _ patience: Patience, isSmall: Bool = false
+  ) throws(MobulaError) {
     if let stream = secureStream { return try stream.receive(into: buffer, patience) }
     var received = 0
     while received < buffer.count {
       let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[received...])
       var isThere = true
-      if rest.count >= Self.wakeSize { isThere = try waitForAll(of: rest.count, patience) }
+      if rest.count >= Self.wakeSize, !isSmall { isThere = try waitForAll(of: rest.count, patience) }
       // From a slow sender part of it has come by now; from a silent one nothing.
       received += try receivePlain(into: rest, patience, flags: CInt(isThere ? MSG_WAITALL : MSG_DONTWAIT))
     }
@@ -126,7 +131,11 @@ final class TransferSocket: Sendable {
     into buffer: UnsafeMutableRawBufferPointer, _ patience: Patience, flags: CInt = 0
   ) throws(MobulaError) -> Int {
     while true {
-      setOption(SOL_SOCKET, SO_RCVTIMEO, timeval(try patience.next(for: peer)))
+      let allowed = try patience.next(for: peer)
+      // Mostly it is the same as before.
+      if receiveTimeout.exchange(allowed.milliseconds, ordering: .relaxed) != allowed.milliseconds {
+        setOption(SOL_SOCKET, SO_RCVTIMEO, timeval(allowed))
+      }
       let count = recv(descriptor, buffer.baseAddress, buffer.count, flags)
       if count == 0 {
         throw MobulaError(.connectionClosed, "\(peer) closed the connection: fetch from another source.")

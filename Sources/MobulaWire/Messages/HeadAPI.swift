@@ -27,6 +27,8 @@ package enum HeadAPI {
   package static let transferEnded = RPCMethod<TransferEnded, Empty>("head.transferEnded")
   /// Gives what is in S3 its object. Hosts that want it read it together, each a part at a time.
   package static let claim = RPCMethod<ClaimRequest, ClaimReply>("head.claim")
+  /// As many claims at once.
+  package static let claimAll = RPCMethod<ClaimsRequest, ClaimsReply>("head.claimAll")
   /// Answers with what to read next, as soon as there is something, or nothing any more.
   package static let takePart = RPCMethod<PartRequest, PartReply>("head.takePart")
   /// The receiver can't read the object from S3 any more; what it has read it has.
@@ -36,6 +38,8 @@ package enum HeadAPI {
   package static let damaged = RPCMethod<DamagedObject, Empty>("head.damaged")
 
   package static let setName = RPCMethod<NameRequest, NameReply>("head.setName")
+  /// As many names at once.
+  package static let setNames = RPCMethod<NamesRequest, NamesReply>("head.setNames")
   /// Takes a name away; the object goes if nothing else holds it.
   ///
   /// - Errors: `notFound` when nothing has the name.

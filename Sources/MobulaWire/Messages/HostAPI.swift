@@ -193,9 +193,18 @@ package struct FetchRequest: Codable, Sendable {
   /// `http://HOST:PORT` of another S3 than the one in the host's environment.
   package var endpoint: String?
 
-  package init(url: String, endpoint: String? = nil) {
+  /// Whether requests carry no credentials. Default: false.
+  package var unsigned: Bool?
+  /// Whether the asking side pays for the requests. Default: false.
+  package var payer: Bool?
+
+  package var access: S3Access { S3Access(endpoint: endpoint, isUnsigned: unsigned, paysForRequests: payer) }
+
+  package init(url: String, access: S3Access) {
     self.url = url
-    self.endpoint = endpoint
+    endpoint = access.endpoint
+    unsigned = access.isUnsigned ? true : nil
+    payer = access.paysForRequests ? true : nil
   }
 }
 
@@ -223,9 +232,18 @@ package struct FetchSmallRequest: Codable, Sendable {
   /// `http://HOST:PORT` of another S3 than the one in the host's environment.
   package var endpoint: String?
 
-  package init(entries: [ListS3Reply.Entry], endpoint: String? = nil) {
+  /// Whether requests carry no credentials. Default: false.
+  package var unsigned: Bool?
+  /// Whether the asking side pays for the requests. Default: false.
+  package var payer: Bool?
+
+  package var access: S3Access { S3Access(endpoint: endpoint, isUnsigned: unsigned, paysForRequests: payer) }
+
+  package init(entries: [ListS3Reply.Entry], access: S3Access) {
     self.entries = entries
-    self.endpoint = endpoint
+    endpoint = access.endpoint
+    unsigned = access.isUnsigned ? true : nil
+    payer = access.paysForRequests ? true : nil
   }
 }
 
@@ -288,10 +306,19 @@ package struct ListS3Request: Codable, Sendable {
   /// What the page before said in `next`; `nil` for the first.
   package var after: String?
 
-  package init(url: String, endpoint: String? = nil, after: String? = nil) {
+  /// Whether requests carry no credentials. Default: false.
+  package var unsigned: Bool?
+  /// Whether the asking side pays for the requests. Default: false.
+  package var payer: Bool?
+
+  package var access: S3Access { S3Access(endpoint: endpoint, isUnsigned: unsigned, paysForRequests: payer) }
+
+  package init(url: String, access: S3Access, after: String? = nil) {
     self.url = url
-    self.endpoint = endpoint
     self.after = after
+    endpoint = access.endpoint
+    unsigned = access.isUnsigned ? true : nil
+    payer = access.paysForRequests ? true : nil
   }
 }
 

@@ -14,6 +14,7 @@ package enum MethodRights {
     // Hosts and heads, which have the cluster token.
     "head.registerHost": nobody, "head.registerMore": nobody, "head.leave": nobody, "head.replicasChanged": nobody,
     "head.holdsChanged": nobody, "head.locate": nobody, "head.transferEnded": nobody, "head.claim": nobody,
+    "head.claimAll": nobody, "head.setNames": nobody,
     "head.takePart": nobody, "head.partsFailed": nobody, "head.damaged": nobody, "head.driverEnded": nobody,
     "head.rotateToken": nobody,
     // Answered on connections that the answering process made.
