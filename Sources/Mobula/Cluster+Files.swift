@@ -311,21 +311,48 @@ extension Cluster {
   /// - Throws: `MobulaError`: as `fetch`, and `notFound` when there is nothing.
   public func fetchDirectory(_ url: String, access: S3Access = S3Access()) async throws -> [Name: Blob] {
     let prefix = url.hasSuffix("/") ? url : url + "/"
-    let entries = try await listS3(prefix, access: access)
+    let entries = try await entriesInS3(prefix, access: access)
+    let here = await fetchTogether(entries.filter(\.isSmall), access: access)
     return try await withThrowingTaskGroup(of: (Name, Blob).self) { group in
       var blobs: [Name: Blob] = [:]
       for (index, entry) in entries.enumerated() {
-        // As many at a time as keep the network busy, where they are small.
+        // As many at a time as keep the network busy.
         if index >= 8, let (name, blob) = try await group.next() { blobs[name] = blob }
         group.addTask {
-          (
-            Name(Substring(entry.url.utf8.dropFirst(prefix.utf8.count))),
-            try await self.fetch(entry.url, access: access).value
-          )
+          let name = Name(Substring(entry.url.text.utf8.dropFirst(prefix.utf8.count)))
+          // One that had to make room meanwhile comes again.
+          if let object = here[entry.url], let blob = try? await self.blob(object) { return (name, blob) }
+          return (name, try await self.fetch(entry.url.text, access: access).value)
         }
       }
       for try await (name, blob) in group { blobs[name] = blob }
       return blobs
+    }
+  }
+
+  private func blob(_ object: ObjectID) async throws -> Blob {
+    let reference = ObjectRef<Blob>(reference(to: object))
+    try await store.holds.flush()
+    return try await reference.value
+  }
+
+  /// Small objects by the dozen, several dozens at a time.
+  ///
+  /// - Returns: those that came, by their URLs; the others have to come by themselves.
+  private func fetchTogether(_ entries: [ListS3Reply.Entry], access: S3Access) async -> [Name: ObjectID] {
+    let (dozen, atOnce) = (32, 6)
+    return await withTaskGroup(of: [(Name, ObjectID)].self) { group in
+      var objects: [Name: ObjectID] = [:]
+      for start in stride(from: 0, to: entries.count, by: dozen) {
+        if start >= dozen * atOnce, let some = await group.next() { objects.merge(some) { $1 } }
+        let some = Array(entries[start..<min(entries.count, start + dozen)])
+        group.addTask {
+          guard let outcomes = try? await self.fetchSmall(some, access: access) else { return [] }
+          return zip(some, outcomes).compactMap { entry, outcome in outcome.object.map { (entry.url, $0) } }
+        }
+      }
+      for await some in group { objects.merge(some) { $1 } }
+      return objects
     }
   }
 

@@ -76,7 +76,8 @@ public struct S3Configuration: Sendable {
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) where `AWS_CA_BUNDLE` or `VAULT_CACERT` name no certificates.
   package static func checkTrustedRoots(_ environment: [String: String] = currentEnvironment()) throws(MobulaError) {
-    for name in ["AWS_CA_BUNDLE", "VAULT_CACERT"] {
+    let usesVault = environment["MOBULA_VAULT_ADDR"] != nil || environment["MOBULA_VAULT_AUTH"] != nil
+    for name in ["AWS_CA_BUNDLE"] + (usesVault ? ["VAULT_CACERT"] : []) {
       if let path = environment[name], !path.isEmpty { try TrustedRoots.check(path, namedBy: name) }
     }
   }

@@ -80,6 +80,37 @@ import Testing
     }
   }
 
+  /// Claims that come together: whoever gets no part hears who reads it, or has it; a wrong one refuses no other.
+  @Test func claimsAndNamesTogether() async throws {
+    try await withHead { cluster in
+      let a = try await cluster.host(1)
+      let b = try await cluster.host(2)
+      let names = (1...3).map { Name("s3-version:s3://models/\($0)#e") }
+      func claims(_ host: HostID, besides: [ClaimRequest] = []) -> ClaimsRequest {
+        ClaimsRequest(
+          claims: names.map { ClaimRequest(host: host, name: $0, geometry: geometry, takesPart: true) } + besides)
+      }
+      let nameless = ClaimRequest(host: a.id, name: "", geometry: geometry, takesPart: true)
+      let first = try await a.connection.call(HeadAPI.claimAll, claims(a.id, besides: [nameless])).answers.map(\.claim)
+      #expect(first.prefix(3).allSatisfy { $0?.part == 0..<geometry.count && $0?.source == nil })
+      #expect(first.count == 4 && first[3] == nil)
+      let second = try await b.connection.call(HeadAPI.claimAll, claims(b.id)).answers.map(\.claim)
+      #expect(second.allSatisfy { $0?.part == nil && $0?.source?.host == a.id })
+      #expect(second.map { $0?.object } == first.prefix(3).map { $0?.object })
+      let requests = zip(1...3, second.compactMap(\.self)).map {
+        NameRequest(name: Name("s3://models/\($0)"), object: $1.object, claim: $1.number)
+      }
+      let wrong = NameRequest(name: "", object: second[0]!.object, claim: 9)
+      let named = try await b.connection.call(HeadAPI.setNames, NamesRequest(names: requests + [wrong])).answers
+      #expect(named.map { $0.name?.isNamed } == [true, true, true, nil])
+      await #expect(throws: MobulaError.self) {
+        let many = ClaimsRequest(claims: Array(repeating: claims(a.id).claims[0], count: ClaimsRequest.most + 1))
+        return try await a.connection.call(HeadAPI.claimAll, many)
+      }
+      #expect(try await a.connection.call(HeadAPI.claimAll, ClaimsRequest(claims: [])).answers.isEmpty)
+    }
+  }
+
   @Test func outdatedHostsAreRefused() async throws {
     try await withHead { cluster in
       let older = try await cluster.host(1, incarnation: 1)

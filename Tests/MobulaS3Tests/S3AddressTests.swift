@@ -65,7 +65,8 @@ import Testing
     for wrong in ["/roots.pem", "/dev/null", "/etc/hostname"] {
       let error = #expect(throws: MobulaError.self) { try S3Configuration.fromEnvironment(["AWS_CA_BUNDLE": wrong]) }
       #expect(error?.message.contains("AWS_CA_BUNDLE names \(wrong)") == true)
-      #expect(throws: MobulaError.self) { try S3Configuration.checkTrustedRoots(["VAULT_CACERT": wrong]) }
+      let vault = ["VAULT_CACERT": wrong, "MOBULA_VAULT_ADDR": "https://v:1"]
+      #expect(throws: MobulaError.self) { try S3Configuration.checkTrustedRoots(vault) }
     }
     try S3Configuration.checkTrustedRoots(["AWS_CA_BUNDLE": "", "VAULT_CACERT": roots])
   }

@@ -47,6 +47,15 @@ import Testing
     #expect(machine.offered([b], now: .zero) == [])
   }
 
+  /// What a failed exchange has left may lack nothing but its check.
+  @Test func whatIsAllThereIsCompleteAtOnce() throws {
+    let geometry = try ChunkGeometry(objectSize: 4 * 65_536, chunkSize: 65_536)
+    var verified = ChunkMap(count: 4)
+    for chunk in 0..<4 { verified.insert(chunk) }
+    var machine = ExchangeStateMachine(geometry: geometry, own: own, verified: verified, isFilled: true, seed: 1)
+    #expect(machine.started([a], now: .zero) == [.complete])
+  }
+
   @Test func whatIsOfferedIsAskedForUpToTheWindow() throws {
     var machine = try machine(chunks: 20) {
       $0.smallestWindow = 1

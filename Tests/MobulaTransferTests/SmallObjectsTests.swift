@@ -49,7 +49,7 @@ import Testing
     server.start(
       source: { object in
         object == there.object ? there : object == coming.object && isThere.withLock { $0 } ? coming : nil
-      }, isComing: { $0 == coming.object })
+      }, isComing: { object in object == coming.object && !isThere.withLock { $0 } })
     let lane = lane(to: TransferPeer(host: id, bulk: server.endpoint))
     async let later = lane.take(coming.object) { $0 }
     #expect(try await lane.take(there.object) { $0 }.bytes == bytes(of: there))

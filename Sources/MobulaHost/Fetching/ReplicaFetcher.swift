@@ -203,9 +203,10 @@ final class ReplicaFetcher: Sendable {
           self.letGo(object)
           let error = self.ledger.damage(of: object) ?? error
           if let error = error as? MobulaError { self.ledger.failed(object, error) }
-          if !self.keep(writer, check, after: error) { await self.giveUp(writer, object, error) }
+          // Before the next fetch of it begins.
           self.ledger.forget(object)
           _ = self.ledger.takeUnreported(object)
+          if !self.keep(writer, check, after: error) { await self.giveUp(writer, object, error) }
           throw error
         }
       }
@@ -331,7 +332,7 @@ final class ReplicaFetcher: Sendable {
   private func begin(
     _ object: ObjectID, _ geometry: ChunkGeometry, _ check: ReplicaCheck?, isOrigin: Bool = false
   ) async throws -> Begun {
-    if let left = state.withLock({ $0.unfinished.take(object) }), left.writer.geometry == geometry {
+    if let left = state.withLock({ $0.unfinished.take(object) }), left.writer.geometry == geometry, left.isThere {
       return Begun(writer: left.writer, check: left.check, before: left.bytes)
     }
     let writer = try await reserve(object, geometry, isOrigin: isOrigin)
@@ -343,10 +344,10 @@ final class ReplicaFetcher: Sendable {
   /// - Returns: false where there is nothing worth it.
   private func keep(_ writer: any ReplicaWriter, _ check: ReplicaCheck?, after error: any Error) -> Bool {
     guard let code = (error as? MobulaError)?.code,
-      [.unavailable, .deadlineExceeded, .connectionClosed, .unauthenticated, .denied].contains(code)
+      [.unavailable, .deadlineExceeded, .connectionClosed].contains(code)
     else { return false }
     let left = UnfinishedReplicas.Replica(writer: writer, check: check)
-    guard left.bytes > 0 else { return false }
+    guard left.bytes > 0, left.isThere else { return false }
     let (object, number) = (writer.object, state.withLock { $0.unfinished.keep(left) })
     Task { [weak self] in
       try await Task.sleep(for: UnfinishedReplicas.patience)
@@ -366,10 +367,11 @@ final class ReplicaFetcher: Sendable {
 
   private func drop(_ replicas: [UnfinishedReplicas.Replica]) {
     for replica in replicas {
+      // Before it can begin anew.
+      reports.note(.gone(object: replica.writer.object))
       replica.writer.abandonReplica(
         MobulaError(.unavailable, "What had come of object \(replica.writer.object) was given up: fetch it again."))
     }
-    Task { for replica in replicas { await reports.announce(.gone(object: replica.writer.object)) } }
   }
 
   /// Making room can mean evicting and unmapping: off the threads that serve calls.

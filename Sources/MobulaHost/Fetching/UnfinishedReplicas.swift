@@ -8,6 +8,16 @@ struct UnfinishedReplicas {
     /// Has seen all that is there.
     let check: ReplicaCheck?
 
+    /// Whether the store has not given it up.
+    var isThere: Bool {
+      do throws(MobulaError) {
+        try writer.checkNotAbandoned()
+        return true
+      } catch {
+        return false
+      }
+    }
+
     /// Bytes that are there.
     var bytes: Int {
       let (map, geometry) = (writer.chunkMap, writer.geometry)

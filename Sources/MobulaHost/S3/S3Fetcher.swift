@@ -74,11 +74,13 @@ final class S3Fetcher: Sendable {
     } catch let refusal as S3Error {
       // Whoever may not list a bucket may be allowed to read an object of it, that is named exactly.
       let isDenied = [401, 403, 405, 501].contains(refusal.httpStatus) && !url.key.isEmpty && !url.key.hasSuffix("/")
-      guard isDenied || refusal.code == S3Error.emptyPrefix && url.namedVersion != nil else {
-        throw refusal.mobulaError
-      }
-      // Where that is denied as well, the object is named.
-      let found = try await find(url, client)
+      // Some services have objects that they don't list, as those whose keys end in a slash.
+      let isEmpty = refusal.code == S3Error.emptyPrefix && !url.key.isEmpty
+      guard isDenied || isEmpty else { throw refusal.mobulaError }
+      let found: Found
+      do { found = try await find(url, client) } catch let error as MobulaError
+        where isEmpty && url.namedVersion == nil && error.code == .notFound
+      { throw refusal.mobulaError }
       return ListS3Reply(entries: [.init(url: url.name, size: ByteCount(found.info.size))])
     }
     // An object's own name means that object, and not those whose names go on.

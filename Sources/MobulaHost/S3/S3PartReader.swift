@@ -11,6 +11,9 @@ final class S3PartReader: Sendable {
   /// How often S3 and hosts are compared, and how often the number of parts is thought about.
   private static let (interval, glance) = (Duration.milliseconds(250), Duration.milliseconds(50))
 
+  /// What a connection should bring a second at least.
+  private static let leastRate = 131_072.0
+
   private let host: HostID
   private let head: PeerLink
   private let client: S3Client
@@ -46,7 +49,9 @@ final class S3PartReader: Sendable {
     self.traffic = traffic
     self.ledger = ledger
     self.takesParts = takesParts
-    concurrency = Mutex(PartConcurrency(maximum: client.configuration.maximumConnections))
+    // Of many connections that share a limit, one may get nothing for longer than a connection is kept.
+    let shared = traffic.limit.map { max(1, Int(min($0.bytesPerSecond / Self.leastRate, 1e6))) } ?? .max
+    concurrency = Mutex(PartConcurrency(maximum: min(client.configuration.maximumConnections, shared)))
   }
 
   private var now: Duration { ContinuousClock.now - start }

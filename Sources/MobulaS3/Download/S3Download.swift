@@ -21,8 +21,6 @@ extension S3Client {
   ///     many as bring more bytes a second, at most `S3Configuration.maximumConnections`.
   ///   - partSize: bytes that one GET asks for, at least one chunk. By default what a connection brings in a fifth
   ///     of a second, from 1 to 64 MiB; 8 MiB to begin with.
-  ///   - lead: how far a GET may be ahead of the first missing byte, where others take the chunks in
-  ///     order meanwhile; unlimited by default.
   ///   - pace: waits until so many more bytes may be received.
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
   ///   - throttled: called when S3 asks for less.
@@ -36,7 +34,7 @@ extension S3Client {
   package func download(
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int? = nil, partSize: ByteCount? = nil,
-    lead: ByteCount? = nil, progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil,
+    progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil,
     throttled: (@Sendable () -> Void)? = nil, waiting: (@Sendable (S3Error) -> Void)? = nil
   ) async throws -> S3Verification {
     guard sink.geometry.objectSize == header.count + info.size else {
@@ -50,7 +48,7 @@ extension S3Client {
     let (checks, verification) = try await checks(bucket: bucket, key: key, info: info, headerSize: header.count)
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, checks: checks,
-      gate: S3RequestGate(settings, remaining: sink.geometry.objectSize), lead: lead?.bytes, progress: progress,
+      gate: S3RequestGate(settings, remaining: sink.geometry.objectSize), progress: progress,
       pace: pace, throttled: throttled, waiting: waiting)
     // No more than there can be parts.
     let leastPart = settings.isPartFixed ? settings.initialPart : settings.smallestPart
@@ -93,7 +91,6 @@ private struct S3Download: Sendable {
   let header: [UInt8]
   let checks: S3DownloadChecks?
   let gate: S3RequestGate
-  let lead: Int?
   let progress: (@Sendable (Int) -> Void)?
   let pace: S3Pace?
   let throttled: (@Sendable () -> Void)?
@@ -118,7 +115,7 @@ private struct S3Download: Sendable {
       broken = nil
       let begun = part.position
       do {
-        try await waitForTurn(of: part.chunks.lowerBound)
+        try Task.checkCancellation()
         try await fetch(&part)
         gate.finished(turn, bytes: part.position - begun)
         persistence.succeeded()
@@ -161,19 +158,6 @@ private struct S3Download: Sendable {
     part.holdsAll =
       checks != nil && part.missing == 0..<sink.geometry.objectSize && part.missing.count <= Self.largestHeld
     return part
-  }
-
-  /// Waits until the part that begins with `chunk` is not too far ahead of the first missing one.
-  ///
-  /// Connections don't share a link evenly: without this the slowest part may lag by many, and
-  /// whoever takes the chunks in order would wait for it with an idle link.
-  private func waitForTurn(of chunk: Int) async throws {
-    try Task.checkCancellation()
-    guard let lead else { return }
-    let chunks = max(1, lead / sink.geometry.chunkSize)
-    while let missing = sink.chunkMap.firstMissing(), chunk - missing > chunks {
-      try await Task.sleep(for: .milliseconds(2))
-    }
   }
 
   /// Objects up to this size that come by one GET become visible only when they are known to be right, and come

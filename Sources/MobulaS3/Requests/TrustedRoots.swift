@@ -24,8 +24,11 @@ enum TrustedRoots {
         .invalidArgument,
         "\(name) names \(path.printable), which can't be read (\(errnoText(errno))): name a PEM file of certificates.")
     }
-    close(raw)
-    guard let certificates = try? NIOSSLCertificate.fromPEMFile(path), !certificates.isEmpty else {
+    defer { close(raw) }
+    var status = stat()
+    guard fstat(raw, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+      let certificates = try? NIOSSLCertificate.fromPEMFile(path), !certificates.isEmpty
+    else {
       throw MobulaError(
         .invalidArgument,
         "\(name) names \(path.printable), which has no certificates that can be read: name a PEM file of them.")

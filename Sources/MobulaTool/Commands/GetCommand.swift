@@ -153,9 +153,12 @@ struct GetCommand: AsyncParsableCommand {
   }
 
   private func reference(to id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
-    do { return try await cluster.object(found: id).reference } catch let error as MobulaError
-      where error.code == .notFound && S3Target.isS3(id)
-    { return try await S3OfHost.explaining { try await cluster.fetch(id, access: s3.access) } }
+    do {
+      let (reference, listing) = try await cluster.object(found: id)
+      // One that no host has all of comes from S3, whatever a fetch has left that failed.
+      if !S3Target.isS3(id) || !listing.hosts.isEmpty { return reference }
+    } catch let error as MobulaError where error.code == .notFound && S3Target.isS3(id) {}
+    return try await S3OfHost.explaining { try await cluster.fetch(id, access: s3.access) }
   }
 
   /// Where an object is written.

@@ -102,7 +102,11 @@ extension ObjectListing {
 
   /// Those that somebody has given.
   fileprivate var givenNames: [Name] {
-    names.filter { $0 != holdName && !$0.hasPrefix(ReservedNames.version) }
+    // Versions that a build before named begin as their URLs do.
+    let urls = names.map { $0 + "#" }
+    return names.filter { name in
+      name != holdName && !name.hasPrefix(ReservedNames.version) && !urls.contains { name.hasPrefix($0.text) }
+    }
   }
 }
 

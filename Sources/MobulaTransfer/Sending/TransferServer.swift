@@ -243,11 +243,13 @@ public final class TransferServer: Sendable {
     var sender = SmallObjectsSender(
       socket, gate: gate, timeouts: timeouts, traffic: traffic.flow(priority),
       presence: { object in
+        // Asked first, since it costs less, and again and again.
+        if replicas.isComing(object) { return .coming }
         if let source = replicas.source(object) {
           if source.digest != nil { return .here(source) }
           return source.failure == nil ? .coming : .unknown
         }
-        return replicas.isComing(object) ? .coming : .unknown
+        return .unknown
       },
       count: counted)
     try sender.run()

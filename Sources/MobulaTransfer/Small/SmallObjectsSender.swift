@@ -16,7 +16,7 @@ struct SmallObjectsSender {
   }
 
   /// How often is looked for what is on its way.
-  private static let glance = Duration.milliseconds(2)
+  private static let glance = Duration.milliseconds(3)
 
   private let socket: TransferSocket
   private let gate: SendGate
@@ -28,6 +28,7 @@ struct SmallObjectsSender {
   /// What left and was not acknowledged: the kernel has references to its pages. In the order of leaving.
   private var leaving: [any ChunkSource] = []
   private var spoke = ContinuousClock.now
+  private var heard = ContinuousClock.now
 
   init(
     _ socket: TransferSocket, gate: SendGate, timeouts: TransferTimeouts, traffic: TrafficFlow,
@@ -52,7 +53,9 @@ struct SmallObjectsSender {
     while true {
       let wait = wanted.isEmpty ? timeouts.idle : hasSent ? .zero : Self.glance
       var isReadable = try socket.waitUntilReadable(wait)
-      if !isReadable, wanted.isEmpty { return }
+      // Nothing more is wanted, or who wants it acknowledges nothing.
+      if !isReadable, wanted.isEmpty || ContinuousClock.now - heard > timeouts.idle { return }
+      if isReadable { heard = .now }
       while isReadable {
         guard try takeIn() else { return }
         isReadable = try socket.waitUntilReadable(.zero)
@@ -66,7 +69,7 @@ struct SmallObjectsSender {
   private mutating func takeIn() throws(MobulaError) -> Bool {
     switch try socket.receiveMessage(Patience(stall: timeouts.idle)) {
     case .want(let object):
-      guard wanted.count < SmallObjects.mostWanted else {
+      guard wanted.count + leaving.count < SmallObjects.mostWanted else {
         throw MobulaError(.protocolViolation, "\(socket.peer) asked for too many objects at once: run one version.")
       }
       wanted.append(Wanted(object: object, since: .now))

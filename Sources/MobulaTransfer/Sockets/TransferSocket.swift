@@ -15,7 +15,7 @@ final class TransferSocket: Sendable {
   private let descriptor: CInt
   private let isOpen = Mutex(true)
   /// Milliseconds that the kernel lets a call wait, as it was told last.
-  private let receiveTimeout = Atomic<Int64>(0)
+  private let receiveTimeout = Atomic<Int64>(-1)
   /// What everything goes through once the connection is secure.
   private let stream = Mutex<SecureStream?>(nil)
 
