@@ -255,7 +255,7 @@ extension ClusterState {
   mutating func firstPart(_ reply: ClaimReply, for host: HostID) -> ClaimReply {
     var reply = reply
     if reply.fills { reply.part = directory.firstPart(of: reply.object, for: host, now: now) }
-    if reply.part == nil { reply.source = directory.bearer(of: reply.object, besides: host).flatMap(peer) }
+    if reply.part == nil { reply.source = directory.wholeSource(of: reply.object, besides: host).flatMap(peer) }
     return reply
   }
 

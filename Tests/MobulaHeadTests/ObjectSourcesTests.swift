@@ -279,15 +279,15 @@ import Testing
   /// Of several hosts that have it each is as good; one that reads a part of it does not have all.
   @Test func whoHasAllOfAnObject() throws {
     var directory = ObjectDirectoryStateMachine()
-    #expect(directory.bearer(of: model, besides: a) == nil)
+    #expect(directory.wholeSource(of: model, besides: a) == nil)
     _ = try directory.claim("s3-version:s3://models/one#e1", geometry: geometry, by: a, fresh: model)
-    #expect(directory.bearer(of: model, besides: b) == nil, "nobody reads it yet")
+    #expect(directory.wholeSource(of: model, besides: b) == nil, "nobody reads it yet")
     _ = directory.firstPart(of: model, for: a, now: .zero)
-    #expect(directory.bearer(of: model, besides: b) == a)
-    #expect(directory.bearer(of: model, besides: a) == nil)
+    #expect(directory.wholeSource(of: model, besides: b) == a)
+    #expect(directory.wholeSource(of: model, besides: a) == nil)
     _ = directory.changed(b, [sealed(model, held: false)])
-    #expect(directory.bearer(of: model, besides: a) == b)
-    #expect(directory.bearer(of: model, besides: b) == nil)
+    #expect(directory.wholeSource(of: model, besides: a) == b)
+    #expect(directory.wholeSource(of: model, besides: b) == nil)
   }
 
   @Test func aFailedClaimLeavesNothingBehind() throws {

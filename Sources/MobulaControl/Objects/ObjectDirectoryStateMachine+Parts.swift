@@ -59,7 +59,7 @@ extension ObjectDirectoryStateMachine {
 
   /// A host that has all of an object, or reads all of it from outside, for another that takes it there. Of several each
   /// is as good: who asks chooses.
-  func bearer(of object: ObjectID, besides host: HostID) -> HostID? {
+  func wholeSource(of object: ObjectID, besides host: HostID) -> HostID? {
     guard let record = records[object] else { return nil }
     let complete = record.planner.complete.filter { $0 != host }
     if complete.isEmpty { return record.fill?.onlyReader.flatMap { $0 == host ? nil : $0 } }

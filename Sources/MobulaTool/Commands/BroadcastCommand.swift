@@ -74,14 +74,9 @@ struct BroadcastCommand: AsyncParsableCommand {
     var status = stat()
     guard stat(object, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
-      do {
-        let (reference, listing) = try await cluster.object(found: object)
-        // One that no host has all of comes from S3, whatever a fetch has left that failed.
-        if !S3Target.isS3(object) || !listing.hosts.isEmpty { return reference }
-        return try await S3OfHost.explaining { try await cluster.fetch(object) }
-      } catch let error as MobulaError where error.code == .notFound && S3Target.isS3(object) {
-        return try await S3OfHost.explaining { try await cluster.fetch(object) }
-      } catch let error as MobulaError where error.code == .notFound && status.st_mode & S_IFMT == S_IFDIR {
+      do { return try await S3OfHost.object(object, on: cluster) } catch let error as MobulaError
+        where error.code == .notFound && status.st_mode & S_IFMT == S_IFDIR
+      {
         throw MobulaError(
           .notFound,
           "Nothing is named \"\(object)\", which is a folder here: `mobula put` takes it, and then broadcast its objects one by one."

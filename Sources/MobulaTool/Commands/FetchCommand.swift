@@ -275,6 +275,18 @@ private final class FetchBoard: Sendable {
 
 /// Requests to S3 that the host makes, not this process.
 enum S3OfHost {
+  /// The object that is called so, or of which the id is or begins so. One of S3 that no host has all of is fetched,
+  /// whatever a fetch has left that failed.
+  static func object(
+    _ text: String, access: S3Access = S3Access(), on cluster: Cluster
+  ) async throws -> ObjectRef<Blob> {
+    do {
+      let (reference, listing) = try await cluster.object(found: text)
+      if !S3Target.isS3(text) || !listing.hosts.isEmpty { return reference }
+    } catch let error as MobulaError where error.code == .notFound && S3Target.isS3(text) {}
+    return try await explaining { try await cluster.fetch(text, access: access) }
+  }
+
   /// - Throws: what `body` throws; for missing credentials, where they are missing.
   static func explaining<Result>(_ body: () async throws -> Result) async throws -> Result {
     do { return try await body() } catch var error as MobulaError where error.code == .unauthenticated {

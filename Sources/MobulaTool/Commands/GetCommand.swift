@@ -152,15 +152,6 @@ struct GetCommand: AsyncParsableCommand {
     return path + "/" + parts.last!
   }
 
-  private func reference(to id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
-    do {
-      let (reference, listing) = try await cluster.object(found: id)
-      // One that no host has all of comes from S3, whatever a fetch has left that failed.
-      if !S3Target.isS3(id) || !listing.hosts.isEmpty { return reference }
-    } catch let error as MobulaError where error.code == .notFound && S3Target.isS3(id) {}
-    return try await S3OfHost.explaining { try await cluster.fetch(id, access: s3.access) }
-  }
-
   /// Where an object is written.
   private enum Place {
     case file(FileTarget)
@@ -168,7 +159,7 @@ struct GetCommand: AsyncParsableCommand {
   }
 
   private func get(_ id: String, to place: Place, on cluster: Cluster) async throws -> Outcome {
-    let reference = try await reference(to: id, on: cluster)
+    let reference = try await S3OfHost.object(id, access: s3.access, on: cluster)
     let progress = Progress(id, total: nil)
     defer { progress.finish(succeeded: false) }
     let watching = Task {

@@ -20,6 +20,8 @@ package final class SmallObjectsLane: Sendable {
     var outbox: [UInt8] = []
     /// Objects that came, of which the sender was not told.
     var unacknowledged = 0
+    /// When the last answer came, or an object was wanted by nobody before.
+    var progressed = ContinuousClock.now
   }
 
   private let peer: TransferPeer
@@ -60,6 +62,7 @@ package final class SmallObjectsLane: Sendable {
       let waiter: Waiter = { answer in continuation.resume(with: Result { try use(answer.get()) }) }
       let (end, starts, socket) = state.withLock { state -> (MobulaError?, Bool, TransferSocket?) in
         if let end = state.end { return (end, false, nil) }
+        if state.waiting.isEmpty { state.progressed = .now }
         state.waiting[object, default: []].append(waiter)
         state.outbox += TransferMessage.want(object).frame
         defer { state.isStarted = true }
@@ -79,7 +82,8 @@ package final class SmallObjectsLane: Sendable {
   private func end(_ error: MobulaError) {
     let (socket, waiting) = state.withLock { state in
       if state.end == nil { state.end = error }
-      defer { state.waiting = [:] }
+      // Closed when nobody is in a call of it any more.
+      defer { (state.waiting, state.socket) = ([:], nil) }
       return (state.socket, state.waiting.values.flatMap { $0 })
     }
     socket?.shutDown()
@@ -145,7 +149,12 @@ package final class SmallObjectsLane: Sendable {
       acknowledge(over: socket)
     case .absent(let object):
       finish(object, .failure(MobulaError(.notFound, "\(socket.peer) does not have object \(object).")))
-    case .alive: break
+    case .alive:
+      // A source says within that time that it does not get an object.
+      let isLate = state.withLock {
+        !$0.waiting.isEmpty && ContinuousClock.now - $0.progressed > SmallObjects.patience * 3
+      }
+      if isLate { throw MobulaError(.deadlineExceeded, "\(socket.peer) is alive, and sent none of what was wanted.") }
     case .refused(let code, let text), .failed(let code, let text): throw MobulaError(code, text)
     default:
       throw MobulaError(
@@ -171,7 +180,10 @@ package final class SmallObjectsLane: Sendable {
   private var hasWaiters: Bool { state.withLock { !$0.waiting.isEmpty } }
 
   private func finish(_ object: ObjectID, _ answer: Answer) {
-    let waiting = state.withLock { $0.waiting.removeValue(forKey: object) } ?? []
+    let waiting = state.withLock { state in
+      state.progressed = .now
+      return state.waiting.removeValue(forKey: object) ?? []
+    }
     for waiter in waiting { waiter(answer) }
   }
 

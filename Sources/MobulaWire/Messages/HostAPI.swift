@@ -225,7 +225,7 @@ package struct FetchSmallRequest: Codable, Sendable {
   /// Up to this size one GET takes hardly longer than the requests about it.
   package static let largest = 262_144
   /// Entries of one request, at most.
-  package static let mostEntries = 64
+  package static let mostEntries = ClaimsRequest.most
 
   /// With their ETags; each has at most `largest` bytes.
   package var entries: [ListS3Reply.Entry]
