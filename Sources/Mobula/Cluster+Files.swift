@@ -33,14 +33,16 @@ extension Cluster {
     var old = try await listing(named: name)
     let source = try await FileSource.open(path, limit: capacity) { progress?(ByteCount($0), nil) }
     if let reference = try await same(source, as: old, name: name, replaces: replaces) { return (reference, true) }
-    do {
-      return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
-    } catch let error as MobulaError where error.code == .alreadyExists && old == nil {
-      // Somebody else was quicker, perhaps with the same.
-      old = try await listing(named: name)
-      if let reference = try await same(source, as: old, name: name, replaces: replaces) { return (reference, true) }
-      return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+    // Somebody else may be quicker, perhaps with the same; a name that is just being given is not seen yet.
+    for _ in 0..<4 {
+      do {
+        return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
+      } catch let error as MobulaError where error.code == .alreadyExists && old == nil {
+        old = try await listing(named: name)
+        if let reference = try await same(source, as: old, name: name, replaces: replaces) { return (reference, true) }
+      }
     }
+    return (try await put(source, name: name, replacing: old != nil, progress: progress), false)
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) for names that the system gives.
