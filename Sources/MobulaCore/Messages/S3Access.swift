@@ -7,6 +7,8 @@ public struct S3Access: Hashable, Sendable {
   /// Whether whoever asks agrees to pay for the requests, as some buckets want it.
   public var paysForRequests: Bool
 
+  /// S3 as the environment names it, unless `endpoint` names another, with signed requests that the bucket's owner pays
+  /// for, unless the others say otherwise.
   public init(endpoint: String? = nil, isUnsigned: Bool = false, paysForRequests: Bool = false) {
     self.endpoint = endpoint
     self.isUnsigned = isUnsigned
