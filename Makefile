@@ -6,6 +6,7 @@
 # make install PREFIX=/usr/local DESTDIR=  installs that
 # make docs   the reference of the API in Swift, in dist/docs
 # make compare-s3  downloads a model from S3 with Mobula, boto3, aws s3 cp and s5cmd, in turn
+# make compare-s3-hosts  brings many small objects from S3 to several hosts at once
 
 # One set of flags, so that nothing is compiled twice: tests reach into modules of the very build that users get.
 SWIFT_FLAGS := -c release -Xswiftc -enable-testing
@@ -14,7 +15,7 @@ MOBULA := .build/release/mobula
 PREFIX := /usr/local
 DESTDIR :=
 
-.PHONY: build demo test test-long dist check-dist install docs compare-s3 setup environment demo-environment format clean
+.PHONY: build demo test test-long dist check-dist install docs compare-s3 compare-s3-hosts setup environment demo-environment format clean
 
 build: setup
 	swift build $(SWIFT_FLAGS) --product mobula
@@ -43,6 +44,10 @@ docs: setup
 compare-s3: build
 	@Scripts/python-environment.sh .venv compare
 	.venv/bin/python Benchmarks/S3Clients/compare.py
+
+compare-s3-hosts: build
+	@Scripts/python-environment.sh .venv compare
+	.venv/bin/python Benchmarks/S3Clients/hosts.py
 
 setup:
 	@Scripts/setup.sh

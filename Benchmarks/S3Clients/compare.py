@@ -10,7 +10,9 @@ Times are of whole commands, except boto3, which is measured inside a process th
 CPU seconds are those of the client: for Mobula the tool's and all of its host's processes.
 """
 
+import asyncio
 import json
+import multiprocessing
 import os
 import pathlib
 import random
@@ -21,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import boto3
@@ -96,34 +97,47 @@ def cpu_of(directory):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-class Relay:
-    """Passes what clients say on to a server DELAY seconds later: as long as if it were so far away."""
+def relay(listener, target, delay):
+    """Passes what clients say on to a server `delay` seconds later: as long as if it were so far away."""
 
-    def __init__(self, port, delay):
-        self.target, self.delay = ("127.0.0.1", port), delay
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+    async def copy(reader, writer, delay):
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        queue = asyncio.Queue()
 
-    def accept(self):
-        while True:
-            client, _ = self.socket.accept()
-            server = socket.create_connection(self.target)
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self.copy, args=(client, server, self.delay), daemon=True).start()
-            threading.Thread(target=self.copy, args=(server, client, 0), daemon=True).start()
+        async def pass_on():
+            while (item := await queue.get()) is not None:
+                await asyncio.sleep(item[0] - loop.time())
+                writer.write(item[1])
+                await writer.drain()
 
-    @staticmethod
-    def copy(source, target, delay):
+        passing = asyncio.create_task(pass_on())
         try:
-            while data := source.recv(1 << 18):
+            while data := await reader.read(1 << 18):
                 if delay:
-                    time.sleep(delay)
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+                    last = max(last, loop.time() + delay)
+                    queue.put_nowait((last, data))
+                else:
+                    writer.write(data)
+                    await writer.drain()
+            queue.put_nowait(None)
+            await passing
+            writer.write_eof()
         except OSError:
-            pass
+            passing.cancel()
+
+    async def serve(reader, writer):
+        server_reader, server_writer = await asyncio.open_connection(*target)
+        await asyncio.gather(copy(reader, server_writer, delay), copy(server_reader, writer, 0))
+        writer.close()
+        server_writer.close()
+
+    async def run():
+        async with await asyncio.start_server(serve, sock=listener) as server:
+            await server.serve_forever()
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    asyncio.run(run())
 
 
 class Comparison:
@@ -135,7 +149,7 @@ class Comparison:
         self.programs = pathlib.Path(sys.executable).parent
         self.host = root / "host"
         self.results = {}
-        self.server = None
+        self.server, self.address = None, "127.0.0.1"
 
     def start_server(self):
         master, volume, filer, s3 = free_ports(4)
@@ -150,15 +164,15 @@ class Comparison:
         home = {"PATH": "/usr/bin:/bin", "HOME": str(self.root), "GOMEMLIMIT": "400MiB"}
         self.server = subprocess.Popen(
             [
-                self.programs / "weed", "-logtostderr=true", "server", f"-dir={data}", "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1", "-master.telemetry=false", f"-master.port={master}", "-master.electionTimeout=1s",
+                self.programs / "weed", "-logtostderr=true", "server", f"-dir={data}", f"-ip={self.address}",
+                f"-ip.bind={self.address}", "-master.telemetry=false", f"-master.port={master}", "-master.electionTimeout=1s",
                 "-master.volumeSizeLimitMB=1024", f"-volume.port={volume}", "-volume.max=200", "-filer",
                 f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0",
                 f"-s3.config={configuration}",
             ],
             env=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
-        endpoint = f"http://127.0.0.1:{s3}"
+        endpoint = f"http://{self.address}:{s3}"
         aws = self.root / "aws"
         aws.write_text("[default]\ns3 =\n  max_concurrent_requests = 16\n  multipart_chunksize = 8MB\n")
         os.environ.update(
@@ -177,7 +191,12 @@ class Comparison:
                     raise SystemExit(f"SeaweedFS did not start within 60 s: {error}")
                 time.sleep(0.3)
         if self.delay:
-            endpoint = f"http://127.0.0.1:{Relay(s3, self.delay).port}"
+            listener = socket.create_server((self.address, 0), backlog=512)
+            endpoint = f"http://{self.address}:{listener.getsockname()[1]}"
+            # In a process of its own, so that nothing else waits for it.
+            arguments = (listener, (self.address, s3), self.delay)
+            self.relay = multiprocessing.get_context("fork").Process(target=relay, args=arguments, daemon=True)
+            self.relay.start()
             os.environ.update(AWS_ENDPOINT_URL=endpoint, S3_ENDPOINT_URL=endpoint)
         rclone = self.root / "rclone"
         rclone.write_text(

@@ -342,20 +342,13 @@ extension Cluster {
   ///
   /// - Returns: those that came, by their URLs; the others have to come by themselves.
   private func fetchTogether(_ entries: [ListS3Reply.Entry], access: S3Access) async -> [Name: ObjectID] {
-    let (dozen, atOnce) = (32, 6)
-    return await withTaskGroup(of: [(Name, ObjectID)].self) { group in
-      var objects: [Name: ObjectID] = [:]
-      for start in stride(from: 0, to: entries.count, by: dozen) {
-        if start >= dozen * atOnce, let some = await group.next() { objects.merge(some) { $1 } }
-        let some = Array(entries[start..<min(entries.count, start + dozen)])
-        group.addTask {
-          guard let outcomes = try? await self.fetchSmall(some, access: access) else { return [] }
-          return zip(some, outcomes).compactMap { entry, outcome in outcome.object.map { (entry.url, $0) } }
-        }
-      }
-      for await some in group { objects.merge(some) { $1 } }
-      return objects
+    let units = FetchUnits(entries, holdsEach: false)
+    let outcomes = await units.together { unit in
+      let outcomes = try? await self.fetchSmall(unit.map { entries[$0] }, access: access)
+      return zip(unit, outcomes ?? unit.map { _ in FetchSmallReply.Outcome() }).map { ($0, $1.object) }
     }
+    return Dictionary(
+      zip(entries, outcomes).compactMap { entry, object in object.map { (entry.url, $0) } }, uniquingKeysWith: { $1 })
   }
 
   /// As `fetchDirectory`, from another S3 than the one in the host's environment.

@@ -27,7 +27,7 @@ import Testing
     try await withThrowingTaskGroup { group in
       for original in originals {
         group.addTask {
-          let arrival = try await lane.take(original.object) { $0 }
+          let arrival = try await lane.take(original.object)
           #expect(arrival.geometry == original.geometry)
           #expect(arrival.bytes == self.bytes(of: original))
         }
@@ -51,8 +51,8 @@ import Testing
         object == there.object ? there : object == coming.object && isThere.withLock { $0 } ? coming : nil
       }, isComing: { object in object == coming.object && !isThere.withLock { $0 } })
     let lane = lane(to: TransferPeer(host: id, bulk: server.endpoint))
-    async let later = lane.take(coming.object) { $0 }
-    #expect(try await lane.take(there.object) { $0 }.bytes == bytes(of: there))
+    async let later = lane.take(coming.object)
+    #expect(try await lane.take(there.object).bytes == bytes(of: there))
     isThere.withLock { $0 = true }
     #expect(try await later.bytes == bytes(of: coming))
     lane.close()
@@ -64,8 +64,8 @@ import Testing
     let original = try makeReplica(chunks: 1)
     let host = try TestHost(serving: [original])
     let lane = lane(to: host.peer)
-    #expect(await errorCode { try await lane.take(.random()) { $0 } } == .notFound)
-    #expect(try await lane.take(original.object) { $0 }.bytes == bytes(of: original))
+    #expect(await errorCode { try await lane.take(.random()) } == .notFound)
+    #expect(try await lane.take(original.object).bytes == bytes(of: original))
     lane.close()
     await host.close()
   }
@@ -75,7 +75,7 @@ import Testing
     let original = try makeReplica(chunks: 5)
     let host = try TestHost(serving: [original])
     let lane = lane(to: host.peer)
-    #expect(await errorCode { try await lane.take(original.object) { $0 } } == .notFound)
+    #expect(await errorCode { try await lane.take(original.object) } == .notFound)
     lane.close()
     await host.close()
   }
@@ -86,7 +86,7 @@ import Testing
       _ = try socket.receiveMessage(patience)
     }) { endpoint, id in
       let lane = lane(to: TransferPeer(host: id, bulk: endpoint))
-      #expect(await errorCode { try await lane.take(.random()) { $0 } } == .connectionClosed)
+      #expect(await errorCode { try await lane.take(.random()) } == .connectionClosed)
       #expect(lane.isOver)
     }
   }
@@ -98,7 +98,7 @@ import Testing
       while true { _ = try socket.receiveMessage(patience) }
     }) { [timeouts] endpoint, id in
       let lane = lane(to: TransferPeer(host: id, bulk: endpoint), timeouts: timeouts)
-      #expect(await errorCode { try await lane.take(.random()) { $0 } } == .deadlineExceeded)
+      #expect(await errorCode { try await lane.take(.random()) } == .deadlineExceeded)
     }
   }
 
@@ -118,7 +118,7 @@ import Testing
       while true { _ = try socket.receiveMessage(patience) }
     }) { endpoint, id in
       let lane = lane(to: TransferPeer(host: id, bulk: endpoint))
-      #expect(await errorCode { try await lane.take(.random()) { $0 } } == .protocolViolation)
+      #expect(await errorCode { try await lane.take(.random()) } == .protocolViolation)
     }
   }
 
@@ -132,7 +132,7 @@ import Testing
       while true { _ = try socket.receiveMessage(patience) }
     }) { endpoint, id in
       let lane = lane(to: TransferPeer(host: id, bulk: endpoint))
-      #expect(await errorCode { try await lane.take(object) { $0 } } == .corrupted)
+      #expect(await errorCode { try await lane.take(object) } == .corrupted)
       #expect(!lane.isOver)
       lane.close()
     }
@@ -150,7 +150,7 @@ import Testing
     #expect(await errorCode { try socket.receiveMessage(patience) } == .connectionClosed)
     socket.close()
     let lane = lane(to: host.peer)
-    #expect(try await lane.take(original.object) { $0 }.bytes == bytes(of: original))
+    #expect(try await lane.take(original.object).bytes == bytes(of: original))
     lane.close()
     await host.close()
   }
@@ -159,7 +159,7 @@ import Testing
     let host = try TestHost(serving: [])
     let lane = lane(to: host.peer)
     lane.close()
-    #expect(await errorCode { try await lane.take(.random()) { $0 } } == .cancelled)
+    #expect(await errorCode { try await lane.take(.random()) } == .cancelled)
     await host.close()
   }
 }

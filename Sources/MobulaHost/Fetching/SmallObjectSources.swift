@@ -15,20 +15,29 @@ final class SmallObjectSources: Sendable {
     self.traffic = traffic
   }
 
-  /// Takes an object from a host that has it, or is about to.
+  /// Takes objects from a host that has them, or is about to, and returns when each has come, or does not.
   ///
-  /// - Throws: as `SmallObjectsLane.take`.
+  /// - Parameter use: as of `SmallObjectsLane.take`.
   func take(
-    _ object: ObjectID, from peer: TransferPeer, _ use: @escaping @Sendable (SmallObjects.Arrival) throws -> Void
-  ) async throws {
-    while true {
+    _ objects: [ObjectID], from peer: TransferPeer,
+    _ use: @escaping @Sendable (ObjectID, SmallObjectsLane.Answer) -> Void
+  ) async {
+    var objects = objects
+    while !objects.isEmpty {
       let lane = lane(to: peer)
-      do {
-        return try await lane.take(object, use)
-      } catch let error as MobulaError {
-        // It has just ended, since nothing was wanted for a while.
-        if error.code == .cancelled, lanes.withLock({ $0[peer.host] }) != nil { continue }
-        throw error
+      objects = await withCheckedContinuation { continuation in
+        let left = Mutex((count: objects.count, again: [ObjectID]()))
+        lane.take(objects) { object, answer in
+          // The connection has just ended, since nothing was wanted for a while.
+          let isAgain = answer.isCancelled && self.lanes.withLock { $0[peer.host] } != nil
+          if !isAgain { use(object, answer) }
+          let again = left.withLock { left -> [ObjectID]? in
+            left.count -= 1
+            if isAgain { left.again.append(object) }
+            return left.count == 0 ? left.again : nil
+          }
+          if let again { continuation.resume(returning: again) }
+        }
       }
     }
   }
@@ -52,4 +61,8 @@ final class SmallObjectSources: Sendable {
     }
     for lane in open { lane.close() }
   }
+}
+
+extension SmallObjectsLane.Answer {
+  fileprivate var isCancelled: Bool { if case .failure(let error) = self { error.code == .cancelled } else { false } }
 }

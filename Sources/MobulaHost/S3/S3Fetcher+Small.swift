@@ -75,18 +75,8 @@ extension S3Fetcher {
       let answers = try? await head.call(HeadAPI.claimAll, ClaimsRequest(claims: claims)).answers,
       answers.count == objects.count
     else { return [:] }
-    let came = await withTaskGroup(
-      of: (Small, ClaimReply, Int)?.self, returning: [(object: Small, claim: ClaimReply, bytes: Int)].self
-    ) { group in
-      for (object, answer) in zip(objects, answers) {
-        guard let claim = answer.claim else { continue }
-        group.addTask {
-          guard let bytes = try? await self.bring(object, claim, client) else { return nil }
-          return (object, claim, bytes)
-        }
-      }
-      return await group.reduce(into: []) { came, one in if let one { came.append(one) } }
-    }
+    let came = await bring(
+      zip(objects, answers).compactMap { object, answer in answer.claim.map { (object, $0) } }, client)
     defer { fetcher.unhold(came.map(\.claim.object)) }
     let names = came.map {
       NameRequest(name: $0.object.found.object.name, object: $0.claim.object, claim: $0.claim.number)
@@ -106,14 +96,40 @@ extension S3Fetcher {
     return outcomes
   }
 
-  /// - Returns: bytes that came. What came from S3 is held from then on: a head that is started again before it is named
-  ///   would drop it.
-  private func bring(_ object: Small, _ claim: ClaimReply, _ client: S3Client) async throws -> Int {
-    if fetcher.isHere(claim.object) { return 0 }
-    guard claim.part == 0..<object.geometry.count else {
-      try await takeFromHost(claim, object.geometry)
-      return object.geometry.objectSize
+  /// What came of what was claimed, and how many bytes of it came now.
+  private typealias Came = (object: Small, claim: ClaimReply, bytes: Int)
+
+  /// What comes from S3 is held from then on: a head that is started again before it is named would drop it.
+  private func bring(_ claimed: [(Small, ClaimReply)], _ client: S3Client) async -> [Came] {
+    var came: [Came] = []
+    var fromHosts: [TransferPeer: [ObjectID: (Small, ClaimReply)]] = [:]
+    var fromS3: [(Small, ClaimReply)] = []
+    for (object, claim) in claimed {
+      if fetcher.isHere(claim.object) {
+        came.append((object, claim, 0))
+      } else if claim.part == 0..<object.geometry.count {
+        fromS3.append((object, claim))
+      } else if let source = claim.source {
+        fromHosts[source, default: [:]][claim.object] = (object, claim)
+      }
     }
+    return await withTaskGroup(of: [Came].self) { group in
+      for (object, claim) in fromS3 {
+        group.addTask {
+          do {
+            try await self.bring(object, claim, client)
+            return [(object, claim, object.geometry.objectSize)]
+          } catch {
+            return []
+          }
+        }
+      }
+      for (source, objects) in fromHosts { group.addTask { await self.take(objects, from: source) } }
+      return await group.reduce(into: came) { $0 += $1 }
+    }
+  }
+
+  private func bring(_ object: Small, _ claim: ClaimReply, _ client: S3Client) async throws {
     _ = reading.withLock { $0.insert(claim.object) }
     defer { _ = reading.withLock { $0.remove(claim.object) } }
     fetcher.hold(claim.object)
@@ -123,7 +139,6 @@ extension S3Fetcher {
       fetcher.unhold([claim.object])
       throw error
     }
-    return object.geometry.objectSize
   }
 
   /// Whether an object that another host asks for is being read here.
@@ -149,16 +164,15 @@ extension S3Fetcher {
     }
   }
 
-  private func takeFromHost(_ claim: ClaimReply, _ geometry: ChunkGeometry) async throws {
-    guard let source = claim.source else {
-      throw MobulaError(.unavailable, "No host has all of object \(claim.object), or reads all of it.")
+  private func take(_ objects: [ObjectID: (Small, ClaimReply)], from source: TransferPeer) async -> [Came] {
+    let came = Mutex<[Came]>([])
+    // On the thread that receives them: each thread more that one passes through takes as long as its bytes.
+    await sources.take(Array(objects.keys), from: source) { [fetcher] id, answer in
+      guard case .success(let arrival) = answer, let (object, claim) = objects[id], arrival.geometry == object.geometry,
+        (try? fetcher.placeNow(id, geometry: arrival.geometry, bytes: arrival.bytes, from: .host(source.host))) != nil
+      else { return }
+      came.withLock { $0.append((object, claim, object.geometry.objectSize)) }
     }
-    // On the thread that received it: each thread more that it passes through takes as long as its bytes.
-    try await sources.take(claim.object, from: source) { [fetcher] arrival in
-      guard arrival.geometry == geometry else {
-        throw MobulaError(.mismatch, "Object \(claim.object) came with another shape than was claimed.")
-      }
-      try fetcher.placeNow(claim.object, geometry: geometry, bytes: arrival.bytes, from: .host(source.host))
-    }
+    return came.withLock { $0 }
   }
 }

@@ -5,8 +5,8 @@ internal import Synchronization
 /// Takes small objects from one host over one connection, made when the first is wanted and kept for as long as others
 /// follow.
 package final class SmallObjectsLane: Sendable {
-  private typealias Answer = Result<SmallObjects.Arrival, MobulaError>
-  private typealias Waiter = @Sendable (Answer) -> Void
+  package typealias Answer = Result<SmallObjects.Arrival, MobulaError>
+  private typealias Waiter = @Sendable (ObjectID, Answer) -> Void
 
   private struct State {
     var isStarted = false
@@ -50,27 +50,33 @@ package final class SmallObjectsLane: Sendable {
   /// Whether nothing can be taken over it any more.
   package var isOver: Bool { state.withLock { $0.end != nil } }
 
-  /// Takes one object; the peer waits for it if it is about to have it.
+  /// Takes objects, each of which the peer waits for if it is about to have it.
   ///
-  /// - Parameter use: called on the thread that received it, which receives nothing meanwhile.
-  /// - Throws: what `use` throws; `MobulaError`: `notFound` when the peer neither has it nor gets it, `corrupted`, else
+  /// - Parameter use: called for each as it comes, on the thread that received it, which receives nothing meanwhile; or
+  ///   with why it does not come, a `MobulaError`: `notFound` when the peer neither has it nor gets it, `corrupted`, else
   ///   why the connection has ended, as `ObjectExchange`.
-  package func take<Value: Sendable>(
-    _ object: ObjectID, _ use: @escaping @Sendable (SmallObjects.Arrival) throws -> Value
-  ) async throws -> Value {
-    try await withCheckedThrowingContinuation { continuation in
-      let waiter: Waiter = { answer in continuation.resume(with: Result { try use(answer.get()) }) }
-      let (end, starts, socket) = state.withLock { state -> (MobulaError?, Bool, TransferSocket?) in
-        if let end = state.end { return (end, false, nil) }
-        if state.waiting.isEmpty { state.progressed = .now }
-        state.waiting[object, default: []].append(waiter)
+  package func take(_ objects: [ObjectID], _ use: @escaping @Sendable (ObjectID, Answer) -> Void) {
+    let (end, starts, socket) = state.withLock { state -> (MobulaError?, Bool, TransferSocket?) in
+      if let end = state.end { return (end, false, nil) }
+      if state.waiting.isEmpty { state.progressed = .now }
+      for object in objects {
+        state.waiting[object, default: []].append(use)
         state.outbox += TransferMessage.want(object).frame
-        defer { state.isStarted = true }
-        return (nil, !state.isStarted, state.isOpen ? state.socket : nil)
       }
-      if let end { return waiter(.failure(end)) }
-      if starts { detachThread(named: "take objects") { [self] in run() } }
-      if let socket { flush(socket) }
+      defer { state.isStarted = true }
+      return (nil, !state.isStarted, state.isOpen ? state.socket : nil)
+    }
+    if let end { for object in objects { use(object, .failure(end)) } }
+    if starts { detachThread(named: "take objects") { [self] in run() } }
+    if let socket { flush(socket) }
+  }
+
+  /// As `take`, of one object.
+  ///
+  /// - Throws: why it does not come.
+  package func take(_ object: ObjectID) async throws -> SmallObjects.Arrival {
+    try await withCheckedThrowingContinuation { continuation in
+      take([object]) { continuation.resume(with: $1) }
     }
   }
 
@@ -84,11 +90,11 @@ package final class SmallObjectsLane: Sendable {
       if state.end == nil { state.end = error }
       // Closed when nobody is in a call of it any more.
       defer { (state.waiting, state.socket) = ([:], nil) }
-      return (state.socket, state.waiting.values.flatMap { $0 })
+      return (state.socket, state.waiting)
     }
     socket?.shutDown()
     traffic.close()
-    for waiter in waiting { waiter(.failure(error)) }
+    for (object, waiters) in waiting { for waiter in waiters { waiter(object, .failure(error)) } }
   }
 
   private func flush(_ socket: TransferSocket) {
@@ -184,7 +190,7 @@ package final class SmallObjectsLane: Sendable {
       state.progressed = .now
       return state.waiting.removeValue(forKey: object) ?? []
     }
-    for waiter in waiting { waiter(answer) }
+    for waiter in waiting { waiter(object, answer) }
   }
 
   private func receive(

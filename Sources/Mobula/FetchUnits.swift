@@ -1,24 +1,23 @@
-import Mobula
 import MobulaCore
-import MobulaWire
+package import MobulaWire
 
 /// What is fetched together: big objects each by itself, and small ones by the dozen, since these take the time of their
 /// requests.
-struct FetchUnits {
+package struct FetchUnits {
   /// Small objects of one request: so many that several requests are under way, and S3 is never waited for by all.
   private static let together = 32
   /// So many objects at a time, and of big ones no more than so many bytes, since they take that of their bytes.
   private static let (mostSmall, mostBig, mostBytes) = (192, 32, 64_000_000)
 
   /// Indices of entries.
-  private(set) var units: [[Int]] = []
+  package private(set) var units: [[Int]] = []
   private let sizes: [Int]
 
-  /// - Parameters:
-  ///   - holdsEach: whether each object is held by whoever fetches it, and so comes by itself.
-  ///   - turn: which of the units of small objects is the first. Hosts that fetch the same at the same time each begin
-  ///     elsewhere, so that each reads another share.
-  init(_ entries: [ListS3Reply.Entry], holdsEach: Bool, turn: Int = .random(in: 0..<1 << 20)) {
+  /// Hosts that fetch the same at the same time each take the units of small objects in an order of its own: each reads
+  /// first what it asks for first, so that all read, and send to the others, about as much.
+  ///
+  /// - Parameter holdsEach: whether each object is held by whoever fetches it, and so comes by itself.
+  package init(_ entries: [ListS3Reply.Entry], holdsEach: Bool) {
     sizes = entries.map(\.size.bytes)
     var small: [Int] = []
     var many: [[Int]] = []
@@ -34,14 +33,13 @@ struct FetchUnits {
       }
     }
     if !small.isEmpty { many.append(small) }
-    let first = many.isEmpty ? 0 : turn % many.count
-    units += many[first...] + many[..<first]
+    units += many.shuffled()
   }
 
   /// Runs `body` for each unit, several at a time, and returns what it returned in the order of the entries.
-  func together<Value: Sendable>(
+  package func together<Value: Sendable>(
     _ body: @escaping @Sendable ([Int]) async throws -> [(Int, Value)]
-  ) async throws -> [Value] {
+  ) async rethrows -> [Value] {
     try await withThrowingTaskGroup(of: [(Int, Value)].self) { group in
       var values: [Value?] = Array(repeating: nil, count: sizes.count)
       var (weight, bytes) = (0, 0)
