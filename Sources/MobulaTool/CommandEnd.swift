@@ -11,7 +11,7 @@ extension MobulaCommand {
   /// them.
   static func runCommand() async {
     do {
-      var command = try await asyncParseAsRoot(nil)
+      var command = try await asyncParseAsRoot(S3Options.inOwnWords(Array(CommandLine.arguments.dropFirst())))
       do {
         if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
         try endOutput()

@@ -40,6 +40,15 @@ import Testing
     #expect(!finished.errors.contains("mobula <subcommand>"), "\(finished)")
   }
 
+  /// As others' tools write it; a file that is called so is still one.
+  @Test(arguments: [["--request-payer"], ["--request-payer", "requester"], ["--request-payer=requester"]])
+  func whoPays(_ option: [String]) async throws {
+    let fetched = try await run(Products.mobula, ["fetch", "file"] + option)
+    #expect(fetched.status == .status(64) && fetched.errors.contains("is no address in S3"), "\(fetched)")
+    let put = try await run(Products.mobula, ["put", "requester"] + option)
+    #expect(put.status == .status(64) && put.errors.contains("--request-payer is for s3://"), "\(put)")
+  }
+
   @Test func help() async throws {
     for command in [
       [], ["start"], ["put"], ["get"], ["ls"], ["rm"], ["fetch"], ["status"], ["stop"], ["bench"], ["store"],

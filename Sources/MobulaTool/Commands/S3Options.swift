@@ -12,6 +12,21 @@ struct S3Options: ParsableArguments {
     S3Access(endpoint: s3Endpoint, isUnsigned: noSignRequest, paysForRequests: requestPayer)
   }
 
+  /// Arguments as this tool has them, of those that others' tools take: `--request-payer requester`.
+  static func inOwnWords(_ arguments: [String]) -> [String] {
+    var own: [String] = []
+    for (index, argument) in arguments.enumerated() {
+      if arguments[..<index].contains("--") {
+        own.append(argument)
+      } else if argument == "--request-payer=requester" {
+        own.append("--request-payer")
+      } else if argument != "requester" || index == 0 || arguments[index - 1] != "--request-payer" {
+        own.append(argument)
+      }
+    }
+    return own
+  }
+
   /// - Parameter addresses: of S3 that the command has to do with.
   /// - Throws: `ValidationError` for an endpoint that can be none, and for what is said of an S3 that nothing is asked of.
   func check(for addresses: [String]) throws {
