@@ -140,11 +140,14 @@ final class StoreSession: Sendable {
     _ = await task?.result
   }
 
+  /// How long a host that is gone is waited for: its supervisor starts it again after 30 s at the latest.
+  private static let absence = Duration.seconds(60)
+
   /// Calls the host, waiting for it to come back if it has to.
   func call<Request, Response>(
     _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30)
   ) async throws -> Response {
-    try await link.call(method, request, deadline: deadline)
+    try await link.call(method, request, deadline: deadline, absence: Self.absence)
   }
 
   // MARK: Reading

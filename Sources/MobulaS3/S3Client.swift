@@ -75,6 +75,9 @@ public final class S3Client: Sendable {
     return S3Client(configuration: configuration, credentials: credentials)
   }
 
+  /// Whether the service has taken a request so far.
+  package var hasAnswered: Bool { transport.hasAnswered.value }
+
   /// Closes all connections; requests made later fail. Without it they are closed when the client goes.
   public func shutdown() async {
     await transport.shutdown()

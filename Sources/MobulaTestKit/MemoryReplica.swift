@@ -89,6 +89,8 @@ public final class MemoryReplica: ChunkSource, ChunkSink {
 
   public func observe(_ body: @escaping @Sendable () -> Void) -> any AnyObject & Sendable { observers.add(body) }
 
+  package func checkNotAbandoned() throws(MobulaError) { if let failure { throw failure } }
+
   public func claim(_ index: Int) -> Bool {
     state.withLock { $0.failure == nil && !$0.map.contains(index) && $0.claimed.insert(index).inserted }
   }

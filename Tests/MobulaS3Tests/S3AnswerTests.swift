@@ -205,6 +205,15 @@ import Testing
       #expect((impatient.pause(after: away, isRetryable: true, hasProgressed: false) != nil) == (number < 3))
     }
     #expect(S3Configuration().retry.patience == .seconds(60))
+    // Who was given what another has waited for in vain does not begin to wait anew.
+    var second = S3Persistence(
+      S3RetryPolicy(maximumAttempts: 3, firstPause: .milliseconds(1), patience: .seconds(60)),
+      since: .now - .seconds(61),
+      waiting: nil)
+    for number in 1...3 {
+      #expect((second.pause(after: away, isRetryable: true, hasProgressed: false) != nil) == (number < 3))
+    }
+    #expect(second.pause(after: away, isRetryable: true, hasProgressed: true) != nil)
   }
 
   /// An answer whose bytes come one by one lives for as long as they do; one that stalls has a deadline.

@@ -107,7 +107,7 @@ import Testing
       try await withFakeSource(script) { endpoint, host in
         let bad = TransferPeer(host: host, bulk: endpoint)
         let report = try? await fetch(
-          into: copy, from: isHelped ? [bad, good.peer] : [bad], timeouts: TransferTimeouts(stall: .milliseconds(200)))
+          into: copy, from: isHelped ? [bad, good.peer] : [bad], timeouts: TransferTimeouts(stall: .seconds(1)))
         if isHelped { #expect(report?.chunks == 8, "seed \(seed), round \(rounds)") }
       }
       #expect(copy.claimedChunks.isEmpty, "seed \(seed), round \(rounds)")

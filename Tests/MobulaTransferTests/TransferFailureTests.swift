@@ -51,6 +51,22 @@ import Testing
     await host.close()
   }
 
+  /// An object that is deleted while it arrives comes from nowhere: neither sources nor who fills it are waited for.
+  @Test func anObjectThatIsDeletedEndsItsExchange() async throws {
+    let copy = try makeReplica(chunks: 2, filled: false)
+    let exchange = ObjectExchange(
+      into: copy, own: TransferPeer(host: .random(), bulk: TestHost.anywhere), token: TestHost.token,
+      hello: TestHost.hello(.random()), isFilled: true
+    ) { _, _ in
+      try await Task.sleep(for: .seconds(3600))
+      return []
+    }
+    let fetching = Task { try await exchange.run(from: []) }
+    copy.fail(MobulaError(.notFound, "It was deleted while it was arriving."))
+    let error = await #expect(throws: MobulaError.self) { try await fetching.value }
+    #expect(error?.code == .notFound)
+  }
+
   @Test func aSourceThatSendsABadChunkIsReplacedByTheOther() async throws {
     let original = try makeReplica(chunks: 40)
     let changed = try MemoryReplica(object: original.object, geometry: original.geometry, seed: original.object.low)

@@ -47,6 +47,16 @@ private func eventually(_ condition: () -> Bool) async throws {
       to: endpoint, token: fixture.token, hello: Fixture.server, router: fixture.router, tls: tls)
   }
 
+  /// A peer that is gone for good is not waited for as long as a call may take.
+  @Test(.timeLimit(.minutes(1))) func absenceHasALimitOfItsOwn() async throws {
+    let link = link(to: try #require(Endpoint("127.0.0.1:1")))
+    let running = Task { try await link.run { _ in } }
+    defer { running.cancel() }
+    let failure = await error(
+      of: { _ = try await link.call(echo, "", deadline: .seconds(3600), absence: .milliseconds(100)) })
+    #expect(failure.code == .connectionClosed && failure.message.contains("has been away for 0.1 s"))
+  }
+
   private static func refusal(_ code: MobulaError.Code) -> [UInt8] {
     Frame.encode(Handshake.encode(Handshake.ServerReply(error: MobulaError(code, "go away"))))
   }

@@ -54,6 +54,8 @@ package protocol ChunkSink: AnyObject, Sendable {
   func abandon(_ index: Int)
   /// What is verified now.
   var chunkMap: ChunkMap { get }
+  /// - Throws: the error that the replica was given up with: no chunk can be claimed any more.
+  func checkNotAbandoned() throws(MobulaError)
 }
 
 extension ChunkSource {
@@ -61,6 +63,8 @@ extension ChunkSource {
 }
 
 extension ChunkSink {
+  package func checkNotAbandoned() {}
+
   package func commit(_ index: Int, checksum: UInt32, isOwn: Bool) { commit(index, checksum: checksum) }
 
   package func claim(_ index: Int) -> Bool {

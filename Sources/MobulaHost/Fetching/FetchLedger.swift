@@ -12,7 +12,7 @@ final class FetchLedger: Sendable {
     /// What came with wrong bytes.
     var damages = Recent<MobulaError>()
     /// Why reading from S3 ended.
-    var failures = Recent<MobulaError>()
+    var failures = Recent<(error: MobulaError, at: ContinuousClock.Instant)>()
     /// What is waited for in the middle of an object.
     var waits: [ObjectID: String] = [:]
     /// Bytes that came before anybody waited for them.
@@ -66,10 +66,15 @@ final class FetchLedger: Sendable {
   }
 
   /// Reading an object from S3 has failed.
-  func failed(_ object: ObjectID, _ error: MobulaError) { state.withLock { $0.failures[object] = error } }
+  func failed(_ object: ObjectID, _ error: MobulaError) { state.withLock { $0.failures[object] = (error, .now) } }
 
   /// Why reading the object failed, for who asks when nobody has it any more.
-  func failure(of object: ObjectID) -> MobulaError? { state.withLock { $0.failures[object] } }
+  ///
+  /// - Parameter start: what failed before that does not count.
+  func failure(of object: ObjectID, since start: ContinuousClock.Instant? = nil) -> MobulaError? {
+    guard let failure = state.withLock({ $0.failures[object] }), start ?? failure.at <= failure.at else { return nil }
+    return failure.error
+  }
 
   /// - Parameters:
   ///   - verification: whether its bytes were compared with S3's checksum.

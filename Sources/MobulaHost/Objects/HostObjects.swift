@@ -119,6 +119,7 @@ final class HostObjects: Sendable {
     // If it put the object itself, and was refused, this is where it hears of it.
     try store.confirm(request.object, client: processes.client(connection))
     let readsFiles = request.readsFiles == true
+    let start = ContinuousClock.now
     do {
       let fetched = try await fetcher.ensureLocal(
         request.object, policy: request.policy, patience: readsFiles ? Store.shortPatience : nil)
@@ -129,6 +130,8 @@ final class HostObjects: Sendable {
       guard let info = store.info(of: request.object) else { throw error }
       return BringReply(digest: info.digest, bytesCopied: 0, isInFile: true)
     } catch let error as MobulaError where [.notFound, .unavailable].contains(error.code) {
+      // S3 was waited for already.
+      if let failure = fetcher.ledger.failure(of: request.object, since: start) { throw failure }
       // Evicted everywhere: what came from S3 can come again.
       guard let before = notes.fetched(request.object), try await s3.fetchAgain(request.object, before)
       else { throw fetcher.ledger.failure(of: request.object) ?? error }

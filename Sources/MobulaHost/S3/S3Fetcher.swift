@@ -130,9 +130,18 @@ final class S3Fetcher: Sendable {
 
   /// Asks S3 for what a URL names: the key that is written so, or else the version of one that it ends with.
   private func find(_ url: S3URL, _ client: S3Client) async throws -> Found {
+    let begin = ContinuousClock.now
     let found = try await S3Error.asMobulaError {
       do {
-        return Found(object: url, info: try await client.head(bucket: url.bucket, key: url.key))
+        while true {
+          do {
+            return Found(object: url, info: try await client.head(bucket: url.bucket, key: url.key))
+          } catch let error as S3Error where error.isNoAnswer && client.hasAnswered {
+            // It was there a moment ago, for others of the prefix perhaps, and is waited for as in the middle of one.
+            guard .now - begin < client.configuration.retry.patience else { throw error }
+            try await Task.sleep(for: .seconds(1))
+          }
+        }
       } catch let error as S3Error where [403, 404].contains(error.httpStatus) {
         // Whoever may not list a bucket is denied what is not there.
         guard let (object, versionID) = url.namedVersion else { throw error }

@@ -29,6 +29,8 @@ final class S3PartReader: Sendable {
   /// Whether the head has nothing to read any more.
   private let hasAll = Atomic(false)
   private let start = ContinuousClock.now
+  /// When something of the object has come last, and the chunks that were missing then.
+  private let progress = Mutex((last: ContinuousClock.now, missing: Int.max))
 
   /// - Parameters:
   ///   - header: the object's first bytes, before those of S3.
@@ -64,7 +66,7 @@ final class S3PartReader: Sendable {
       try await withThrowingDiscardingTaskGroup { group in
         group.addTask { try await self.readWhatIsSlow(exchange) }
         while takesParts, !group.isCancelled, !hasAll.load(ordering: .relaxed) {
-          let missing = exchange.progress.missing * exchange.geometry.chunkSize
+          let missing = look(exchange) * exchange.geometry.chunkSize
           let hasHosts = exchange.hasHosts
           concurrency.withLock { $0.tick(missing: missing, hasHosts: hasHosts, now: now) }
           while concurrency.withLock({ $0.begins() }) { group.addTask { try await self.readParts(exchange) } }
@@ -110,6 +112,15 @@ final class S3PartReader: Sendable {
     }
   }
 
+  /// Looks what has come.
+  ///
+  /// - Returns: chunks that are missing.
+  private func look(_ exchange: ObjectExchange) -> Int {
+    let missing = exchange.progress.missing
+    progress.withLock { if missing < $0.missing { $0 = (.now, missing) } }
+    return missing
+  }
+
   private func readWhatIsSlow(_ exchange: ObjectExchange) async throws {
     while true {
       try await Task.sleep(for: Self.interval)
@@ -138,13 +149,19 @@ final class S3PartReader: Sendable {
     _ = try await S3Error.asMobulaError {
       try await client.download(
         bucket: url.bucket, key: url.key, info: info, into: reserved, header: header, concurrency: 1,
-        partSize: ByteCount(reserved.bytes), pace: { [traffic] in try await traffic.admit($0, .get) },
+        partSize: ByteCount(reserved.bytes),
+        pace: {
+          self.progress.withLock { $0.last = .now }
+          try await self.traffic.admit($0, .get)
+        },
         throttled: { self.concurrency.withLock { $0.throttled(startedAt: begin, now: self.now) } },
         waiting: { [ledger, log] error in
           let problem = error.mobulaError.message
           if ledger.wait(for: object) == nil { log.warning("waiting for S3", metadata: ["problem": "\(problem)"]) }
           ledger.waits(object, for: problem)
-        })
+        },
+        // Of several hosts that are given the same part, one after the other, each has waited all the time.
+        since: progress.withLock { $0.last })
     }
     bytes = reserved.bytes
   }

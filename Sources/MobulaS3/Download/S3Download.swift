@@ -25,6 +25,7 @@ extension S3Client {
   ///   - progress: called with the bytes that became visible since its last call, from any thread.
   ///   - throttled: called when S3 asks for less.
   ///   - waiting: called now and then while a service that does not answer is waited for.
+  ///   - since: since when nothing of the object has come, from wherever: from then it is waited for.
   /// - Returns: whether the bytes were compared with a checksum of S3's. The chunk that would make the object whole
   ///   is committed only after that.
   /// - Throws: `S3Error` with status 412 when the object changed, with the code `wrongChecksum` when the bytes are
@@ -35,7 +36,8 @@ extension S3Client {
     bucket: String, key: String, info: S3ObjectInfo, into sink: any ChunkSink, header: [UInt8] = [],
     concurrency: Int? = nil, partSize: ByteCount? = nil,
     progress: (@Sendable (Int) -> Void)? = nil, pace: S3Pace? = nil,
-    throttled: (@Sendable () -> Void)? = nil, waiting: (@Sendable (S3Error) -> Void)? = nil
+    throttled: (@Sendable () -> Void)? = nil, waiting: (@Sendable (S3Error) -> Void)? = nil,
+    since: ContinuousClock.Instant? = nil
   ) async throws -> S3Verification {
     guard sink.geometry.objectSize == header.count + info.size else {
       throw MobulaError(
@@ -49,7 +51,7 @@ extension S3Client {
     let download = S3Download(
       client: self, bucket: bucket, key: key, info: info, sink: sink, header: header, checks: checks,
       gate: S3RequestGate(settings, remaining: sink.geometry.objectSize), progress: progress,
-      pace: pace, throttled: throttled, waiting: waiting)
+      pace: pace, throttled: throttled, waiting: waiting, since: since)
     // No more than there can be parts.
     let leastPart = settings.isPartFixed ? settings.initialPart : settings.smallestPart
     let tasks = min(settings.maximum, (sink.geometry.objectSize - 1) / max(1, leastPart) + 1)
@@ -95,6 +97,7 @@ private struct S3Download: Sendable {
   let pace: S3Pace?
   let throttled: (@Sendable () -> Void)?
   let waiting: (@Sendable (S3Error) -> Void)?
+  let since: ContinuousClock.Instant?
   /// That the checksum, one of parts, can't be checked after all.
   let partsDiffer = S3Flag()
   /// That all of the object has come with a wrong checksum once.
@@ -102,7 +105,7 @@ private struct S3Download: Sendable {
 
   /// Fetches one part after another until no chunk is free.
   func fetchParts() async throws {
-    var persistence = S3Persistence(client.configuration.retry, waiting: waiting)
+    var persistence = S3Persistence(client.configuration.retry, since: since, waiting: waiting)
     // What broke off goes on at its byte.
     var broken: S3PartWriter?
     while true {

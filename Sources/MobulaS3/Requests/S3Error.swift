@@ -74,6 +74,9 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   /// Whether nobody answers, or nobody who can, as while a service is started again or a network is away.
   var isAbsence: Bool { isRetryable && code != Self.malformed }
 
+  /// Whether nobody answered at all.
+  package var isNoAnswer: Bool { httpStatus == 0 && isAbsence }
+
   /// Whether S3 asks for fewer requests.
   public var isThrottling: Bool {
     switch code {

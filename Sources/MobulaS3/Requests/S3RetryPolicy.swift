@@ -50,8 +50,10 @@ struct S3Persistence {
   /// Told when a service that does not answer is waited for longer than one that fails now and then.
   private let waiting: (@Sendable (S3Error) -> Void)?
 
-  init(_ policy: S3RetryPolicy, waiting: (@Sendable (S3Error) -> Void)?) {
+  /// - Parameter since: since when nothing has come, for all that is known.
+  init(_ policy: S3RetryPolicy, since: ContinuousClock.Instant? = nil, waiting: (@Sendable (S3Error) -> Void)?) {
     self.policy = policy
+    self.since = since
     self.waiting = waiting
   }
 

@@ -20,6 +20,9 @@ struct S3Transport: Sendable {
   let sender: HTTPClient
   let learned = S3Learned()
 
+  /// That a request has succeeded.
+  let hasAnswered = S3Flag()
+
   init(configuration: S3Configuration, credentials: any S3CredentialsProvider) {
     self.configuration = configuration
     self.credentials = credentials
@@ -120,7 +123,10 @@ struct S3Transport: Sendable {
     {
       body.checksum = checksum
     }
-    if 200...299 ~= body.status { return body }
+    if 200...299 ~= body.status {
+      hasAnswered.value = true
+      return body
+    }
     // An error without its text is still an error; HEAD has none.
     let text = request.method == .head ? [] : (try? await body.collect(upTo: Self.maximumDocument)) ?? []
     try Task.checkCancellation()

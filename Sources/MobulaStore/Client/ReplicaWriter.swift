@@ -10,8 +10,6 @@ package protocol ReplicaWriter: ChunkSink {
   /// - Throws: `MobulaError`: `unavailable` while chunks are missing, `notFound` when the
   ///   object was deleted meanwhile, or what the replica was abandoned with.
   func complete() throws(MobulaError) -> ObjectDigest
-  /// - Throws: the error that the replica was given up with, by the store too when it found no memory.
-  func checkNotAbandoned() throws(MobulaError)
   /// Gives the replica up: it is found no more, no chunk can be claimed any more, and whoever
   /// waits for one gets `error`. The memory goes once every claimed chunk is committed or given
   /// back, and the last source is gone. Nothing happens to a complete one.

@@ -84,6 +84,8 @@ public final class ObjectExchange: Sendable {
     let ticking = Task {
       while !Task.isCancelled {
         try await Task.sleep(for: ExchangeLimits().tick)
+        // What was deleted meanwhile comes from nowhere.
+        do throws(MobulaError) { try sink.checkNotAbandoned() } catch { return giveUp(error) }
         act { $0.tick(now: $1) }
       }
     }

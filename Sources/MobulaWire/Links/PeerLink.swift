@@ -373,19 +373,23 @@ public final class PeerLink: Sendable {
   /// A call under which the connection breaks is repeated. One under which it breaks at once, several times, is not:
   /// it may be what ends the peer.
   ///
+  /// - Parameter absence: how long a peer that is gone is waited for; up to the deadline by default.
   /// - Throws: the peer's error, or `MobulaError`: `unavailable`, `deadlineExceeded` at the deadline,
-  ///   `connectionClosed` when the connection broke too often.
+  ///   `connectionClosed` when the connection broke too often, or was not there for as long as `absence`.
   public func call<Request, Response>(
-    _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30)
+    _ method: RPCMethod<Request, Response>, _ request: Request, deadline: Duration = .seconds(30),
+    absence: Duration? = nil
   ) async throws -> Response {
     let end = ContinuousClock.now + deadline
     var (repeats, quickRepeats) = (0, 0)
     while true {
       let connection: RPCConnection
+      let limit = absence.map { min(end, .now + $0) } ?? end
       do {
-        connection = try await self.connection(until: end)
-      } catch let error as MobulaError where error.code == .unavailable && ContinuousClock.now >= end {
-        throw absent("did not answer within \(deadline)")
+        connection = try await self.connection(until: limit)
+      } catch let error as MobulaError where error.code == .unavailable && ContinuousClock.now >= limit {
+        guard let absence, limit < end else { throw absent("did not answer within \(deadline)") }
+        throw MobulaError(.connectionClosed, absent("has been away for \(absence)").message)
       }
       let start = ContinuousClock.now
       do {
