@@ -29,6 +29,17 @@ struct SeaweedTests {
     }
   }
 
+  /// No words of a library, nor paths of where it was built.
+  @Test func whoSpeaksNoTLSIsSaidToSpeakNone() async throws {
+    let plain = client.configuration.baseEndpoint
+    var configuration = S3Configuration(endpoint: S3Endpoint(scheme: .https, host: plain.host, port: plain.port))
+    configuration.retry = S3RetryPolicy(maximumAttempts: 1)
+    let secure = S3Client(configuration: configuration, credentials: S3Credentials(accessKey: "a", secretKey: "s"))
+    await expectError(.unavailable, "(what answers there speaks no TLS: http:// may be meant)") {
+      _ = try await secure.head(bucket: bucket, key: "k")
+    }
+  }
+
   @Test func putHeadGetDelete() async throws {
     let bytes = pattern(100_000)
     try await client.put(bucket: bucket, key: "a/b.bin", bytes: bytes)

@@ -33,6 +33,7 @@ import Testing
   /// What is found wrong only when the command runs is said with the same status, and no usage of another command.
   @Test(arguments: [
     ["put", ""], ["fetch", "s3://"], ["get", "s3://", "-o", "x"], ["broadcast", "s3://"], ["put", "x", "s3://"],
+    ["broadcast", "s3://bucket"], ["broadcast", "s3://bucket/folder/"],
   ])
   func usageOfArguments(_ arguments: [String]) async throws {
     let finished = try await run(Products.mobula, arguments)

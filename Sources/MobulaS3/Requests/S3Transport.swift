@@ -159,6 +159,8 @@ struct S3Transport: Sendable {
       return failed(code, errnoText(error.errnoCode))
     case is NIOSSLError where "\(error)".contains("CERTIFICATE_VERIFY_FAILED"):
       return failed(S3Error.unreachable, "its certificate is not trusted here, for which AWS_CA_BUNDLE can name others")
+    case is NIOSSLError where "\(error)".contains("WRONG_VERSION_NUMBER"):
+      return failed(S3Error.unreachable, "what answers there speaks no TLS: http:// may be meant")
     default: return failed(S3Error.interrupted, "\(error)")
     }
   }

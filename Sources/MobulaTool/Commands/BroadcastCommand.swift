@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Mobula
 import MobulaCore
+import MobulaS3
 import MobulaSupervisor
 import MobulaTerminal
 import Synchronization
@@ -35,6 +36,11 @@ struct BroadcastCommand: AsyncParsableCommand {
     _ = try labels(to, "--to")
     try S3Target.check(object)
     if object.isEmpty { throw ValidationError("Give an object's name or id, or a file.") }
+    if S3Target.isS3(object), object.hasSuffix("/") || (try? S3URL(object))?.key.isEmpty == true {
+      throw ValidationError(
+        "\(object.printable) stands for all keys that begin so: `mobula fetch` it, and broadcast its objects, each by its name."
+      )
+    }
   }
 
   func run() async throws {
