@@ -124,6 +124,8 @@ def relay(listener, target, delay):
             await passing
             writer.write_eof()
         except OSError:
+            pass
+        finally:
             passing.cancel()
 
     async def serve(reader, writer):
