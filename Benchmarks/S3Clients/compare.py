@@ -85,16 +85,21 @@ def processes_of(directory):
             continue
 
 
+def cpu_of_process(process):
+    """The CPU seconds that a process, a folder of /proc, has used so far."""
+    fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def cpu_of(directory):
     """The CPU seconds that a host's processes have used so far."""
-    ticks = 0
+    seconds = 0
     for process in processes_of(directory):
         try:
-            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+            seconds += cpu_of_process(process)
         except OSError:
             continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def relay(listener, target, delay):
@@ -167,7 +172,8 @@ class Comparison:
         self.server = subprocess.Popen(
             [
                 self.programs / "weed", "-logtostderr=true", "server", f"-dir={data}", f"-ip={self.address}",
-                f"-ip.bind={self.address}", "-master.telemetry=false", f"-master.port={master}", "-master.electionTimeout=1s",
+                f"-ip.bind={self.address}", "-master.telemetry=false", f"-master.port={master}",
+                "-master.electionTimeout=1s",
                 "-master.volumeSizeLimitMB=1024", f"-volume.port={volume}", "-volume.max=200", "-filer",
                 f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0",
                 f"-s3.config={configuration}",

@@ -4,7 +4,8 @@
     make compare-s3-hosts [OBJECTS=1000] [SIZE=100000] [HOSTS=5] [RATE=840] [ROUNDS=5]
 
 Each host has a network namespace with a line of RATE Mbit/s in either direction (0: as fast as it goes); the limit is
-what a line takes for all objects. The first round is left out of the median: its memory was never used before. CPU seconds are those of all hosts and the head, of the commands, and of the server.
+what a line takes for all objects. The first round is left out of the median: its memory was never used before. CPU
+seconds are those of all hosts and the head, of the commands, and of the server.
 """
 
 import os
@@ -17,12 +18,7 @@ import sys
 import tempfile
 import time
 
-from compare import Comparison, cpu_of, free_ports
-
-
-def cpu_of_process(process):
-    fields = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+from compare import Comparison, cpu_of, cpu_of_process, free_ports
 
 
 def sh(*words):
@@ -41,22 +37,24 @@ def enter_namespace():
 class Host:
     """A host in a network of its own, behind a line that both ends shape."""
 
-    def __init__(self, mobula, directory, number, rate):
+    def __init__(self, mobula, directory, number):
         self.mobula, self.directory, self.address = mobula, directory, f"10.77.0.{number + 2}"
         self.space = subprocess.Popen(["unshare", "--net", "sleep", "100000"])
         while os.readlink(f"/proc/{self.space.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             time.sleep(0.02)
         self.inside = ["nsenter", "-t", str(self.space.pid), "-n"]
-        self.near = near = f"host{number}"
+        self.near = f"host{number}"
+
+    def connect(self, rate):
+        near = self.near
         sh("ip", "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", str(self.space.pid))
         sh("ip", "link", "set", near, "master", "br0", "up")
         sh(*self.inside, "ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
         sh(*self.inside, "ip", "link", "set", "eth0", "up")
         sh(*self.inside, "ip", "link", "set", "lo", "up")
-        for prefix, device in ([], near), (self.inside, "eth0"):
-            shape = ["root", "tbf", "rate", f"{rate}mbit", "burst", "512k", "latency", "20ms"]
-            if rate:
-                sh(*prefix, "tc", "qdisc", "add", "dev", device, *shape)
+        shape = ["root", "tbf", "rate", f"{rate}mbit", "burst", "512k", "latency", "20ms"]
+        for prefix, device in [([], near), (self.inside, "eth0")] if rate else []:
+            sh(*prefix, "tc", "qdisc", "add", "dev", device, *shape)
 
     def command(self, *arguments, **options):
         environment = os.environ | {"MOBULA_DIRECTORY": str(self.directory)}
@@ -77,6 +75,7 @@ class Host:
     def stop(self):
         self.command("stop", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
         self.space.kill()
+        self.space.wait()
 
 
 class Hosts:
@@ -88,8 +87,9 @@ class Hosts:
         size = f"{self.comparison.total * 2 // 1_000_000 + 256}MB"
         port = str(free_ports(1)[0])
         for number in range(self.count):
-            host = Host(self.comparison.mobula, self.root / f"host{number}", number, self.rate)
+            host = Host(self.comparison.mobula, self.root / f"host{number}", number)
             self.hosts.append(host)
+            host.connect(self.rate)
             joining = ["--head", "--port", port]
             if number > 0:
                 token = next((self.root / "host0").rglob("token"))
@@ -104,10 +104,9 @@ class Hosts:
         return sum(cpu_of(host.directory) for host in self.hosts)
 
     def fetch(self):
-        """Seconds until all have all, and the CPU seconds of hosts, commands and server."""
-        hosts, server = self.cpu(), cpu_of_process(self.comparison.server.pid)
-        children = os.times()
-        moved = [host.moved() for host in self.hosts]
+        """Seconds until all have all, megabytes that one host sent at most, CPU s of hosts, commands and server."""
+        server = pathlib.Path(f"/proc/{self.comparison.server.pid}")
+        before = self.cpu(), cpu_of_process(server), os.times(), [host.moved()[0] for host in self.hosts]
         start = time.monotonic()
         commands = [host.command("fetch", self.comparison.url, "-q", stdout=subprocess.PIPE) for host in self.hosts]
         for command in commands:
@@ -115,10 +114,10 @@ class Hosts:
             if command.returncode != 0 or len(lines) != self.comparison.count:
                 raise SystemExit(f"mobula fetch ended with {command.returncode} and {len(lines)} objects.")
         seconds = time.monotonic() - start
-        after = os.times()
-        commands = after.children_user + after.children_system - children.children_user - children.children_system
-        sent = max(host.moved()[0] - before[0] for host, before in zip(self.hosts, moved))
-        result = seconds, sent / 1e6, self.cpu() - hosts, commands, cpu_of_process(self.comparison.server.pid) - server
+        own, of_server, times = self.cpu() - before[0], cpu_of_process(server) - before[1], os.times()
+        of_commands = times.children_user + times.children_system - before[2].children_user - before[2].children_system
+        sent = max(host.moved()[0] - sent for host, sent in zip(self.hosts, before[3]))
+        result = seconds, sent / 1e6, own, of_commands, of_server
         self.hosts[0].run("rm", self.comparison.url)
         return result
 
@@ -154,10 +153,12 @@ def main():
         cluster.stop()
         if comparison.server:
             comparison.server.kill()
+            comparison.server.wait()
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(memory, ignore_errors=True)
     limit = objects * size * 8 / ((rate or 840) * 1e6)
-    print(f"{objects} objects of {size} bytes to {hosts} hosts, {rate or 'unlimited'} Mbit/s each: {limit:.2f} s at best")
+    what = f"{objects} objects of {size} bytes to {hosts} hosts"
+    print(f"{what}, {rate or 'unlimited'} Mbit/s each: {limit:.2f} s at best")
     for seconds, sent, own, commands, server in results:
         print(
             f"  {seconds:.2f} s, {seconds / limit:.2f} x  (CPU s: hosts {own:.2f}, commands {commands:.2f},"
