@@ -49,8 +49,16 @@ final class StoreSession: Sendable {
       let client = try await onThread(named: "attach") {
         try StoreClient(socket: welcome.storeSocket, ticket: welcome.ticket, name: hello.name)
       }
+      // Whoever runs a host without a supervisor has ways of its own to start it again.
+      let wasSupervised = HostPaths.isSupervised(in: directory) == true
       let link = PeerLink(
-        "host", at: endpoint, first: connection, token: token, hello: hello, log: Logger(label: "mobula"))
+        "host", at: endpoint, first: connection, token: token, hello: hello, log: Logger(label: "mobula")
+      ) {
+        guard wasSupervised, HostPaths.isSupervised(in: directory) == false else { return nil }
+        return MobulaError(
+          .connectionClosed,
+          "The host in \(directory) was stopped: start it again with `mobula start`, and repeat what you did.")
+      }
       return StoreSession(welcome: welcome, client: client, link: link)
     } catch {
       await connection.close()

@@ -268,6 +268,10 @@ public final class Head: Sendable {
   private func tell(_ order: HostOrder, _ connection: RPCConnection) async {
     var next = order
     while true {
+      if next.patience > .zero {
+        try? await Task.sleep(for: next.patience)
+        next = orders.withLock { $0[connection.number]?.gathered(next) ?? next }
+      }
       let isThere =
         switch next {
         case .drop(let request): await call(HostControlAPI.drop, request, at: connection)

@@ -201,7 +201,14 @@ public final class S3Client: Sendable {
     var objects: [S3ListedObject] = []
     var continuation = first
     repeat {
-      let page = try await page(bucket: url.bucket, prefix: url.key, after: continuation)
+      let page: (objects: [S3ListedObject], continuation: String?)
+      do {
+        page = try await self.page(bucket: url.bucket, prefix: url.key, after: continuation)
+      } catch var error as S3Error where error.key == nil && !url.key.isEmpty {
+        // What is asked for, rather than what is asked.
+        error.key = url.key
+        throw error
+      }
       objects += page.objects.filter { !$0.key.hasSuffix("/") || $0.size > 0 }
       continuation = page.continuation
     } while continuation != nil && objects.count < least
@@ -356,11 +363,14 @@ public final class S3Client: Sendable {
   func retrying<Value>(_ attempt: () async throws -> Value) async throws -> Value {
     var generator = SystemRandomNumberGenerator()
     var number = 1
+    var since: ContinuousClock.Instant?
     while true {
       do {
         return try await attempt()
       } catch let error as S3Error {
-        guard error.isRetryable,
+        let start = since ?? .now
+        since = start
+        guard error.isRetryable, !S3Persistence.isOver(error, since: start, configuration.retry),
           let pause = configuration.retry.pause(after: number, retryAfter: error.retryAfter, using: &generator)
         else { throw error }
         try await Task.sleep(for: pause)

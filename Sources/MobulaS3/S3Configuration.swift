@@ -91,7 +91,7 @@ public struct S3Configuration: Sendable {
     }
     let (region, profile) = (try shared.region(), try shared.endpoint(of: "s3", environment))
     var configuration = S3Configuration(
-      region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? region ?? "us-east-1")
+      region: try checked(region: first("AWS_REGION", "AWS_DEFAULT_REGION") ?? region ?? "us-east-1"))
     configuration.trustedRoots = try shared.trustedRoots(environment)
     if let roots = configuration.trustedRoots {
       try TrustedRoots.check(
@@ -112,6 +112,17 @@ public struct S3Configuration: Sendable {
     }
     configuration.proxy = try S3Proxy.of(configuration.baseEndpoint, environment)
     return configuration
+  }
+
+  /// A region is a part of host names and of signatures: what can be neither would be said to be a wrong key.
+  static func checked(region: String) throws(MobulaError) -> String {
+    guard region.utf8.allSatisfy({ $0 < 0x80 }), region.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "-" }) else {
+      throw MobulaError(
+        .invalidArgument,
+        "\"\(region.printable)\" is no region: correct AWS_REGION, AWS_DEFAULT_REGION or the profile's, as in eu-west-1."
+      )
+    }
+    return region
   }
 
   /// What S3 moves a second at least when it copies or puts together what it has.

@@ -38,7 +38,16 @@ public struct S3Credentials: Sendable, Equatable, CustomStringConvertible, Custo
         "There are no credentials for S3: set \(missing.compactMap(\.self).joined(separator: " and ")) (and AWS_SESSION_TOKEN for temporary ones)."
       )
     }
+    try checkQuotes(of: accessKey, "AWS_ACCESS_KEY_ID")
+    try checkQuotes(of: secretKey, "AWS_SECRET_ACCESS_KEY")
     return S3Credentials(accessKey: accessKey, secretKey: secretKey, sessionToken: value("AWS_SESSION_TOKEN"))
+  }
+
+  /// - Throws: `MobulaError` (`invalidArgument`) for a key in quotes, which no key has.
+  static func checkQuotes(of key: String, _ place: String) throws(MobulaError) {
+    guard let first = key.first, first == "\"" || first == "'" else { return }
+    throw MobulaError(
+      .invalidArgument, "\(place) begins with a quote, which belongs to the value there: write it without quotes.")
   }
 
   /// The variables that hand these credentials to a process of one's own.

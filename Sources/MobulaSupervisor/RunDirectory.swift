@@ -11,8 +11,7 @@ package struct RunDirectory {
 
   package var tokenFile: String { HostPaths.token(in: path) }
   package var configurationFile: String { path + "/configuration.json" }
-  package var lockFile: String { path + "/" + Self.lockName }
-  package static let lockName = "supervisor.pid"
+  package var lockFile: String { HostPaths.supervisor(in: path) }
   package var logFile: String { path + "/logs/mobula.log" }
 
   /// The last sentence in the log that says why a process does not run.
@@ -90,7 +89,13 @@ package struct RunDirectory {
     let descriptor = try systemCall("\(lockFile) can't be opened") {
       open(lockFile, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     }
-    if flock(descriptor, LOCK_EX | LOCK_NB) == 0 {
+    // Whoever asks whether a supervisor runs has it for a moment.
+    var attempts = 0
+    while flock(descriptor, LOCK_EX | LOCK_NB) != 0, attempts < 20 {
+      usleep(5000)
+      attempts += 1
+    }
+    if attempts < 20 {
       let text = Array("\(getpid())\n".utf8)
       ftruncate(descriptor, 0)
       _ = pwrite(descriptor, text, text.count, 0)
@@ -108,11 +113,11 @@ package struct RunDirectory {
 
   /// The process id of the supervisor that runs here.
   package func supervisor() -> Int32? {
+    // Whoever runs has the lock; a stale file has none.
+    if HostPaths.isSupervised(in: path) == false { return nil }
     let descriptor = open(lockFile, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
-    // Whoever runs has the lock; a stale file has none.
-    if flock(descriptor, LOCK_SH | LOCK_NB) == 0 { return nil }
     var buffer = [UInt8](repeating: 0, count: 16)
     let count = read(descriptor, &buffer, buffer.count)
     guard count > 0 else { return nil }

@@ -64,7 +64,7 @@ package struct RunningSupervisor: Sendable {
     guard raw >= 0 else { return nil }
     process = SharedDescriptor(OwnedDescriptor(owning: raw))
     self.pid = pid
-    let suffix = "/" + RunDirectory.lockName
+    let suffix = HostPaths.supervisor(in: "")
     for number in (try? FileManager.default.contentsOfDirectory(atPath: folder + "/fd")) ?? [] {
       let link = "\(folder)/fd/\(number)"
       var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))

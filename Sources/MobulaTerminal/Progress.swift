@@ -9,6 +9,8 @@ public final class Progress: Sendable {
     var progress: ProgressState
     var drawn: ContinuousClock.Instant
     var isFinished = false
+    /// Looks now and then, in case that nobody has anything to say.
+    var watcher: Task<Void, Never>?
   }
 
   private let state: Mutex<State>
@@ -25,6 +27,32 @@ public final class Progress: Sendable {
     state = Mutex(State(progress: ProgressState(title.printable, total: total, at: now), drawn: now))
     self.descriptor = descriptor
     isTerminal = isatty(descriptor) == 1
+    let watcher = Task { [weak self] in
+      while !Task.isCancelled {
+        try? await Task.sleep(for: .seconds(1))
+        self?.look()
+      }
+    }
+    state.withLock { $0.watcher = watcher }
+  }
+
+  deinit { state.withLock { $0.watcher?.cancel() } }
+
+  /// Says that nothing comes, where it is so.
+  private func look() {
+    let now = ContinuousClock.now
+    let interval: Duration = isTerminal ? .milliseconds(900) : .seconds(10)
+    state.withLock { state in
+      guard !state.isFinished, now - state.drawn >= interval else { return }
+      state.progress.advance(to: state.progress.done, at: now)
+      if state.progress.standstill != nil { draw(&state, at: now) }
+    }
+  }
+
+  private func draw(_ state: inout State, at now: ContinuousClock.Instant) {
+    state.drawn = now
+    // Carriage return, the line, and whatever an older, longer line left behind it erased.
+    put(isTerminal ? "\r\(state.progress.line(width: columns() - 1))\u{1B}[K" : state.progress.plainLine() + "\n")
   }
 
   /// `done` bytes in all are done; `total`, if given, is known by now.
@@ -36,9 +64,7 @@ public final class Progress: Sendable {
       if let total { state.progress.total = total }
       state.progress.advance(to: done, at: now)
       guard now - state.drawn >= interval else { return }
-      state.drawn = now
-      // Carriage return, the line, and whatever an older, longer line left behind it erased.
-      put(isTerminal ? "\r\(state.progress.line(width: columns() - 1))\u{1B}[K" : state.progress.plainLine() + "\n")
+      draw(&state, at: now)
     }
   }
 
@@ -52,14 +78,17 @@ public final class Progress: Sendable {
 
   /// The work is done, or given up: the line goes and, when it was done, a closing one is printed.
   ///
-  /// - Parameter words: the closing line, where bytes and their rate say nothing true.
-  public func finish(succeeded: Bool = true, saying words: String? = nil) {
+  /// - Parameters:
+  ///   - words: the closing line, where bytes and their rate say nothing true.
+  ///   - came: how many of the bytes were not there before; all by default.
+  public func finish(succeeded: Bool = true, saying words: String? = nil, came: Int? = nil) {
     let now = ContinuousClock.now
     state.withLock { state in
       guard !state.isFinished else { return }
       state.isFinished = true
+      state.watcher?.cancel()
       let erase = isTerminal ? "\r\u{1B}[K" : ""
-      put(succeeded ? "\(erase)\(words ?? state.progress.closingLine(at: now))\n" : erase)
+      put(succeeded ? "\(erase)\(words ?? state.progress.closingLine(at: now, came: came))\n" : erase)
     }
   }
 

@@ -79,22 +79,27 @@ public struct ProgressState: Sendable {
   public func plainLine() -> String { "\(title): \(facts())" }
 
   /// What is said at the end.
-  public func closingLine(at now: ContinuousClock.Instant) -> String {
+  ///
+  /// - Parameter came: how many of the bytes were not there before; all by default.
+  public func closingLine(at now: ContinuousClock.Instant, came: Int? = nil) -> String {
     let elapsed = seconds(now - begin)
     // Of a moment, and of few bytes, it says nothing.
-    let rate = elapsed >= 0.01 && done >= 100_000 ? ", \(ByteCount(Int(Double(done) / elapsed)))/s" : ""
-    return "\(title): \(ByteCount(done)) in \(fixed(elapsed, digits: 1)) s\(rate)"
+    let came = min(came ?? done, done)
+    let rate = elapsed >= 0.01 && came >= 100_000 ? ", \(ByteCount(Int(Double(came) / elapsed)))/s" : ""
+    let whole = came < done ? "\(ByteCount(done)), of which \(ByteCount(came)) came" : "\(ByteCount(done))"
+    return "\(title): \(whole) in \(fixed(elapsed, digits: 1)) s\(rate)"
   }
 
   private func facts() -> String {
     var parts: [String] = []
+    if total == nil, done == 0, let standstill { return "nothing for \(Self.text(of: standstill))" }
     if let total {
       parts = ["\(Int(100 * share(of: total)))%", "\(ByteCount(done)) of \(ByteCount(total))"]
     } else {
       parts = ["\(ByteCount(done))"]
     }
     if let rate { parts.append("\(ByteCount(Int(rate)))/s") }
-    if let standstill, done < total ?? .max { parts.append("nothing for \(Self.text(of: standstill))") }
+    if let standstill { parts.append("nothing for \(Self.text(of: standstill))") }
     if let remaining { parts.append("\(Self.text(of: remaining)) left") }
     return parts.joined(separator: "  ")
   }

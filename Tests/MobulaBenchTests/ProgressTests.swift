@@ -54,6 +54,26 @@ import Testing
     #expect(state.plainLine() == "fetching: 75%  150 MB of 200 MB  50 MB/s  1 s left")
   }
 
+  /// Where all was sent and nobody answers, and where there was never anything.
+  @Test func aStandstillIsSaidAtEveryPoint() {
+    var sent = ProgressState("put", total: 100, at: begin)
+    sent.advance(to: 100, at: begin + .seconds(1))
+    sent.advance(to: 100, at: begin + .seconds(5))
+    #expect(sent.plainLine() == "put: 100%  100 B of 100 B  nothing for 4 s")
+    var asked = ProgressState("fetch", total: nil, at: begin)
+    asked.advance(to: 0, at: begin + .seconds(7))
+    #expect(asked.plainLine() == "fetch: nothing for 7 s")
+  }
+
+  @Test func whatWasThereBeforeGivesNoRate() {
+    let end = begin + .seconds(4)
+    #expect(halfway.closingLine(at: end) == "fetching: 100 MB in 4.0 s, 25 MB/s")
+    #expect(
+      halfway.closingLine(at: end, came: 10_000_000) == "fetching: 100 MB, of which 10 MB came in 4.0 s, 2.5 MB/s")
+    // An object's header came with it.
+    #expect(halfway.closingLine(at: end, came: 100_000_048) == "fetching: 100 MB in 4.0 s, 25 MB/s")
+  }
+
   @Test func lostWorkStartsTheRateAnew() {
     var state = halfway
     state.advance(to: 0, at: begin + .seconds(3))

@@ -45,6 +45,20 @@ import Testing
     #expect(names == ["x": object(2)])
   }
 
+  /// Names are waited for a moment; what else came meanwhile is not overtaken.
+  @Test func namesAreGathered() throws {
+    var queue = HostOrderQueue()
+    guard let first = queue.add(given("a", object(1))) else { throw MobulaError(.protocolViolation, "it waits") }
+    #expect(first.patience > .zero && HostOrder.drop(DropRequest(objects: [])).patience == .zero)
+    _ = queue.add(given("b", object(2)))
+    _ = queue.add(.drop(DropRequest(objects: [object(1)])))
+    _ = queue.add(given("c", object(3)))
+    guard case .names(let news) = queue.gathered(first), case .drop = queue.told(), case .names(let last) = queue.told()
+    else { throw MobulaError(.protocolViolation, "other orders, or in another order") }
+    #expect(Set(news.given.keys) == ["a", "b"] && Set(last.given.keys) == ["c"])
+    #expect(queue.told() == nil)
+  }
+
   @Test func ordersOfThousandsAreSeveral() {
     var queue = HostOrderQueue()
     _ = queue.add(.keep(KeepRequest(objects: [])))

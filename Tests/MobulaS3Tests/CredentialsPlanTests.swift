@@ -56,6 +56,8 @@ import Testing
     #expect(metadata.timeout == .seconds(1) && metadata.attempts == 2)
     environment["AWS_EC2_METADATA_DISABLED"] = "TRUE"
     #expect(await error(environment).contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"))
+    let quoted = ["AWS_ACCESS_KEY_ID": "\"A\"", "AWS_SECRET_ACCESS_KEY": "s"]
+    #expect(await error(quoted).hasPrefix("AWS_ACCESS_KEY_ID begins with a quote"))
   }
 
   /// A fault of the files does not matter where the environment decides.

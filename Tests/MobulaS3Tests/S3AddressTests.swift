@@ -6,6 +6,17 @@ import Testing
 @testable import MobulaS3
 
 @Suite struct S3AddressTests {
+  @Test(arguments: ["us east", "eu-west-1\n", "é", "a/b", ""]) func whatIsNoRegionIsSaid(region: String) throws {
+    guard !region.isEmpty else {
+      // An empty variable counts as none.
+      return #expect(try S3Configuration.fromEnvironment(["AWS_REGION": ""]).region == "us-east-1")
+    }
+    let error = #expect(throws: MobulaError.self) {
+      try S3Configuration.fromEnvironment(["AWS_REGION": region])
+    }
+    #expect(error?.message.contains("is no region: correct AWS_REGION") == true)
+  }
+
   @Test func addresses() throws {
     #expect(try S3URL("s3://models/whisper/small v2.bin").key == "whisper/small v2.bin")
     #expect(try S3URL("s3://models").key == "")

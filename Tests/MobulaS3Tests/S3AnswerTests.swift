@@ -214,6 +214,13 @@ import Testing
       #expect((second.pause(after: away, isRetryable: true, hasProgressed: false) != nil) == (number < 3))
     }
     #expect(second.pause(after: away, isRetryable: true, hasProgressed: true) != nil)
+    // Attempts that each wait for their deadline are not all made.
+    let silent = S3Error(code: S3Error.timedOut, endpoint: S3Endpoint(host: "h", port: 1), bucket: "b")
+    let policy = S3RetryPolicy(maximumAttempts: 5, firstPause: .milliseconds(1), patience: .seconds(60))
+    var third = S3Persistence(policy, since: .now - .seconds(61), waiting: nil)
+    #expect(third.pause(after: silent, isRetryable: true, hasProgressed: false) == nil)
+    var fourth = S3Persistence(policy, since: .now - .seconds(30), waiting: nil)
+    #expect(fourth.pause(after: silent, isRetryable: true, hasProgressed: false) != nil)
   }
 
   /// An answer whose bytes come one by one lives for as long as they do; one that stalls has a deadline.

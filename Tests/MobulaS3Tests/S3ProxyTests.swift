@@ -1,4 +1,5 @@
 import MobulaCore
+import MobulaTestKit
 import Testing
 
 @testable import MobulaS3
@@ -45,6 +46,21 @@ import Testing
   func whatIsNoProxyIsRefused(text: String) {
     let error = #expect(throws: MobulaError.self) { try proxy("http://s3", ["HTTP_PROXY": text]) }
     #expect(error?.code == .invalidArgument && error?.message.contains("HTTP_PROXY") == true)
+  }
+
+  /// What can't be reached is the proxy, and not the endpoint.
+  @Test func oneThatIsNotThereIsNamed() async throws {
+    let silent = try SilentPort()
+    for endpoint in [S3Endpoint(host: "s3.invalid", port: 80), try S3Endpoint("https://s3.invalid")] {
+      var configuration = S3Configuration(endpoint: endpoint)
+      configuration.proxy = S3Proxy(host: "127.0.0.1", port: silent.port, credentials: "u:hush")
+      configuration.retry = S3RetryPolicy(maximumAttempts: 1)
+      let client = S3Client(configuration: configuration, credentials: S3Credentials(accessKey: "a", secretKey: "s"))
+      let error = await #expect(throws: S3Error.self) { try await client.head(bucket: "b", key: "k") }
+      let message = error?.mobulaError.message ?? ""
+      #expect(message.contains("by the proxy http://127.0.0.1:\(silent.port): Connection refused"), "\(message)")
+      #expect(!message.contains("hush"))
+    }
   }
 
   /// A proxy gets the whole URL and its own credentials; nobody has to know the endpoint's name.

@@ -63,6 +63,26 @@ import Testing
     #expect(file.profiles["a"]?.values == [:])
   }
 
+  /// As in files that people lay out: settings further in than their section, and continued further in than themselves.
+  @Test func settingsMayBeIndented() throws {
+    let file = try config(
+      """
+      [profile a]
+        one = 1
+        two = 2
+          and more
+        s3 =
+          endpoint_url = http://localhost:9
+        three = 3
+        [profile b]
+      \tfour = 4
+      five = 5
+      """)
+    #expect(file.profiles["a"]?.values == ["one": "1", "two": "2\nand more", "s3": "", "three": "3"])
+    #expect(file.profiles["a"]?.nested == ["s3": ["endpoint_url": "http://localhost:9"]])
+    #expect(file.profiles["b"]?.values == ["four": "4", "five": "5"])
+  }
+
   @Test func valuesAndNames() throws {
     let file = try config(
       """
@@ -148,8 +168,7 @@ import Testing
     ("[profile x]\nno equals", "Line 2 of /c has no ="),
     ("[profile x]\n= hush", "Line 2 of /c has no name"),
     ("[profile x", "Line 1 of /c begins a [section] without its ]"),
-    ("[profile x]\n  indented = hush", "Line 2 of /c is indented"),
-    ("[profile x]\na = 1\n[profile x]\n  hush", "Line 4 of /c is indented"),
+    ("[profile x]\na = 1\n[profile x]\n  hush", "Line 4 of /c has no ="),
     ("[profile x]\ns3 =\n  hush", "Line 3 of /c has no ="),
     ("[profile x]\ns3 =\n  = hush", "Line 3 of /c has no name"),
   ])

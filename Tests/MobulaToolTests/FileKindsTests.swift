@@ -41,6 +41,19 @@ import Testing
       environment: cluster.environment(0).merging(["MOBULA": Products.mobula]) { $1 }, within: limit)
   }
 
+  /// What can't be got leaves no folder that says that something is in it.
+  @Test func foldersAreMadeWithTheirFirstFile() async throws {
+    try await withObject { cluster, folder in
+      let missing = try await cluster.mobula("get", "nothing", "-o", folder + "/new/")
+      #expect(missing.status == .status(1) && access(folder + "/new", F_OK) != 0, "\(missing)")
+      #expect(try await cluster.mobula("get", "x", "-o", folder + "/new/", "-q").status.isSuccess)
+      #expect(try content(folder + "/new/x") == Self.bytes)
+      // Of several that are not there, one may be mistyped.
+      let deep = try await cluster.mobula("get", "x", "-o", folder + "/a/b/")
+      #expect(deep.status == .status(1) && access(folder + "/a", F_OK) != 0, "\(deep)")
+    }
+  }
+
   @Test func outputsStayWhatTheyAre() async throws {
     try await withObject { cluster, folder in
       func get(_ path: String) async throws -> Finished { try await cluster.mobula("get", "x", "-o", path) }

@@ -45,6 +45,36 @@ import Testing
     #expect(try Data(contentsOf: URL(filePath: copy)) == data)
   }
 
+  /// A host that was stopped is not waited for; one that its supervisor starts again is.
+  @Test func commandsEndWithTheirHost() async throws {
+    try await withCluster { cluster in
+      let silent = try SilentPort()
+      try silent.listen("silent")
+      let fetching = Task {
+        try await cluster.mobula(
+          "fetch", "s3://bucket/key", "--s3-endpoint", "http://127.0.0.1:\(silent.port)", "--no-sign-request")
+      }
+      try await eventually {
+        RunningProcess.all().contains {
+          $0.variable("MOBULA_DIRECTORY") == cluster.directory(0) && $0.arguments.dropFirst().first == "fetch"
+        }
+      }
+      try await Task.sleep(for: .milliseconds(500))
+      let host = try #require(process("host", of: 0, in: cluster))
+      kill(host.pid, SIGKILL)
+      try await eventually { process("host", of: 0, in: cluster).map { $0.pid != host.pid } ?? false }
+      try await Task.sleep(for: .milliseconds(1500))
+      #expect(RunningProcess.all().contains { $0.arguments.dropFirst().starts(with: ["fetch", "s3://bucket/key"]) })
+      #expect(try await cluster.mobula("stop").status.isSuccess)
+      let begin = ContinuousClock.now
+      let finished = try await fetching.value
+      silent.stop()
+      #expect(finished.status == .status(1) && finished.errors.contains("was stopped"), "\(finished)")
+      // It is waited for 60 s where that is not certain.
+      #expect(begin.duration(to: .now) < .seconds(30))
+    }
+  }
+
   @Test func statusSaysWhoAnswersInTheHeadsPlace() async throws {
     try await withCluster(others: 1) { cluster in
       let kept = try file("kept", 300_000, in: cluster)

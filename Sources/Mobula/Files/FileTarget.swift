@@ -38,32 +38,40 @@ package struct FileTarget: Sendable {
   /// Behind all symbolic links.
   private let real: String
   private let place: Place
+  /// To be made first, the outermost first: a folder that stays empty says that something is in it.
+  private let missingFolders: [String]
 
   package var isStandardOutput: Bool { if case .standardOutput = place { true } else { false } }
 
-  /// Looks at what is there; nothing is opened or made, but for a folder that is named with a `/` at its end.
+  /// Looks at what is there; nothing is opened or made yet.
   ///
   /// - Parameters:
-  ///   - path: of a file or a folder; `-` for standard output.
+  ///   - path: of a file or a folder; `-` for standard output. A folder that is not there is made, where a `/` at its end
+  ///     says that it is one.
   ///   - name: the file's name in a folder: the last part of this one.
+  ///   - makesFolders: whether all folders on the way to it are made.
   /// - Throws: `MobulaError`: `invalidArgument` for what can't be written to, `inputOutput`.
-  package init(_ path: String, name: String) throws(MobulaError) {
+  package init(_ path: String, name: String, makesFolders: Bool = false) throws(MobulaError) {
     guard !path.isEmpty else { throw MobulaError(.invalidArgument, "The output's path can't be empty: give a file.") }
     if path == "-" {
       guard fcntl(STDOUT_FILENO, F_GETFL) >= 0 else {
         throw MobulaError(.inputOutput, "Standard output is closed: nothing can be written to it.")
       }
-      (self.path, real, place) = ("standard output", "-", .standardOutput)
+      (self.path, real, place, missingFolders) = ("standard output", "-", .standardOutput, [])
       return
     }
     var status = stat()
     var isThere = stat(path, &status) == 0
-    if !isThere, path.hasSuffix("/") {
-      try systemCall("The folder \(path) can't be made") { mkdir(path, 0o777) }
-      isThere = stat(path, &status) == 0
+    let isNewFolder = !isThere && path.hasSuffix("/")
+    let missing = isNewFolder || !isThere && makesFolders ? try Self.missingFolders(to: path) : []
+    if missing.count > 1, !makesFolders {
+      throw MobulaError.system("The folder \(path) can't be made", number: ENOENT)
     }
+    missingFolders = missing
     var path = path
-    if isThere, status.st_mode & S_IFMT == S_IFDIR {
+    if isNewFolder {
+      path += try Self.fileName(name)
+    } else if isThere, status.st_mode & S_IFMT == S_IFDIR {
       path += (path.hasSuffix("/") ? "" : "/") + (try Self.fileName(name))
       isThere = stat(path, &status) == 0
     }
@@ -101,6 +109,21 @@ package struct FileTarget: Sendable {
         .invalidArgument, "An object called \"\(name)\" gives no file's name: give the file's whole path.")
     }
     return last
+  }
+
+  /// Those that are not there, the outermost first.
+  private static func missingFolders(to path: String) throws(MobulaError) -> [String] {
+    var missing: [String] = []
+    var next = folder(of: path)
+    while true {
+      var status = stat()
+      if stat(next, &status) == 0 { break }
+      guard currentErrno() == ENOENT else { throw MobulaError.system("The folder \(next) can't be made") }
+      missing.insert(next, at: 0)
+      next = folder(of: next)
+    }
+    try systemCall("Nothing can be made in the folder \(next)") { faccessat(AT_FDCWD, next, W_OK | X_OK, AT_EACCESS) }
+    return missing
   }
 
   /// The path behind symbolic links, of which the last may lead to nothing.
@@ -157,6 +180,9 @@ package struct FileTarget: Sendable {
       if fsync(device.rawValue) != 0, ![EINVAL, ENOTSUP, EROFS].contains(currentErrno()) { throw .system(what) }
       return .through
     case .new:
+      for folder in missingFolders where mkdir(folder, 0o777) != 0 && currentErrno() != EEXIST {
+        throw MobulaError.system("The folder \(folder) can't be made")
+      }
       try replace(bytes, with: nil, progress)
       return .whole
     case .file(let mode, let owner, let group, let names):

@@ -12,6 +12,17 @@ package enum HostPaths {
   package static func cluster(in directory: String) -> String { directory + "/cluster" }
   /// The cluster's token.
   package static func token(in directory: String) -> String { directory + "/token" }
+  /// What the supervisor of the host's processes has locked while it runs.
+  package static func supervisor(in directory: String) -> String { directory + "/supervisor.pid" }
+
+  /// Whether a supervisor runs here, which starts the host again when it ends; `nil` where that can't be seen.
+  package static func isSupervised(in directory: String) -> Bool? {
+    let descriptor = open(supervisor(in: directory), O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return currentErrno() == ENOENT ? false : nil }
+    defer { close(descriptor) }
+    return flock(descriptor, LOCK_SH | LOCK_NB) != 0
+  }
+
   /// The folder with this host's certificates, which is there when the host uses TLS.
   package static func certificates(in directory: String) -> String { directory + "/tls" }
   /// The longest name of a socket in it, with its slash, in bytes.

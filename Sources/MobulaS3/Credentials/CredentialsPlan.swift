@@ -154,6 +154,9 @@ indirect enum CredentialsPlan: Sendable, Equatable {
       let missing = accessKey == nil ? "aws_access_key_id" : "aws_secret_access_key"
       throw MobulaError(.unauthenticated, "Profile \(name) has no \(missing): add it.")
     }
+    for (setting, value) in [("aws_access_key_id", accessKey), ("aws_secret_access_key", secretKey)] {
+      try S3Credentials.checkQuotes(of: value, "Profile \(name)'s \(setting)")
+    }
     let credentials = S3Credentials(
       accessKey: accessKey, secretKey: secretKey, sessionToken: profile["aws_session_token"])
     return .keys(credentials, profile: name)

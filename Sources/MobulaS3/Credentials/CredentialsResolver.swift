@@ -91,7 +91,8 @@ final class CredentialsResolver: Sendable {
   private func stsAddress(_ shared: SharedConfig) throws(MobulaError) -> (S3Endpoint, region: String) {
     let variables = surroundings.variables
     let inProfile = try shared.region()
-    let region = variables["AWS_REGION", "AWS_DEFAULT_REGION"] ?? inProfile ?? "us-east-1"
+    let region = try S3Configuration.checked(
+      region: variables["AWS_REGION", "AWS_DEFAULT_REGION"] ?? inProfile ?? "us-east-1")
     if let stsEndpoint { return (stsEndpoint, region) }
     let configured = try shared.endpoint(of: "sts", variables.all)
     guard let text = variables["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"] ?? configured else {

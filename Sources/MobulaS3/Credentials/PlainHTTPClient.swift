@@ -44,6 +44,8 @@ final class PlainHTTPClient: Sendable {
   static let maximumAnswer = 1_048_576
 
   private let http: HTTPClient
+  /// What is asked goes through it.
+  private let proxy: S3Proxy?
   /// Asked in the server's place, where there is no TLS.
   private let plainProxy: S3Proxy?
 
@@ -69,6 +71,7 @@ final class PlainHTTPClient: Sendable {
     settings.httpVersion = .http1Only
     settings.connectionPool.retryConnectionEstablishment = false
     settings.tlsConfiguration = tls
+    self.proxy = proxy
     plainProxy = isPlain ? proxy : nil
     if let plainProxy {
       settings.http1_1ConnectionDebugInitializer = { AbsoluteForm.add(to: $0, credentials: plainProxy.credentials) }
@@ -108,7 +111,11 @@ final class PlainHTTPClient: Sendable {
       try Task.checkCancellation()
       return PlainAnswer(status: Int(response.status.code), headers: response.headers, body: body)
     } catch {
-      throw Self.failure(error)
+      let failure = Self.failure(error)
+      if let proxy, case .unreachable(let reason)? = failure as? PlainHTTPFailure {
+        throw PlainHTTPFailure.unreachable("by the proxy \(proxy): \(reason)")
+      }
+      throw failure
     }
   }
 

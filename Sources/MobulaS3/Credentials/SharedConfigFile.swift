@@ -3,9 +3,9 @@ internal import MobulaCore
 /// One of AWS's shared files, `config` or `credentials`, as text says it: a pure parser.
 ///
 /// Source: "Shared config and credentials files", AWS SDKs and Tools Reference Guide, and the behaviour that the
-/// SDKs share: names of settings don't depend on case, a comment after a value needs a space before it, an indented
-/// line continues a value or, after an empty one, is a nested setting; sections and settings whose names are
-/// impossible are left out.
+/// SDKs share: names of settings don't depend on case, a comment after a value needs a space before it, a line that is
+/// indented further than the setting before it continues that setting's value or, where that is empty, is a nested
+/// setting; sections and settings whose names are impossible are left out.
 struct SharedConfigFile: Sendable, Equatable {
   enum Kind: Sendable { case config, credentials }
 
@@ -56,7 +56,7 @@ private struct Parser {
   private var sections: [Section: SharedConfigFile.Section] = [:]
   private var section: Section?
   /// The last setting, for lines that continue it; with `nil` for its name where that can't be.
-  private var setting: (name: String?, isNested: Bool)?
+  private var setting: (name: String?, isNested: Bool, indent: Int)?
   private var line = 0
 
   init(kind: SharedConfigFile.Kind, path: String) {
@@ -68,32 +68,34 @@ private struct Parser {
     line += 1
     let trimmed = Self.trimmed(text)
     guard let first = trimmed.first, first != "#", first != ";" else { return }
-    if text.first == "[" {
+    let indent = text.prefix { $0 == " " || $0 == "\t" }.count
+    let continues = setting.map { indent > $0.indent } ?? false
+    if first == "[", !continues {
       section = try name(of: trimmed)
       sections[section!, default: .init()].merge(.init())
       setting = nil
     } else if let section {
-      if text.first == " " || text.first == "\t" {
+      if continues {
         try continueSetting(trimmed, in: section)
       } else {
-        try take(setting: Self.withoutComment(text), in: section)
+        try take(setting: Self.withoutComment(text), indent, in: section)
       }
     } else {
       throw malformed("is before the first [section]")
     }
   }
 
-  private mutating func take(setting text: Substring, in section: Section) throws(MobulaError) {
+  private mutating func take(setting text: Substring, _ indent: Int, in section: Section) throws(MobulaError) {
     let (name, value) = try pair(text)
     let isName = name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_./%@:+".contains($0)) }
-    setting = (isName ? name.lowercased() : nil, value.isEmpty)
+    setting = (isName ? name.lowercased() : nil, value.isEmpty, indent)
     guard let name = setting?.name else { return }
     sections[section]?.values[name] = value
     sections[section]?.nested[name] = value.isEmpty ? [:] : nil
   }
 
   private mutating func continueSetting(_ text: Substring, in section: Section) throws(MobulaError) {
-    guard let setting else { throw malformed("is indented, but continues no setting") }
+    guard let setting else { return }
     guard setting.isNested else {
       if let name = setting.name { sections[section]?.values[name]? += "\n" + text }
       return

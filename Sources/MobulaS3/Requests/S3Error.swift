@@ -171,7 +171,7 @@ extension S3Error {
     case ("InvalidAccessKeyId", _), ("SignatureDoesNotMatch", _):
       return MobulaError(
         .denied,
-        "S3 at \(endpoint) does not accept the credentials (\(code)): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        "S3 at \(endpoint) does not accept the credentials (\(code)\(message.isEmpty ? "" : ": \(message.printable)")): correct them where they come from, which `mobula credentials` shows."
       )
     case ("ExpiredToken", _), ("InvalidToken", _), ("ExpiredTokenException", _):
       return MobulaError(

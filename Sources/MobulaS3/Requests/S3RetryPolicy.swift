@@ -59,6 +59,12 @@ struct S3Persistence {
 
   mutating func succeeded() { (failures, since) = (0, nil) }
 
+  /// Whether nothing has come for so long that what waits for it may give up: attempts that each wait for their deadline
+  /// are not made five times.
+  static func isOver(_ error: S3Error, since: ContinuousClock.Instant, _ policy: S3RetryPolicy) -> Bool {
+    error.code == S3Error.timedOut && .now - since >= max(policy.patience, .seconds(60))
+  }
+
   /// The pause before the next attempt; `nil` when there is none.
   ///
   /// - Parameters:
@@ -69,7 +75,7 @@ struct S3Persistence {
     failures += 1
     let start = since ?? .now
     since = start
-    guard isRetryable else { return nil }
+    guard isRetryable, !Self.isOver(error, since: start, policy) else { return nil }
     if let pause = policy.pause(after: failures, retryAfter: error.retryAfter, using: &generator) { return pause }
     guard error.isAbsence, .now - start < policy.patience else { return nil }
     waiting?(error)

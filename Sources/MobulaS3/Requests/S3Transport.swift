@@ -1,4 +1,5 @@
 internal import AsyncHTTPClient
+internal import FoundationEssentials
 internal import Glibc
 internal import MobulaCore
 internal import NIOCore
@@ -57,7 +58,12 @@ struct S3Transport: Sendable {
       // What nobody confirms to have ends the connection: a link that takes no more bytes is dead.
       let ready = channel.setOption(
         ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_USER_TIMEOUT)),
-        value: .init(clamping: stall.components.seconds * 1000))
+        value: .init(clamping: stall.components.seconds * 1000)
+      ).flatMap {
+        // What is counted as sent is on its way, and does not wait in the system's memory for megabytes before it.
+        channel.setOption(
+          ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: TCP_NOTSENT_LOWAT)), value: 524_288)
+      }
       guard let plainProxy else { return ready }
       return ready.flatMap { AbsoluteForm.add(to: channel, credentials: plainProxy.credentials) }
     }
@@ -90,7 +96,13 @@ struct S3Transport: Sendable {
       return try await send(request, with: used, signing)
     } catch let error as S3Error where error.refusesToken(of: used) && credentials.drop(used) {
       let fresh = try await credentials.credentials()
-      guard fresh != used else { throw error }
+      guard fresh != used else {
+        var error = error
+        if let end = used.expiration, end < Date() {
+          error.message = "their source gives none that are valid: these ended at \(end.formatted(.iso8601))"
+        }
+        throw error
+      }
       return try await send(request, with: fresh, signing)
     }
   }
@@ -146,23 +158,28 @@ struct S3Transport: Sendable {
     case let error as S3ChecksumIsWrong:
       return failed(S3Error.wrongChecksum, "they should be those of \(error.checksum)")
     case let error as NIOConnectionError:
-      return failed(S3Error.unreachable, Self.reason(of: error))
+      return failed(S3Error.unreachable, byProxy(Self.reason(of: error)))
     case let error as HTTPClientError:
       switch error {
       case .cancelled: return CancellationError()
       case .deadlineExceeded, .readTimeout, .writeTimeout: return failed(S3Error.timedOut, error.shortDescription)
-      case .connectTimeout: return failed(S3Error.unreachable, "no connection within the time allowed")
+      case .connectTimeout: return failed(S3Error.unreachable, byProxy("no connection within the time allowed"))
       default: return failed(S3Error.interrupted, error.shortDescription)
       }
     case let error as IOError:
       let code = Self.connectFailures.contains(error.errnoCode) ? S3Error.unreachable : S3Error.interrupted
-      return failed(code, errnoText(error.errnoCode))
+      return failed(code, byProxy(errnoText(error.errnoCode)))
     case is NIOSSLError where "\(error)".contains("CERTIFICATE_VERIFY_FAILED"):
       return failed(S3Error.unreachable, "its certificate is not trusted here, for which AWS_CA_BUNDLE can name others")
     case is NIOSSLError where "\(error)".contains("WRONG_VERSION_NUMBER"):
       return failed(S3Error.unreachable, "what answers there speaks no TLS: http:// may be meant")
     default: return failed(S3Error.interrupted, "\(error)")
     }
+  }
+
+  /// A proxy is what a connection is made to, and so what does not answer.
+  private func byProxy(_ reason: String) -> String {
+    configuration.proxy.map { "by the proxy \($0): \(reason)" } ?? reason
   }
 
   /// What `connect` fails with; an established connection meets other errors.

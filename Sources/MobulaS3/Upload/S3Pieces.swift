@@ -92,14 +92,18 @@ struct S3PieceSequence: AsyncSequence, Sendable {
   struct Iterator: AsyncIteratorProtocol {
     let pieces: S3Pieces
     var position = 0
+    /// The last piece, which the socket takes before the next is asked for.
+    var last = 0
 
     mutating func next() async throws -> ByteBuffer? {
+      if last > 0 { pieces.sent?(last) }
+      last = 0
       guard position < pieces.size else { return nil }
       let range = position..<Swift.min(pieces.size, position + S3Pieces.pieceSize)
       let bytes: [UInt8]
       do { bytes = try await pieces.produce(range) } catch { throw S3ProducerFailure(cause: error) }
       position = range.upperBound
-      pieces.sent?(bytes.count)
+      last = bytes.count
       return ByteBuffer(bytes: bytes)
     }
   }

@@ -131,7 +131,8 @@ private final class BroadcastDisplay: Sendable {
     var picture: BroadcastPicture
     /// Lines on the terminal.
     var drawn = 0
-    var last: ContinuousClock.Instant?
+    /// When a line was written last; what is over in a moment needs none.
+    var last = ContinuousClock.now
     var isFinished = false
   }
 
@@ -148,7 +149,7 @@ private final class BroadcastDisplay: Sendable {
       state.picture.states = states
       let now = ContinuousClock.now
       if isTerminal { return draw(&state) }
-      if let last = state.last, last.duration(to: now) < .seconds(5) { return }
+      if state.last.duration(to: now) < .seconds(5) { return }
       state.last = now
       Log.write(STDERR_FILENO, state.picture.summary + "\n")
     }

@@ -36,9 +36,12 @@ struct CredentialsCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    try S3Configuration.checkTrustedRoots()
     let chain = S3CredentialsChain(stsEndpoint: try endpoint.map { try S3Endpoint($0) })
     let credentials = try await chain.credentials()
-    let sts = try await chain.stsClient()
+    var sts = try await chain.stsClient()
+    // Somebody waits, and what is most wanted is known already.
+    sts.retry.maximumAttempts = 1
     var shown = Shown(
       source: "\(try await chain.source())", accessKey: credentials.accessKey, temporary: credentials.isTemporary,
       expiration: credentials.expiration, stsEndpoint: "\(sts.endpoint)")

@@ -24,7 +24,7 @@ struct DrainHostCommand: AsyncParsableCommand {
 
   @Argument(help: "The host, by its name, its id, or a beginning of that.") var host: String
   @Flag(help: "Let the host have work again; what was copied stays where it is.") var cancel = false
-  @Option(help: "Seconds to wait at most. Default: until it may go.") var timeout: Double?
+  @Option(parsing: .unconditional, help: "Seconds to wait at most. Default: until it may go.") var timeout: Double?
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 

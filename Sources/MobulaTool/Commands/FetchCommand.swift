@@ -26,7 +26,9 @@ struct FetchCommand: AsyncParsableCommand {
 
   @Argument(help: "s3://BUCKET/PREFIX") var url: String
   @OptionGroup var s3: S3Options
-  @Option(help: "Seconds to wait at most; the host goes on. Default: as long as bytes come.") var timeout: Double?
+  @Option(
+    parsing: .unconditional, help: "Seconds to wait at most; the host goes on. Default: as long as bytes come.")
+  var timeout: Double?
   @Flag(help: "Say from where the bytes came, and why.") var explain = false
   @OptionGroup var json: JSONFlag
   @OptionGroup var quiet: QuietFlag
@@ -119,14 +121,16 @@ struct FetchCommand: AsyncParsableCommand {
 
   private func fetch() async throws {
     try await withCluster(directory.options) { cluster in
+      let progress = quiet.progress(url)
+      defer { progress?.finish(succeeded: false) }
       let entries = try await S3OfHost.explaining { try await cluster.entriesInS3(url, access: s3.access) }
       guard !entries.isEmpty else {
         throw MobulaError(.notFound, "There is nothing under \(url): check the bucket and the prefix.")
       }
-      if let note = Self.note(on: url, entries) { Log.write(STDERR_FILENO, note + "\n") }
+      if let note = Self.note(on: url, entries) {
+        if let progress { progress.note(note) } else { Log.write(STDERR_FILENO, note + "\n") }
+      }
       let total = entries.reduce(ByteCount(0)) { $0 + $1.size }.bytes
-      let progress = quiet.progress(url)
-      defer { progress?.finish(succeeded: false) }
       let names =
         explain
         ? Dictionary(try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a }) : [:]
@@ -185,7 +189,9 @@ struct FetchCommand: AsyncParsableCommand {
       let copied = results.reduce(0) { $0 + $1.bytes }
       let hasFailed = fetched.contains { $0.error != nil }
       progress?.update(total, of: total)
-      progress?.finish(saying: copied == 0 && !hasFailed ? "\(url): \(ByteCount(total)), on this host already" : nil)
+      let isNothingNew = copied == 0 && !hasFailed
+      progress?.finish(
+        saying: isNothingNew ? "\(url): \(ByteCount(total)), on this host already" : nil, came: copied)
       try show(fetched)
       if hasFailed { throw ExitCode(1) }
     }
@@ -194,7 +200,7 @@ struct FetchCommand: AsyncParsableCommand {
   /// What is to be said of a URL that is no key and does not look like a folder's either.
   private static func note(on url: String, _ entries: [ListS3Reply.Entry]) -> String? {
     guard !url.hasSuffix("/"), let key = try? S3URL(url), !key.key.isEmpty,
-      !entries.contains(where: { $0.url == Name(url) })
+      !entries.contains(where: { $0.url == key.name })
     else { return nil }
     let folder = url + "/"
     let inside = entries.count { $0.url.text.utf8.starts(with: folder.utf8) }
@@ -289,7 +295,9 @@ enum S3OfHost {
 
   /// - Throws: what `body` throws; for missing credentials, where they are missing.
   static func explaining<Result>(_ body: () async throws -> Result) async throws -> Result {
-    do { return try await body() } catch var error as MobulaError where error.code == .unauthenticated {
+    do { return try await body() } catch var error as MobulaError
+      where error.code == .unauthenticated || error.code == .denied && error.message.contains("credentials")
+    {
       error.message +=
         " That is said by the host, whose credentials are those of where `mobula start` ran, not of this shell."
       throw error

@@ -29,8 +29,12 @@ struct GetCommand: AsyncParsableCommand {
   @Argument(help: "The object's name, its id, or a beginning of that; NAME/ for all below it.") var id: String
   @Option(name: .shortAndLong, help: "The file to write, a folder for it, - for standard output, or s3://BUCKET/KEY.")
   var output: String
-  @Option(help: "How long to wait for it, in seconds.") var timeout = 600.0
+  @Option(
+    parsing: .unconditional,
+    help: "Seconds to wait for it at most. Default: 600, and for what comes from S3 as long as bytes come.")
+  var timeout: Double?
   @OptionGroup var s3: S3Options
+  @Flag(name: .shortAndLong, help: "Print nothing but what went wrong.") var quiet = false
   @OptionGroup var json: JSONFlag
   @OptionGroup var directory: DirectoryOption
 
@@ -55,9 +59,10 @@ struct GetCommand: AsyncParsableCommand {
   private var isPrefix: Bool { id.hasSuffix("/") }
 
   func validate() throws {
-    guard timeout > 0, timeout < 1e7 else {
-      throw ValidationError("--timeout takes seconds, more than 0 and less than 10 million.")
+    if let timeout, !(timeout > 0 && timeout <= 1e7) {
+      throw ValidationError("--timeout takes seconds, more than 0 and up to 10 million.")
     }
+    if quiet, json.json { throw ValidationError("Give --quiet or --json, not both.") }
     if id == "" { throw ValidationError("An object's name or id can't be empty: `mobula ls` lists what there is.") }
     for text in [id, output] { try S3Target.check(text) }
     try s3.check(for: [id, output])
@@ -112,7 +117,8 @@ struct GetCommand: AsyncParsableCommand {
             guard let target = try S3Target(folder + rest, name: rest, s3.access) else { continue }
             done.append(try await get(name, to: .s3(target), on: cluster))
           } else {
-            done.append(try await get(name, to: .file(FileTarget(try makeFolders(for: rest), name: name)), on: cluster))
+            let file = try FileTarget(try path(of: rest), name: name, makesFolders: true)
+            done.append(try await get(name, to: .file(file), on: cluster))
           }
         } catch let error as MobulaError
           where names.count > 1 && [.denied, .notFound, .corrupted].contains(error.code)
@@ -131,10 +137,10 @@ struct GetCommand: AsyncParsableCommand {
     String(decoding: name.utf8.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
   }
 
-  /// The path of a file below the output's folder, all of whose folders are there.
+  /// The path of a file below the output's folder.
   ///
   /// - Throws: `MobulaError` (`invalidArgument`) for a name that would lead out of it.
-  private func makeFolders(for rest: String) throws(MobulaError) -> String {
+  private func path(of rest: String) throws(MobulaError) -> String {
     let parts = rest.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map {
       String(decoding: $0, as: UTF8.self)
     }
@@ -142,14 +148,7 @@ struct GetCommand: AsyncParsableCommand {
       throw MobulaError(
         .invalidArgument, "\"\(id)\(rest)\" can't be a file's path below \(output): get it by itself, with -o FILE.")
     }
-    var path = output.hasSuffix("/") ? String(output.dropLast()) : output
-    for part in [""] + parts.dropLast() {
-      if !part.isEmpty { path += "/" + part }
-      if mkdir(path.isEmpty ? "/" : path, 0o777) != 0, currentErrno() != EEXIST {
-        throw MobulaError.system("The folder \(path) can't be made")
-      }
-    }
-    return path + "/" + parts.last!
+    return (output.hasSuffix("/") ? output : output + "/") + parts.joined(separator: "/")
   }
 
   /// Where an object is written.
@@ -159,46 +158,60 @@ struct GetCommand: AsyncParsableCommand {
   }
 
   private func get(_ id: String, to place: Place, on cluster: Cluster) async throws -> Outcome {
-    let reference = try await S3OfHost.object(id, access: s3.access, on: cluster)
-    let progress = Progress(id, total: nil)
-    defer { progress.finish(succeeded: false) }
+    let progress = quiet ? nil : Progress(id, total: nil)
+    defer { progress?.finish(succeeded: false) }
+    let end = timeout.map { ContinuousClock.now + .seconds($0) }
+    let reference = try await object(id, on: cluster)
     let watching = Task {
       while !Task.isCancelled {
         if let (verified, total) = try? await cluster.progress(of: reference.id), let total, verified < total {
-          progress.update(verified.bytes, of: total.bytes)
+          progress?.update(verified.bytes, of: total.bytes)
         }
         try await Task.sleep(for: .milliseconds(200))
       }
     }
     defer { watching.cancel() }
-    let blob = try await reference.value(within: .seconds(timeout))
+    let blob = try await reference.value(within: end.map { max($0 - .now, .milliseconds(1)) } ?? .seconds(600))
     watching.cancel()
     switch place {
     case .s3(let target):
-      progress.finish(succeeded: false)
+      progress?.finish(succeeded: false)
       return .uploaded(
-        try await target.upload(blob.count, title: id, json: json.json) { range in
+        try await target.upload(blob.count, title: id, printsNothing: json.json || quiet, showsProgress: !quiet) {
+          range in
           blob.withUnsafeBytes { Array($0[range]) }
         })
     case .file(let file): return .written(try await write(blob, to: file, on: cluster, progress))
     }
   }
 
-  private func write(_ blob: Blob, to file: FileTarget, on cluster: Cluster, _ progress: Progress) async throws
+  /// What is to be got, once there is something of it.
+  private func object(_ id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
+    let access = s3.access
+    guard let timeout, S3Target.isS3(id) else { return try await S3OfHost.object(id, access: access, on: cluster) }
+    let sentence =
+      "\(id.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
+    return try await firstAnswer(within: .seconds(timeout), else: sentence) {
+      try await S3OfHost.object(id, access: access, on: cluster)
+    }
+  }
+
+  private func write(_ blob: Blob, to file: FileTarget, on cluster: Cluster, _ progress: Progress?) async throws
     -> Written
   {
     let outcome: FileTarget.Outcome
-    do { outcome = try await cluster.write(blob, to: file) { progress.update($0.bytes, of: $1?.bytes) } } catch let
+    do { outcome = try await cluster.write(blob, to: file) { progress?.update($0.bytes, of: $1?.bytes) } } catch let
       error as MobulaError where error.code == .connectionClosed && file.isStandardOutput
     {
       // As a program ends that SIGPIPE ends: whoever closed the pipe needs no sentence.
       throw ExitCode(128 + SIGPIPE)
     }
-    progress.finish()
+    // Of many, each has its line below.
+    if isPrefix { progress?.finish(succeeded: false) } else { progress?.finish() }
     if case .inPlace(let reason) = outcome {
       Log.write(STDERR_FILENO, "\(file.path) was written in place, not replaced at once: \(reason).\n")
     }
-    if !json.json, !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path.printable)") }
+    if !json.json, !quiet, !file.isStandardOutput { print("\(ByteCount(blob.count)) in \(file.path.printable)") }
     return Written(output: file.path, size: blob.count)
   }
 }

@@ -6,7 +6,8 @@ import MobulaTerminal
 import MobulaWire
 
 struct QuietFlag: ParsableArguments {
-  @Flag(name: .shortAndLong, help: "Print ids alone, and no progress.") var quiet = false
+  @Flag(name: .shortAndLong, help: "Print ids alone (of what goes to S3, addresses), and no progress.") var quiet =
+    false
 
   /// Progress of something, which isn't shown where ids alone are wanted.
   func progress(_ title: String) -> Progress? { quiet ? nil : Progress(title, total: nil) }

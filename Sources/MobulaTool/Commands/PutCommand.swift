@@ -111,7 +111,10 @@ struct PutCommand: AsyncParsableCommand {
     var done: [S3Target.Uploaded] = []
     for item in items {
       guard let target = try S3Target(destination, name: item.name, s3.access) else { return }
-      done.append(try await target.upload(file: item.path, json: json.json))
+      let uploaded = try await target.upload(
+        file: item.path, printsNothing: json.json || quiet.quiet, showsProgress: !quiet.quiet)
+      if quiet.quiet { print(uploaded.url.printable) }
+      done.append(uploaded)
     }
     guard json.json else { return }
     if done.count == 1 { try printJSON(done[0]) } else { try printJSON(done) }

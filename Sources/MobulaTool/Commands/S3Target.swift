@@ -50,29 +50,33 @@ struct S3Target {
 
   /// Uploads `size` bytes, shows how far it is, and says what came about.
   ///
-  /// - Parameter producer: returns the bytes of a range; called from any thread, for several ranges at a time.
+  /// - Parameters:
+  ///   - printsNothing: on standard output.
+  ///   - producer: returns the bytes of a range; called from any thread, for several ranges at a time.
   func upload(
-    _ size: Int, title: String, json: Bool, producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
+    _ size: Int, title: String, printsNothing: Bool, showsProgress: Bool,
+    producer: @escaping @Sendable (Range<Int>) async throws -> [UInt8]
   ) async throws -> Uploaded {
     let client = try await S3Client.fromEnvironment(access)
-    let progress = Progress(title, total: size)
-    defer { progress.finish(succeeded: false) }
+    let progress = showsProgress ? Progress(title, total: size) : nil
+    defer { progress?.finish(succeeded: false) }
     let sent = SentBytes()
-    let notes = Notes { progress.note($0) }
+    let notes = Notes { progress?.note($0) }
     let upload = Task { [url] in
       try await S3Error.asMobulaError {
         try await client.put(
           bucket: url.bucket, key: url.key, size: size,
           // What is sent again counts again.
-          progress: { progress.update(min(size, sent.add($0)), of: size) },
+          progress: { progress?.update(min(size, sent.add($0)), of: size) },
           waiting: { notes.say($0.mobulaError.message) }, producer: producer)
       }
     }
-    // Parts that nobody ends are stored, and paid for, for good.
+    // Parts that nobody ends are stored, and paid for, for good. What goes at once has none.
+    let hasParts = size >= client.configuration.multipartThreshold.bytes
     let over = DispatchSemaphore(value: 0)
     let pending = Interruption.whenEnding { [url] in
       upload.cancel()
-      if over.wait(timeout: .now() + 5) == .timedOut {
+      if hasParts, over.wait(timeout: .now() + 3) == .timedOut {
         Log.write(
           STDERR_FILENO, "S3 does not answer: parts of \(url) may be left there, as an upload that was begun.\n")
       }
@@ -84,16 +88,18 @@ struct S3Target {
     while upload.isCancelled { try await Task.sleep(for: .seconds(60)) }
     await client.shutdown()
     let etag = try result.get()
-    progress.finish()
-    if !json { print("\(ByteCount(size)) in \(url)") }
+    progress?.finish()
+    if !printsNothing { print("\(ByteCount(size)) in \(url)") }
     return Uploaded(url: url.name.text, size: size, etag: etag)
   }
 
   /// Uploads a file, read as it is sent; what has no size first is read to its end.
-  func upload(file path: String, json: Bool) async throws -> Uploaded {
+  func upload(file path: String, printsNothing: Bool, showsProgress: Bool) async throws -> Uploaded {
     // S3 takes no more.
     let source = try await FileSource.open(path, limit: ByteCount(5 << 40))
-    return try await upload(source.size, title: source.title, json: json) { range in
+    return try await upload(
+      source.size, title: source.title, printsNothing: printsNothing, showsProgress: showsProgress
+    ) { range in
       try [UInt8](unsafeUninitializedCapacity: range.count) { buffer, filled in
         try source.read(into: UnsafeMutableRawBufferPointer(buffer), at: range.lowerBound)
         filled = range.count

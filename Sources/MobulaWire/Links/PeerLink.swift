@@ -69,14 +69,19 @@ public final class PeerLink: Sendable {
   private let state = Mutex(State())
   /// A connection that was made before, for the first round.
   private let first: Mutex<RPCConnection?>
+  /// Why the peer will not come back, once that is certain.
+  private let isGone: @Sendable () -> MobulaError?
 
   /// A link that `run` connects.
   ///
-  /// - Parameter first: a connection to begin with.
+  /// - Parameters:
+  ///   - first: a connection to begin with.
+  ///   - isGone: asked whenever nobody answers: why nobody ever will, where that is certain.
   public init(
     _ role: String, at endpoint: Endpoint, first: RPCConnection? = nil, token: ClusterToken,
-    tls: ClusterTLS? = nil, hello: Hello, log: Logger
+    tls: ClusterTLS? = nil, hello: Hello, log: Logger, isGone: @escaping @Sendable () -> MobulaError? = { nil }
   ) {
+    self.isGone = isGone
     self.role = role
     self.endpoint = endpoint
     self.first = Mutex(first)
@@ -120,6 +125,7 @@ public final class PeerLink: Sendable {
         }
         switch failure {
         case .unreachable(let error):
+          if let end = isGone() { throw stop(refusing: end) }
           log.debug("the \(role) can't be reached", metadata: ["error": "\(error)"])
           wait = pause.next(after: .nobody)
         case .unproven(let error):
