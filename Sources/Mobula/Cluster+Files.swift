@@ -255,6 +255,24 @@ extension Cluster {
     _ url: String, access: S3Access = S3Access(), waiting: (@Sendable (String) -> Void)? = nil,
     progress: ProgressHandler? = nil
   ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
+    var attempts = 0
+    while true {
+      do {
+        return try await fetchOnce(url, access: access, waiting: waiting, progress: progress)
+      } catch let error as FetchSourceGone {
+        // Whoever read it has ended, as this host's process does that is started again. What came is kept.
+        attempts += 1
+        guard attempts <= 5 else { throw error.reason }
+        try await Task.sleep(for: .milliseconds(200))
+      }
+    }
+  }
+
+  /// - Throws: also `FetchSourceGone` where the object was found and nobody has it any more.
+  private func fetchOnce(
+    _ url: String, access: S3Access, waiting: (@Sendable (String) -> Void)?, progress: ProgressHandler?
+  ) async throws -> (reference: ObjectRef<Blob>, bytesCopied: Int) {
+    let connections = store.link.connections
     // The object is known at once, while its bytes are still arriving.
     let reply = try await store.call(HostAPI.fetch, FetchRequest(url: url, access: access), deadline: .seconds(120))
     let reference = reference(to: reply.object)
@@ -269,7 +287,13 @@ extension Cluster {
       }
     }
     defer { watching.cancel() }
-    return (ObjectRef(reference), try await bringWhileItComes(reply.object))
+    do {
+      return (ObjectRef(reference), try await bringWhileItComes(reply.object))
+    } catch let error as MobulaError
+      where error.code == .notFound || error.code == .unavailable && store.link.connections != connections
+    {
+      throw FetchSourceGone(reason: error)
+    }
   }
 
   /// Brings small objects here, each by one request to S3, as their host's cache, under their URLs as names.
@@ -387,4 +411,8 @@ extension Cluster {
     } while next != nil
     return entries
   }
+}
+
+private struct FetchSourceGone: Error {
+  let reason: MobulaError
 }

@@ -55,9 +55,7 @@ final class StoreSession: Sendable {
         "host", at: endpoint, first: connection, token: token, hello: hello, log: Logger(label: "mobula")
       ) {
         guard wasSupervised, HostPaths.isSupervised(in: directory) == false else { return nil }
-        return MobulaError(
-          .connectionClosed,
-          "The host in \(directory) was stopped: start it again with `mobula start`, and repeat what you did.")
+        return HostPaths.hasStopped(in: directory)
       }
       return StoreSession(welcome: welcome, client: client, link: link)
     } catch {

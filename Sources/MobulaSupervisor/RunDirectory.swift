@@ -10,7 +10,7 @@ package struct RunDirectory {
   package init(path: String) { self.path = path }
 
   package var tokenFile: String { HostPaths.token(in: path) }
-  package var configurationFile: String { path + "/configuration.json" }
+  package var configurationFile: String { HostPaths.configuration(in: path) }
   package var lockFile: String { HostPaths.supervisor(in: path) }
   package var logFile: String { path + "/logs/mobula.log" }
 

@@ -92,14 +92,16 @@ public struct ProgressState: Sendable {
 
   private func facts() -> String {
     var parts: [String] = []
-    if total == nil, done == 0, let standstill { return "nothing for \(Self.text(of: standstill))" }
+    let pause = standstill.map { Self.text(of: .seconds(seconds($0).rounded(.down))) }
+    if total == nil, done == 0, let pause { return "nothing for \(pause)" }
     if let total {
       parts = ["\(Int(100 * share(of: total)))%", "\(ByteCount(done)) of \(ByteCount(total))"]
     } else {
       parts = ["\(ByteCount(done))"]
     }
     if let rate { parts.append("\(ByteCount(Int(rate)))/s") }
-    if let standstill { parts.append("nothing for \(Self.text(of: standstill))") }
+    // All is there, or sent: it is what comes after that is waited for.
+    if let pause { parts.append(done < total ?? .max ? "nothing for \(pause)" : "waiting for \(pause)") }
     if let remaining { parts.append("\(Self.text(of: remaining)) left") }
     return parts.joined(separator: "  ")
   }

@@ -59,7 +59,7 @@ import Testing
     var sent = ProgressState("put", total: 100, at: begin)
     sent.advance(to: 100, at: begin + .seconds(1))
     sent.advance(to: 100, at: begin + .seconds(5))
-    #expect(sent.plainLine() == "put: 100%  100 B of 100 B  nothing for 4 s")
+    #expect(sent.plainLine() == "put: 100%  100 B of 100 B  waiting for 4 s")
     var asked = ProgressState("fetch", total: nil, at: begin)
     asked.advance(to: 0, at: begin + .seconds(7))
     #expect(asked.plainLine() == "fetch: nothing for 7 s")

@@ -27,7 +27,7 @@ import Testing
 
   @Test(arguments: [
     (404, "<Error><Code>NoSuchKey</Code></Error>", MobulaError.Code.notFound, "no object s3://b/k"),
-    (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", .denied, "AWS_SECRET_ACCESS_KEY"),
+    (403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", .denied, "correct them where they come from"),
     (403, "", .denied, "denies access to s3://b/k"),
     (400, "<Error><Code>ExpiredToken</Code></Error>", .denied, "temporary credentials"),
     (412, "", .mismatch, "changed while it was downloaded"),

@@ -97,6 +97,9 @@ import Testing
     #expect(try names(["a/b"], "n") == ["n"])
     #expect(throws: MobulaError.self) { try names(["a", "b"], "n") }
     #expect(throws: MobulaError.self) { try names(["/"], nil) }
+    // The second would take the place of the first.
+    let twice = #expect(throws: MobulaError.self) { try names(["a/x", folder.path + "/m"], nil, below: true) }
+    #expect(twice?.message.contains("a/x and \(folder.path)/m/x would both be called x") == true, "\(twice as Any)")
   }
 
   @Test func distances() {

@@ -117,7 +117,12 @@ package struct FileTarget: Sendable {
     var next = folder(of: path)
     while true {
       var status = stat()
-      if stat(next, &status) == 0 { break }
+      if stat(next, &status) == 0 {
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+          throw MobulaError(.invalidArgument, "\(next) is no folder: give another path for what is to be written.")
+        }
+        break
+      }
       guard currentErrno() == ENOENT else { throw MobulaError.system("The folder \(next) can't be made") }
       missing.insert(next, at: 0)
       next = folder(of: next)

@@ -12,6 +12,8 @@ package enum HostPaths {
   package static func cluster(in directory: String) -> String { directory + "/cluster" }
   /// The cluster's token.
   package static func token(in directory: String) -> String { directory + "/token" }
+  /// What `mobula start` was given.
+  package static func configuration(in directory: String) -> String { directory + "/configuration.json" }
   /// What the supervisor of the host's processes has locked while it runs.
   package static func supervisor(in directory: String) -> String { directory + "/supervisor.pid" }
 
@@ -21,6 +23,13 @@ package enum HostPaths {
     guard descriptor >= 0 else { return currentErrno() == ENOENT ? false : nil }
     defer { close(descriptor) }
     return flock(descriptor, LOCK_SH | LOCK_NB) != 0
+  }
+
+  /// What is told to those who were connected to a host whose supervisor has ended.
+  package static func hasStopped(in directory: String) -> MobulaError {
+    MobulaError(
+      .connectionClosed,
+      "The host in \(directory) was stopped: start it again with `mobula start`, and repeat what you did.")
   }
 
   /// The folder with this host's certificates, which is there when the host uses TLS.

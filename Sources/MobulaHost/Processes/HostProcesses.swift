@@ -149,7 +149,8 @@ final class HostProcesses: Sendable {
   private func attach(_ request: AttachRequest, _ connection: RPCConnection) throws {
     guard store.isAttached(request.client, secret: request.secret) else {
       throw MobulaError(
-        .mismatch, "The host's store was started anew, and knows nothing of this process: connect to it again.")
+        .mismatch,
+        "The host was stopped and started anew, and has nothing of this process any more: repeat what you did.")
     }
     store.takeAnnouncements(of: request.client)
     let known = reports.held(by: request.client.number)

@@ -112,10 +112,12 @@ final class PlainHTTPClient: Sendable {
       return PlainAnswer(status: Int(response.status.code), headers: response.headers, body: body)
     } catch {
       let failure = Self.failure(error)
-      if let proxy, case .unreachable(let reason)? = failure as? PlainHTTPFailure {
-        throw PlainHTTPFailure.unreachable("by the proxy \(proxy): \(reason)")
+      guard let proxy else { throw failure }
+      switch failure as? PlainHTTPFailure {
+      case .unreachable(let reason): throw PlainHTTPFailure.unreachable("\(S3Error.byProxy)\(proxy): \(reason)")
+      case .interrupted(let reason): throw PlainHTTPFailure.interrupted("\(S3Error.byProxy)\(proxy): \(reason)")
+      case .timedOut, nil: throw failure
       }
-      throw failure
     }
   }
 

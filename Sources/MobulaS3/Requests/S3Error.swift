@@ -24,9 +24,13 @@ public struct S3Error: Error, Sendable, Hashable, CustomStringConvertible {
   public var endpoint: S3Endpoint
   public var bucket: String
   public var key: String?
+  /// Whether it was asked without credentials.
+  var isUnsigned = false
   /// S3's clock, in seconds since 1970, where the answer shows it.
   var serverTime: Int?
 
+  /// Begins the reason of what has failed on its way through a proxy.
+  static let byProxy = "by the proxy "
   /// No connection came about.
   public static let unreachable = "Unreachable"
   /// The connection ended early.
@@ -192,6 +196,12 @@ extension S3Error {
       return MobulaError(
         .denied,
         "\(place) at \(endpoint) is archived\(said): have S3 restore it first (`aws s3api restore-object`).")
+    case (_, 401),
+      (_, 403) where isUnsigned:
+      return MobulaError(
+        .denied,
+        "S3 at \(endpoint) denies access to \(place) to everybody (\(code)\(message.isEmpty ? "" : ": \(message.printable)")): leave --no-sign-request away to ask as who you are."
+      )
     case (_, 401), (_, 403):
       return MobulaError(
         .denied,
@@ -203,7 +213,8 @@ extension S3Error {
     case (Self.unreachable, _):
       return MobulaError(
         .unavailable,
-        "S3 at \(endpoint) can't be reached for \(place) (\(message)): check the endpoint and that the server runs.")
+        "S3 at \(endpoint) can't be reached for \(place) (\(message)): \(message.hasPrefix(Self.byProxy) ? "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY." : "check the endpoint and that the server runs.")"
+      )
     case (Self.interrupted, _):
       return MobulaError(
         .unavailable, "S3 at \(endpoint) broke off while \(place) was asked for (\(message)): try again.")

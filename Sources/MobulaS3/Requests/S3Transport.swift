@@ -142,8 +142,10 @@ struct S3Transport: Sendable {
     // An error without its text is still an error; HEAD has none.
     let text = request.method == .head ? [] : (try? await body.collect(upTo: Self.maximumDocument)) ?? []
     try Task.checkCancellation()
-    throw S3Error.answer(
+    var error = S3Error.answer(
       body.errorHead, body: text, endpoint: configuration.baseEndpoint, bucket: request.bucket, key: request.key)
+    error.isUnsigned = credentials == nil
+    throw error
   }
 
   /// What went wrong below HTTP, as an `S3Error`; errors that say it themselves stay as they are.
@@ -162,7 +164,8 @@ struct S3Transport: Sendable {
     case let error as HTTPClientError:
       switch error {
       case .cancelled: return CancellationError()
-      case .deadlineExceeded, .readTimeout, .writeTimeout: return failed(S3Error.timedOut, error.shortDescription)
+      case .deadlineExceeded, .readTimeout, .writeTimeout:
+        return failed(S3Error.timedOut, byProxy(error.shortDescription))
       case .connectTimeout: return failed(S3Error.unreachable, byProxy("no connection within the time allowed"))
       default: return failed(S3Error.interrupted, error.shortDescription)
       }
@@ -179,7 +182,7 @@ struct S3Transport: Sendable {
 
   /// A proxy is what a connection is made to, and so what does not answer.
   private func byProxy(_ reason: String) -> String {
-    configuration.proxy.map { "by the proxy \($0): \(reason)" } ?? reason
+    configuration.proxy.map { "\(S3Error.byProxy)\($0): \(reason)" } ?? reason
   }
 
   /// What `connect` fails with; an established connection meets other errors.

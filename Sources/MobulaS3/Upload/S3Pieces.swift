@@ -15,7 +15,8 @@ struct S3Pieces: Sendable {
   /// May be asked again, from the beginning, for another attempt.
   let producer: @Sendable (Range<Int>) async throws -> [UInt8]
   let digest: S3PayloadDigest
-  /// Told of the bytes of each piece, as the socket takes it.
+  /// Told of the bytes of each piece, as the socket takes it; of another attempt first of those that count no more, as less
+  /// than nothing.
   var sent: (@Sendable (Int) -> Void)?
 
   init(
@@ -73,6 +74,18 @@ final class S3PayloadDigest: Sendable {
   }
 
   private let known = Mutex<Values?>(nil)
+  /// Bytes of the payload that were sent in this attempt.
+  private let sent = Mutex(0)
+
+  /// - Returns: how many had been sent, which are sent once more.
+  func beginSending() -> Int {
+    sent.withLock { sent in
+      defer { sent = 0 }
+      return sent
+    }
+  }
+
+  func hasSent(_ bytes: Int) { sent.withLock { $0 += bytes } }
 
   var values: Values? {
     get { known.withLock { $0 } }
@@ -96,7 +109,11 @@ struct S3PieceSequence: AsyncSequence, Sendable {
     var last = 0
 
     mutating func next() async throws -> ByteBuffer? {
-      if last > 0 { pieces.sent?(last) }
+      if position == 0, let former = Optional(pieces.digest.beginSending()), former > 0 { pieces.sent?(-former) }
+      if last > 0 {
+        pieces.digest.hasSent(last)
+        pieces.sent?(last)
+      }
       last = 0
       guard position < pieces.size else { return nil }
       let range = position..<Swift.min(pieces.size, position + S3Pieces.pieceSize)

@@ -8,8 +8,8 @@ extension S3Client {
   /// object appears whole or not at all: on failure and on cancellation the parts are given up.
   ///
   /// - Parameters:
-  ///   - progress: called with the bytes that were sent since its last call, from any thread; what is sent again counts
-  ///     again.
+  ///   - progress: called with the bytes that were sent since its last call, from any thread; with less than nothing for
+  ///     what has to be sent again.
   ///   - waiting: called now and then while a service that does not answer is waited for.
   ///   - producer: returns the bytes of a range, at most 1 MiB. The ranges of a part come in order, from its first again
   ///     for another reading; those of different parts at the same time.
@@ -233,7 +233,7 @@ struct S3Upload: Sendable {
 
   private func send(_ number: Int, _ digest: S3PayloadDigest) async throws -> Done {
     let sent: @Sendable (Int) -> Void = { [gate, progress] bytes in
-      gate.received(bytes)
+      gate.received(max(0, bytes))
       progress?(bytes)
     }
     var request = request(number, Part(range: layout.range(of: number), digest: digest, sent: sent))

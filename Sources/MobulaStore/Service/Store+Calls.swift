@@ -98,7 +98,10 @@ extension Store {
       return state.index.incarnation
     }
     guard let incarnation else {
-      throw MobulaError(.unauthenticated, "The store does not know client \(client): connect to the host again.")
+      throw MobulaError(
+        .unauthenticated,
+        "The host was stopped and started anew, and has nothing of this process (client \(client)) any more: repeat what you did."
+      )
     }
     return incarnation
   }

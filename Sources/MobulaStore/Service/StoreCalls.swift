@@ -26,6 +26,7 @@ final class StoreCalls: Sendable {
     _ operation: StoreProtocol.Operation, _ words: [UInt64], within patience: Duration = .seconds(30)
   ) throws(MobulaError) -> StoreProtocol.Answer {
     let deadline = ContinuousClock.now + patience
+    var attempts = 0
     return try socket.withLock { socket throws(MobulaError) in
       while true {
         do throws(MobulaError) {
@@ -42,6 +43,16 @@ final class StoreCalls: Sendable {
             throw MobulaError(
               .unavailable,
               "The store at \(path) did not answer within \(patience): is its host still running (`mobula status`)?")
+          }
+          attempts += 1
+          if attempts % 50 == 0 {
+            let directory = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[..<$0]) } ?? ""
+            // Whoever runs a host without `mobula start` has ways of his own to start it again.
+            if access(HostPaths.configuration(in: directory), F_OK) == 0,
+              HostPaths.isSupervised(in: directory) == false
+            {
+              throw HostPaths.hasStopped(in: directory)
+            }
           }
           usleep(5000)
         }

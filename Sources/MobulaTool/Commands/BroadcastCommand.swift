@@ -80,7 +80,9 @@ struct BroadcastCommand: AsyncParsableCommand {
     var status = stat()
     guard stat(object, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       if name != nil { throw ValidationError("--name is for files; \(object) is none.") }
-      do { return try await S3OfHost.object(object, on: cluster) } catch let error as MobulaError
+      let progress = S3Target.isS3(object) ? Progress(object, total: nil) : nil
+      defer { progress?.finish(succeeded: false) }
+      do { return try await S3OfHost.object(object, on: cluster, progress) } catch let error as MobulaError
         where error.code == .notFound && status.st_mode & S_IFMT == S_IFDIR
       {
         throw MobulaError(

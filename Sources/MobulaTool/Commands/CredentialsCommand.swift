@@ -45,12 +45,20 @@ struct CredentialsCommand: AsyncParsableCommand {
     var shown = Shown(
       source: "\(try await chain.source())", accessKey: credentials.accessKey, temporary: credentials.isTemporary,
       expiration: credentials.expiration, stsEndpoint: "\(sts.endpoint)")
+    // That STS can't be asked says nothing of them.
+    var isRefused = false
     do {
       let identity = try await sts.callerIdentity(of: credentials)
       (shown.account, shown.arn, shown.userID) = (identity.account, identity.arn, identity.userID)
     } catch let error as MobulaError {
       shown.identityUnknown = error.message
+      isRefused = error.code == .unauthenticated
     }
+    try show(shown, credentials)
+    if isRefused { throw ExitCode(1) }
+  }
+
+  private func show(_ shown: Shown, _ credentials: S3Credentials) throws {
     if json.json { return try printJSON(shown) }
     var table = TextTable([("", .left), ("", .left)])
     table.add(["source", shown.source])

@@ -134,12 +134,8 @@ struct FetchCommand: AsyncParsableCommand {
       let names =
         explain
         ? Dictionary(try await cluster.status().hosts.map { ($0.host, $0.name) }, uniquingKeysWith: { a, _ in a }) : [:]
-      // What was begun the host goes on with, for whoever else wants it.
-      let pending = Interruption.whenEnding {
-        let what = entries.count == 1 ? "fetching \(entries[0].url)" : "with what was begun"
-        let url = entries.count == 1 ? "\(entries[0].url)" : "URL"
-        Log.write(STDERR_FILENO, "The host goes on \(what): `mobula rm \(url)` gives it up.\n")
-      }
+      let pending = S3OfHost.whenEnding(entries.count == 1 ? entries[0].url.text : nil)
+      let begin = ContinuousClock.now
       defer { pending.isOver() }
       let board = FetchBoard(entries.count) { progress?.update($0, of: total) }
       let notes = Notes { progress?.note($0) }
@@ -189,9 +185,11 @@ struct FetchCommand: AsyncParsableCommand {
       let copied = results.reduce(0) { $0 + $1.bytes }
       let hasFailed = fetched.contains { $0.error != nil }
       progress?.update(total, of: total)
-      let isNothingNew = copied == 0 && !hasFailed
+      // What another had begun to fetch was waited for.
+      let isNothingNew = copied == 0 && !hasFailed && .now - begin < .seconds(2)
       progress?.finish(
-        saying: isNothingNew ? "\(url): \(ByteCount(total)), on this host already" : nil, came: copied)
+        saying: isNothingNew ? "\(url): \(ByteCount(total)), on this host already" : nil,
+        came: copied > 0 ? copied : nil)
       try show(fetched)
       if hasFailed { throw ExitCode(1) }
     }
@@ -283,14 +281,34 @@ private final class FetchBoard: Sendable {
 enum S3OfHost {
   /// The object that is called so, or of which the id is or begins so. One of S3 that no host has all of is fetched,
   /// whatever a fetch has left that failed.
+  ///
+  /// - Parameter progress: shows what comes, and what is waited for.
   static func object(
-    _ text: String, access: S3Access = S3Access(), on cluster: Cluster
+    _ text: String, access: S3Access = S3Access(), on cluster: Cluster, _ progress: Progress?
   ) async throws -> ObjectRef<Blob> {
     do {
       let (reference, listing) = try await cluster.object(found: text)
       if !S3Target.isS3(text) || !listing.hosts.isEmpty { return reference }
     } catch let error as MobulaError where error.code == .notFound && S3Target.isS3(text) {}
-    return try await explaining { try await cluster.fetch(text, access: access) }
+    let pending = whenEnding(text)
+    defer { pending.isOver() }
+    let notes = Notes { progress?.note($0) }
+    return try await explaining {
+      try await cluster.fetchCounted(text, access: access, waiting: { notes.say($0) }) { verified, total in
+        progress?.update(verified.bytes, of: total?.bytes)
+      }.reference
+    }
+  }
+
+  /// Says what becomes of what was begun, if a signal ends this process: the host goes on, for whoever else wants it.
+  ///
+  /// - Parameter url: of the only object; `nil` where there are several.
+  static func whenEnding(_ url: String?) -> Interruption.Pending {
+    Interruption.whenEnding {
+      let what = url.map { "fetching \($0.printable)" } ?? "with what was begun"
+      Log.write(
+        STDERR_FILENO, "The host goes on \(what): `mobula rm \(url.map { $0.printable } ?? "URL")` gives it up.\n")
+    }
   }
 
   /// - Throws: what `body` throws; for missing credentials, where they are missing.

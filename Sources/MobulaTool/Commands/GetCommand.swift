@@ -161,7 +161,7 @@ struct GetCommand: AsyncParsableCommand {
     let progress = quiet ? nil : Progress(id, total: nil)
     defer { progress?.finish(succeeded: false) }
     let end = timeout.map { ContinuousClock.now + .seconds($0) }
-    let reference = try await object(id, on: cluster)
+    let reference = try await object(id, on: cluster, progress)
     let watching = Task {
       while !Task.isCancelled {
         if let (verified, total) = try? await cluster.progress(of: reference.id), let total, verified < total {
@@ -186,13 +186,15 @@ struct GetCommand: AsyncParsableCommand {
   }
 
   /// What is to be got, once there is something of it.
-  private func object(_ id: String, on cluster: Cluster) async throws -> ObjectRef<Blob> {
+  private func object(_ id: String, on cluster: Cluster, _ progress: Progress?) async throws -> ObjectRef<Blob> {
     let access = s3.access
-    guard let timeout, S3Target.isS3(id) else { return try await S3OfHost.object(id, access: access, on: cluster) }
+    guard let timeout, S3Target.isS3(id) else {
+      return try await S3OfHost.object(id, access: access, on: cluster, progress)
+    }
     let sentence =
       "\(id.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
     return try await firstAnswer(within: .seconds(timeout), else: sentence) {
-      try await S3OfHost.object(id, access: access, on: cluster)
+      try await S3OfHost.object(id, access: access, on: cluster, progress)
     }
   }
 

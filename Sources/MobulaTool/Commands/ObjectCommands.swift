@@ -201,7 +201,14 @@ private func withEach(_ ids: [String], _ options: ClusterOptions, _ body: (Clust
     var done: Set<Name> = []
     for id in ids where done.insert(Name(id)).inserted {
       for object in try await attempt({ try await each(id, on: cluster) }) ?? [] {
-        if let line = try await attempt({ try await body(cluster, object) }) { print(line) }
+        // What was below a prefix a moment ago may have gone by itself.
+        let mayBeGone = object != id
+        let line = try await attempt {
+          do { return try await body(cluster, object) } catch let error as MobulaError
+            where error.code == .notFound && mayBeGone
+          { return "" }
+        }
+        if let line, !line.isEmpty { print(line) }
       }
     }
     if hasFailed { throw ExitCode(1) }

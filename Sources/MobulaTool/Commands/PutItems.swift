@@ -43,6 +43,15 @@ struct PutItem: Hashable {
         .invalidArgument,
         "--name \(name!) can be the name of one file only: with a / at its end all names begin with it.")
     }
+    var known: [Name: String] = [:]
+    for item in items {
+      if let other = known.updateValue(item.path, forKey: Name(item.name)) {
+        throw MobulaError(
+          .invalidArgument,
+          "\(other) and \(item.path) would both be called \(item.name): put them one by one, each with a --name or a prefix of its own."
+        )
+      }
+    }
     guard items.allSatisfy({ !$0.name.isEmpty }) else {
       throw MobulaError(.invalidArgument, "The object needs a name: give one with --name.")
     }

@@ -66,7 +66,6 @@ struct S3Target {
       try await S3Error.asMobulaError {
         try await client.put(
           bucket: url.bucket, key: url.key, size: size,
-          // What is sent again counts again.
           progress: { progress?.update(min(size, sent.add($0)), of: size) },
           waiting: { notes.say($0.mobulaError.message) }, producer: producer)
       }
@@ -76,7 +75,9 @@ struct S3Target {
     let over = DispatchSemaphore(value: 0)
     let pending = Interruption.whenEnding { [url] in
       upload.cancel()
-      if hasParts, over.wait(timeout: .now() + 3) == .timedOut {
+      guard hasParts else { return }
+      // Of one that S3 has not said that it has begun, nobody knows by which name it would be ended.
+      if over.wait(timeout: .now() + 3) == .timedOut || !client.hasAnswered {
         Log.write(
           STDERR_FILENO, "S3 does not answer: parts of \(url) may be left there, as an upload that was begun.\n")
       }
@@ -88,6 +89,7 @@ struct S3Target {
     while upload.isCancelled { try await Task.sleep(for: .seconds(60)) }
     await client.shutdown()
     let etag = try result.get()
+    progress?.update(size, of: size)
     progress?.finish()
     if !printsNothing { print("\(ByteCount(size)) in \(url)") }
     return Uploaded(url: url.name.text, size: size, etag: etag)

@@ -23,8 +23,9 @@ public final class PeerLink: Sendable {
 
   private struct State {
     var phase = Phase.disconnected
-    /// Whether there ever was a connection.
-    var hadConnection = false
+    /// Connections that there were so far.
+    var connections = 0
+    var hadConnection: Bool { connections > 0 }
     /// Why the last attempt to connect failed.
     var trouble: ConnectFailure?
     /// Why the peer did not take the last registration, which is tried again.
@@ -187,7 +188,7 @@ public final class PeerLink: Sendable {
   private func use(_ connection: RPCConnection) async -> Duration {
     let start = ContinuousClock.now
     let wasThere = change { state in
-      defer { state.hadConnection = true }
+      defer { state.connections += 1 }
       state.phase = .connected(connection)
       state.objection = nil
       return state.hadConnection
@@ -356,6 +357,9 @@ public final class PeerLink: Sendable {
 
   /// Whether this process was ever registered.
   public var hadConnection: Bool { state.withLock(\.hadConnection) }
+
+  /// How often this process was registered: more often when the peer was started again.
+  public var connections: Int { state.withLock(\.connections) }
 
   /// How the connection is now.
   public var status: LinkStatus {
