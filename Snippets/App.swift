@@ -30,7 +30,7 @@ distributed actor Model: RemoteActor {
 @main struct App: MobulaApp {  // the same executable is driver and worker
   func run(on cluster: Cluster) async throws {
     let weights = try await cluster.put(Blob([UInt8](repeating: 1, count: 1_000_000)))
-    let sum = try await cluster.submit(Sum(weights: weights), .resources(cpu: 1))
+    let sum = try cluster.submit(Sum(weights: weights), .resources(cpu: 1))
     print(try await sum.value)
     let model = try await cluster.spawn(Model.self, with: "whisper", .resources(cpu: 1, memory: .gigabytes(1)))
     print(try await model.load(weights))

@@ -62,7 +62,7 @@ extension ObjectRef {
   private func push(
     to hosts: [ClusterStatus.Host], _ priority: TransferPriority, _ progress: BroadcastProgress?
   ) async throws {
-    reference.share()
+    await reference.shareWhole()
     try await reference.cluster.store.holds.flush()
     let states = try await reference.cluster.push(id, to: hosts, priority: priority, progress: progress)
     withExtendedLifetime(reference) {}

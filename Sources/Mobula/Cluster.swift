@@ -22,6 +22,9 @@ public final class Cluster: Sendable {
   let actors = ActorTable()
   let workers: WorkerConnections
   let log: Logger
+  /// `nil` where no work can be started.
+  private let queue = Mutex<TaskQueue?>(nil)
+  var tasks: TaskQueue? { queue.withLock { $0 } }
 
   init(
     options: ClusterOptions, store: StoreSession, head: HeadSession, token: ClusterToken, hello: Hello, job: JobID,
@@ -36,6 +39,13 @@ public final class Cluster: Sendable {
     self.program = program
     self.workers = workers
     self.log = log
+    guard let program else { return }
+    var settings = TaskQueueStateMachine.Settings()
+    (settings.retries, settings.workLimit) = (options.taskRetries, options.workDeadline)
+    let surroundings = TaskQueue.Surroundings(
+      head: head, workers: workers, holds: store.holds, job: job, program: program, log: log
+    ) { [weak self] in await self?.make($0, $1) }
+    queue.withLock { $0 = TaskQueue(settings, surroundings) }
   }
 
   /// Connects through the host that runs on this machine, and starts a job, which
@@ -105,6 +115,7 @@ public final class Cluster: Sendable {
 
   /// Ends the job: its work stops, and its objects go, but for those with a name.
   public func close() async {
+    await tasks?.close()
     await workers.close()
     await head.close()
     await store.close()
@@ -131,8 +142,40 @@ public final class Cluster: Sendable {
   public func wait<Value>(
     _ references: [ObjectRef<Value>], count: Int? = nil, timeout: Duration
   ) async throws -> (ready: [ObjectRef<Value>], pending: [ObjectRef<Value>]) {
-    let ready = try await ready(of: references.map(\.id), count: count ?? references.count, within: timeout)
+    let all = references.map(\.reference)
+    let ready =
+      try await
+      (all.allSatisfy { $0.task != nil }
+      ? done(all, count: count ?? references.count, within: timeout)
+      : ready(of: shared(all), count: count ?? references.count, within: timeout))
     return (references.filter { ready.contains($0.id) }, references.filter { !ready.contains($0.id) })
+  }
+
+  /// Of tasks of this process those that have ended, which nobody has to be asked for.
+  private func done(_ references: [AnyReference], count: Int, within timeout: Duration) async throws -> Set<ObjectID> {
+    let wanted = min(count, references.count)
+    let (ends, continuation) = AsyncStream.makeStream(of: Void.self)
+    let timer = Task {
+      try? await Task.sleep(for: timeout)
+      continuation.finish()
+    }
+    defer { timer.cancel() }
+    let left = Atomic(wanted)
+    for reference in references {
+      reference.task?.whenDone {
+        if left.subtract(1, ordering: .acquiringAndReleasing).newValue <= 0 { continuation.finish() }
+      }
+    }
+    if wanted > 0 { for await _ in ends {} }
+    try Task.checkCancellation()
+    return Set(references.filter { $0.task?.outcome != nil }.map(\.object))
+  }
+
+  /// Results of tasks become objects, which the head can be asked for together with others.
+  private func shared(_ references: [AnyReference]) async throws -> [ObjectID] {
+    for reference in references { reference.share() }
+    try await store.holds.flush()
+    return references.map(\.object)
   }
 
   /// The objects that are complete somewhere, once so many of them are, or at the timeout.
@@ -172,7 +215,7 @@ public final class Cluster: Sendable {
   }
 
   private func giveName(_ reference: ObjectRef<some Codable & Sendable>, _ name: String) async throws {
-    reference.reference.share()
+    await reference.reference.shareWhole()
     _ = try await store.call(HostAPI.setName, NameRequest(name: Name(name), object: reference.id))
   }
 
@@ -265,7 +308,7 @@ public final class Cluster: Sendable {
     withExtendedLifetime(value.references) {}
   }
 
-  func decode<Value: Decodable>(_ type: Value.Type, from pin: PinnedObject) async throws -> Value {
+  func decode<Value: Decodable>(_ type: Value.Type, from pin: any ObjectMemory) async throws -> Value {
     let (value, hasReferences) = try StoredValue(reading: pin).decode(type, cluster: self)
     if hasReferences { try await store.holds.flush() }
     return value

@@ -11,8 +11,11 @@ final class AnyReference: Sendable {
   private let number: UInt64
   /// Whether anybody but this process can know of the object.
   private let isShared: Atomic<Bool>
+  /// The task of this process's whose result it is.
+  let task: TaskRecord?
 
-  init(_ object: ObjectID, cluster: Cluster, number: UInt64, isShared: Bool) {
+  init(_ object: ObjectID, cluster: Cluster, number: UInt64, isShared: Bool, task: TaskRecord? = nil) {
+    self.task = task
     self.isShared = Atomic(isShared)
     self.object = object
     self.cluster = cluster
@@ -20,6 +23,10 @@ final class AnyReference: Sendable {
   }
 
   deinit {
+    if let task {
+      if task.drop() { cluster.store.holds.release(object, by: number) }
+      return
+    }
     if isShared.load(ordering: .relaxed) {
       cluster.store.holds.release(object, by: number)
     } else {
@@ -29,7 +36,33 @@ final class AnyReference: Sendable {
 
   /// The reference leaves this process: from now on the head has to know when it ends.
   func share() {
+    if let task { return task.share(self) { [cluster] in await cluster.make($0, $1) } }
     if !isShared.exchange(true, ordering: .relaxed) { cluster.store.holds.share(object) }
+  }
+}
+
+extension AnyReference {
+  /// As `share`, and returns once there is an object that others may be told of by name.
+  func shareWhole() async {
+    share()
+    await task?.waitUntilMade()
+  }
+
+  /// What came of the task whose result it is; `nil` for what is in a store, or comes into one.
+  ///
+  /// - Throws: `MobulaError` (`deadlineExceeded`), `CancellationError`.
+  func result(within limit: Duration) async throws -> InlineObject? {
+    guard let task else { return nil }
+    switch await task.wait(until: .now + limit) {
+    case .inline(let bytes)?: return bytes
+    case .stored?: return nil
+    case nil:
+      try Task.checkCancellation()
+      throw MobulaError(
+        .deadlineExceeded,
+        "The task \(readableName(ofType: task.type)) did not end within \(limit): `mobula status` shows whether it waits for a worker."
+      )
+    }
   }
 }
 
@@ -63,13 +96,21 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   ///     made, however many ask it.
   public func value(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Value {
     let cluster = reference.cluster
-    let pinned = try await cluster.store.pin(id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
+    let deadline = deadline ?? cluster.options.valueDeadline
+    if let bytes = try await reference.result(within: deadline) {
+      return try await cluster.decode(Value.self, from: bytes)
+    }
+    let pinned = try await cluster.store.pin(id, sources: sources, deadline: deadline)
     return try await cluster.decode(Value.self, from: pinned)
   }
 
   /// The value and how it came.
   public func fetched(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Fetched<Value> {
     let cluster = reference.cluster
+    if reference.task != nil {
+      _ = try await reference.result(within: deadline ?? cluster.options.valueDeadline)
+      await reference.shareWhole()
+    }
     let brought = try await cluster.store.bring(
       id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
     let value = try await cluster.decode(Value.self, from: brought.pinned)

@@ -11,18 +11,18 @@ final class WorkerService: Sendable {
     var replies: [UInt64: (connection: UInt64, references: [AnyReference])] = [:]
   }
 
-  private let context: TaskContext
-  private var cluster: Cluster { context.cluster }
+  private let cluster: Cluster
+  private let lanes: WorkLanes
   private let state = Mutex(State())
 
-  init(context: TaskContext) { self.context = context }
+  init(context: TaskContext) {
+    cluster = context.cluster
+    lanes = WorkLanes(context)
+  }
 
   func router() -> RPCRouter {
     var router = RPCRouter()
-    router.on(WorkerAPI.run) { call, _ in
-      try await self.run(call)
-      return WorkReply()
-    }
+    lanes.add(to: &router)
     router.on(WorkerAPI.spawn) { call, _ in try await self.spawn(call) }
     router.on(WorkerAPI.stop) { address, _ in
       self.cluster.actors.remove(address.actor)
@@ -39,37 +39,7 @@ final class WorkerService: Sendable {
   /// Forgets what a caller that is gone never took.
   func disconnected(_ connection: RPCConnection) {
     state.withLock { state in state.replies = state.replies.filter { $0.value.connection != connection.id } }
-  }
-
-  // MARK: - Tasks
-
-  private func run(_ call: TaskCall) async throws {
-    guard let type = _typeByName(call.type) as? any RemoteTask.Type else {
-      throw MobulaError(
-        .mismatch,
-        "The task \(readableName(ofType: call.type)) is not in this worker's program: run the same build everywhere.")
-    }
-    do {
-      try await run(type, call)
-    } catch let error as MobulaError where error.code == .alreadyExists {
-      // An earlier run of the same task got as far as its result, but not as far as saying so.
-    }
-  }
-
-  private func run<Work: RemoteTask>(_ type: Work.Type, _ call: TaskCall) async throws {
-    let reader = ValueReader(cluster: cluster)
-    let result: EncodedValue
-    do {
-      let task = try ArgumentCoding.decode(type, from: call.arguments, reader: reader)
-      if !reader.references.isEmpty { try await cluster.store.holds.flush() }
-      result = try EncodedValue(try await task.run(in: context))
-    } catch {
-      // Who called is gone, or has another worker run it: what stopped here is not what came of the task.
-      try Task.checkCancellation()
-      result = try EncodedValue(Self.failure(error, of: "\(Work.self)"), isError: true)
-    }
-    // What the result contains is held by this process until the object holds it.
-    try await cluster.make(call.result, result, holds: false, confirms: true)
+    lanes.disconnected(connection)
   }
 
   // MARK: - Actors

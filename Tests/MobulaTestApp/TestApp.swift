@@ -83,7 +83,7 @@ struct Nested: RemoteTask {
   func run(in context: TaskContext) async throws -> ObjectRef<Int> {
     let one = try await context.cluster.put(1)
     let two = try await context.cluster.put(2)
-    return try await context.cluster.submit(Add(a: one, b: two), .resources(cpu: 0))
+    return try context.cluster.submit(Add(a: one, b: two), .resources(cpu: 0))
   }
 }
 
@@ -103,8 +103,8 @@ struct MakeModel: RemoteTask {
 func tasks(_ cluster: Cluster) async throws {
   let three = try await cluster.put(3)
   let four = try await cluster.put(4)
-  let seven = try await cluster.submit(Add(a: three, b: four), .resources(cpu: 0))
-  let ten = try await cluster.submit(Add(a: seven, b: three), .resources(cpu: 0))
+  let seven = try cluster.submit(Add(a: three, b: four), .resources(cpu: 0))
+  let ten = try cluster.submit(Add(a: seven, b: three), .resources(cpu: 0))
   try check(try await ten.value == 10, "3 + 4 + 3")
 
   let places = try await cluster.submit(WhereAmI(), .resources(["special": 1], cpu: 0)).value

@@ -15,8 +15,19 @@ import Testing
 
   static var all: [GoldenMessage] {
     var list: [GoldenMessage] = []
+    let lease = LeaseID(high: 5, low: 6)
+    let pushed = PushedTask(task: 7, type: "T", arguments: ByteString([1, 2]), result: object)
+    let ends = [
+      EndedTask(task: 7, outcome: .stored(3), took: 1000),
+      EndedTask(task: 8, outcome: .inline([1, 2].withUnsafeBytes { InlineObject($0) }), took: 1000),
+    ]
+    list.append(.of(WorkerAPI.work.name, "request", WorkLane(lease: lease)))
+    list.append(.of(WorkerAPI.work.name, "element", Empty()))
+    list.append(.of(WorkerAPI.push.name, "request", WorkPush(lease: lease, tasks: WorkCoding.encode([pushed]))))
+    list.append(.of(WorkerAPI.ended.name, "request", WorkEnded(lease: lease, ends: WorkCoding.encode(ends))))
     list += GoldenMessage.of(
-      WorkerAPI.run, TaskCall(type: "T", arguments: ByteString([1, 2]), result: object), reply)
+      WorkerAPI.recall, WorkRecall(lease: lease, tasks: [7, 8]), WorkRecall(lease: lease, tasks: [8]))
+    list += GoldenMessage.of(WorkerAPI.taken, WorkTaken(results: [3]), Empty())
     list += GoldenMessage.of(
       WorkerAPI.spawn, SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6)), actor)
     list += GoldenMessage.of(WorkerAPI.stop, actor, Empty())

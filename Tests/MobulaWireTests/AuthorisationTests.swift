@@ -27,7 +27,7 @@ import Testing
   /// Requests are texts: one that can't be read shows whether it was looked at.
   private var router: RPCRouter {
     var router = RPCRouter()
-    for name in ["head.registerHost", "head.list", "head.endJob", "worker.run", "test.unlisted"] {
+    for name in ["head.registerHost", "head.list", "head.endJob", "worker.recall", "test.unlisted"] {
       router.on(RPCMethod<String, String>(name)) { text, _ in "did \(name) \(text)" }
     }
     return router
@@ -41,7 +41,7 @@ import Testing
     try await serve { server in
       let worker = try await connect(cluster.ofJob(JobID(7)), to: server)
       #expect(worker.wireVersion == 3)
-      #expect(try await worker.call(RPCMethod<String, String>("worker.run"), "x") == "did worker.run x")
+      #expect(try await worker.call(RPCMethod<String, String>("worker.recall"), "x") == "did worker.recall x")
       for name in ["head.registerHost", "head.list", "head.endJob", "test.unlisted"] {
         // A number where a text is expected: a violation of the protocol, if it were looked at.
         let refused = await error { _ = try await worker.call(RPCMethod<Int, String>(name), 5) }
@@ -51,7 +51,7 @@ import Testing
       let unknown = await error { _ = try await worker.call(RPCMethod<Int, String>("head.fromTheFuture"), 5) }
       #expect(unknown.code == .notFound)
       // The connection goes on.
-      #expect(try await worker.call(RPCMethod<String, String>("worker.run"), "y") == "did worker.run y")
+      #expect(try await worker.call(RPCMethod<String, String>("worker.recall"), "y") == "did worker.recall y")
       await worker.close()
       let host = try await connect(cluster, to: server)
       for name in ["head.registerHost", "test.unlisted"] {
@@ -87,13 +87,13 @@ import Testing
       if authority.job == JobID(7), box.hasEnded.withLock({ $0 }) { throw MobulaError(.denied, "Job 7 has ended.") }
     }
     try await serve(nil, router) { server in
-      let run = RPCMethod<String, String>("worker.run")
+      let run = RPCMethod<String, String>("worker.recall")
       let worker = try await connect(cluster.ofJob(JobID(7)), to: server)
-      #expect(try await worker.call(run, "x") == "did worker.run x")
+      #expect(try await worker.call(run, "x") == "did worker.recall x")
       box.hasEnded.withLock { $0 = true }
       #expect(await error { _ = try await worker.call(run, "x") }.message == "Job 7 has ended.")
       let other = try await connect(cluster.ofJob(JobID(8)), to: server)
-      #expect(try await other.call(run, "x") == "did worker.run x")
+      #expect(try await other.call(run, "x") == "did worker.recall x")
       for connection in [worker, other] { await connection.close() }
     }
   }
@@ -114,7 +114,7 @@ import Testing
   }
 
   @Test func jobsAndObjectsOfOthersAreNotTouched() async throws {
-    let touch = RPCMethod<JobID, Empty>("worker.run")
+    let touch = RPCMethod<JobID, Empty>("worker.recall")
     let take = RPCMethod<ObjectID, Empty>("worker.call")
     var router = RPCRouter()
     router.on(touch) { job, connection in

@@ -10,6 +10,7 @@ import Testing
     .openStream(id: .max, method: String(repeating: "m", count: 255), milliseconds: 0, credit: 64, body: []),
     .response(id: 2, body: [0xF6]), .error(id: 3, body: [0]), .cancel(id: 4), .element(id: 5, body: [9, 9]),
     .end(id: 6), .credit(id: 7, count: 32), .ping, .pong, .goodbye([]), .goodbye([1]),
+    .notice(method: "a.b", body: [7]),
   ]
 
   func frame(_ message: RPCMessage) throws -> [UInt8] {
@@ -45,7 +46,8 @@ import Testing
 
   @Test(
     arguments: [
-      [0], [12], [255, 1, 2], [9, 0], [5, 0, 0, 0, 0, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+      [0], [13], [12, 0], [255, 1, 2], [9, 0], [5, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+      [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
       [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0xFF],
     ] as [[UInt8]])
   func otherBytesAreViolations(_ bytes: [UInt8]) {
@@ -58,7 +60,7 @@ extension RPCMessage {
   var bodySize: Int {
     switch self {
     case .request(_, _, _, let body), .openStream(_, _, _, _, let body), .response(_, let body), .error(_, let body),
-      .element(_, let body), .goodbye(let body):
+      .element(_, let body), .goodbye(let body), .notice(_, let body):
       body.count
     default: 0
     }

@@ -217,6 +217,7 @@ extension RPCStateMachine<String, String>.ReceiveAction {
       "resume \(waiter) \(result.transcript)" + (message.map { " \($0.transcript)" } ?? "")
     case .grant(let writers): "grant " + writers.joined(separator: " ")
     case .start(let request): "start \(request.method)"
+    case .tell(let method, let body): "tell \(method) \(Array(body))"
     case .cancel(let handler, let writers): "cancel \(handler ?? "nobody") \(writers)"
     case .send(let message): "send \(message.transcript)"
     case .refuse(let error): "refuse \(error.code)"

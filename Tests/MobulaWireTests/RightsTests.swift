@@ -261,7 +261,9 @@ import Testing
     var names: Set<String> = []
     for file in try FileManager.default.subpathsOfDirectory(atPath: sources.path()) where file.hasSuffix(".swift") {
       let text = String(decoding: try Data(contentsOf: sources.appending(path: file)), as: UTF8.self)
-      for match in text.matches(of: /RPC(?:Stream)?Method<[^(]*>\(\s*"([^"\\]+)"\)/) { names.insert(String(match.1)) }
+      for match in text.matches(of: /RPC(?:Method|StreamMethod|Notice)<[^(]*>\(\s*"([^"\\]+)"\)/) {
+        names.insert(String(match.1))
+      }
     }
     return names
   }

@@ -3,68 +3,46 @@ import MobulaCore
 import MobulaWire
 
 extension Cluster {
-  /// Starts a task on some worker and returns at once; the reference's `value` waits for it.
+  /// Has some worker run a task, and returns at once; the reference's `value` waits for it.
   ///
-  /// A task whose worker is lost runs again, up to `ClusterOptions.taskRetries` times; one that throws does not.
+  /// Tasks wait here for workers that have what they need, in the order in which they were submitted. One whose worker is
+  /// lost runs again, up to `ClusterOptions.taskRetries` times; one that throws does not. A result of up to 100 KB comes to
+  /// this process itself, and becomes an object of the cluster's when its reference is passed on.
+  /// - Throws: `MobulaError`: `invalidArgument` for a task that no worker could find, or in a process that started no job,
+  ///   `unavailable` once the cluster was closed; what the task throws when it is encoded.
+  @discardableResult
   public func submit<Work: RemoteTask>(
     _ task: Work, _ request: ResourceRequest = .resources()
-  ) async throws -> ObjectRef<Work.Output> {
+  ) throws -> ObjectRef<Work.Output> {
+    guard let tasks else {
+      throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
+    }
     guard let type = _mangledTypeName(Work.self) else {
       throw MobulaError(
         .invalidArgument, "\(Work.self) has no name that a worker could find: declare it outside of functions.")
     }
     let arguments = try ArgumentCoding.encode(task)
-    let result = reference(to: ObjectID.random(job: job))
-    // The result must be held before it can be made, or it would go at once.
-    try await store.holds.flush()
-    let call = TaskCall(type: type, arguments: arguments.bytes, result: result.object)
-    Task {
-      await self.run(call, request)
-      // Arguments are held until the worker has registered them, the result at least until it is there.
-      withExtendedLifetime((arguments.references, result)) {}
+    let object = ObjectID.random(job: job)
+    let reference = references.reference(to: object) { number in
+      AnyReference(
+        object, cluster: self, number: number, isShared: false,
+        task: TaskRecord(object, number: number, type: type, arguments: arguments))
     }
-    return ObjectRef(result)
+    try tasks.submit(reference.task!, .init(demand: request.demand, strategy: request.strategy))
+    return ObjectRef(reference)
   }
 
-  private func run(_ call: TaskCall, _ request: ResourceRequest) async {
-    var failure = MobulaError(.unavailable, "The task \(readableName(ofType: call.type)) was not started.")
-    for attempt in 0...options.taskRetries {
-      do {
-        try await runOnce(call, request)
-        return
-      } catch let error as MobulaError {
-        failure = error
-        // Only a lost worker is worth another try: nobody else would run the task better.
-        guard error.code == .connectionClosed, attempt < options.taskRetries else { break }
-        log.warning(
-          "a worker was lost; the task runs again",
-          metadata: ["task": "\(readableName(ofType: call.type))", "error": "\(error)"])
-      } catch {
-        failure = MobulaError(.workFailed, "\(error)")
-        break
-      }
-      try? await Task.sleep(for: .milliseconds(100 << attempt))
-    }
+  /// Makes an object of a task's small result, which others were told of.
+  func make(_ object: ObjectID, _ bytes: InlineObject) async {
     do {
-      try await make(call.result, EncodedValue(failure, isError: true), holds: false)
+      // It would go at once if nobody held it.
+      try await store.holds.flush()
+      try await store.make(object, size: bytes.bytes.count, holds: false, contains: []) { $0.append(bytes.bytes) }
+    } catch let error as MobulaError where error.code == .alreadyExists {
     } catch {
       log.error(
-        "a task failed, and so did telling it",
-        metadata: ["task": "\(readableName(ofType: call.type))", "error": "\(failure)"])
-    }
-  }
-
-  private func runOnce(_ call: TaskCall, _ request: ResourceRequest) async throws {
-    // A task may queue for as long as those before it take.
-    let grant = try await lease(request, within: options.workDeadline)
-    do {
-      let worker = try await workers.leasedConnection(to: grant)
-      _ = try await worker.call(WorkerAPI.run, call, deadline: options.workDeadline)
-      await giveBack(grant.lease, workerIsReusable: true)
-    } catch {
-      let error = await explained(error, grant.lease)
-      await giveBack(grant.lease, workerIsReusable: false)
-      throw error
+        "a result could not be made an object, for which others wait",
+        metadata: ["object": "\(object)", "error": "\(error)"])
     }
   }
 

@@ -3,7 +3,14 @@ import MobulaWire
 
 /// What a worker answers to the drivers that lease it.
 enum WorkerAPI {
-  static let run = RPCMethod<TaskCall, WorkReply>("worker.run")
+  /// Opens the lane of a lease, which ends with it. Nothing comes of it but its end.
+  static let work = RPCStreamMethod<WorkLane, Empty>("worker.work")
+  static let push = RPCNotice<WorkPush>("worker.push")
+  /// The worker's, to whoever has opened the lane.
+  static let ended = RPCNotice<WorkEnded>("worker.ended")
+  static let recall = RPCMethod<WorkRecall, WorkRecall>("worker.recall")
+  /// The submitter holds results that are in a store; the worker may let go of them.
+  static let taken = RPCMethod<WorkTaken, Empty>("worker.taken")
   static let spawn = RPCMethod<SpawnCall, ActorAddress>("worker.spawn")
   static let stop = RPCMethod<ActorAddress, Empty>("worker.stop")
   static let call = RPCMethod<ActorCall, WorkReply>("worker.call")
@@ -11,12 +18,32 @@ enum WorkerAPI {
   static let received = RPCMethod<ReplyReceived, Empty>("worker.received")
 }
 
-struct TaskCall: Codable, Sendable {
-  /// Mangled name of the `RemoteTask`.
-  var type: String
-  var arguments: ByteString
-  /// The object that the result becomes.
-  var result: ObjectID
+/// Where the tasks of one lease run, one after the other.
+struct WorkLane: Codable, Sendable {
+  var lease: LeaseID
+}
+
+struct WorkPush: Codable, Sendable {
+  var lease: LeaseID
+  /// `WorkCoding.tasks`.
+  var tasks: ByteString
+}
+
+/// Tasks that are not to be begun; in the answer those that had not been.
+struct WorkRecall: Codable, Sendable {
+  var lease: LeaseID
+  var tasks: [UInt64]
+}
+
+struct WorkEnded: Codable, Sendable {
+  var lease: LeaseID
+  /// `WorkCoding.ends`.
+  var ends: ByteString
+}
+
+struct WorkTaken: Codable, Sendable {
+  /// Numbers of `EndedTask.Outcome.stored`.
+  var results: [UInt64]
 }
 
 struct SpawnCall: Codable, Sendable {
@@ -34,7 +61,7 @@ struct ActorCall: Codable, Sendable {
   var arguments: [ByteString]
 }
 
-/// The result of a call, or nothing for a task: its result is an object.
+/// The result of a call.
 struct WorkReply: Codable, Sendable {
   /// `nil` for `Void`.
   var value: ByteString?

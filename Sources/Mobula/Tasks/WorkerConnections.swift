@@ -18,6 +18,8 @@ final class WorkerConnections: Sendable {
     /// The job's.
     var token: ClusterToken?
     var renewing: (@Sendable () async throws -> ClusterToken)?
+    /// Told of tasks that have ended, where they are read.
+    var ended: (@Sendable (WorkEnded, RPCConnection) throws -> Void)?
   }
   /// How long after the end of its worker's connection a lease's loss is waited for.
   private static let lossPatience = Duration.seconds(3)
@@ -55,18 +57,27 @@ final class WorkerConnections: Sendable {
     state.withLock { ($0.token, $0.renewing) = (token, renewing) }
   }
 
+  /// Has `ended` told of what workers say of tasks.
+  func listen(_ ended: @escaping @Sendable (WorkEnded, RPCConnection) throws -> Void) {
+    state.withLock { $0.ended = ended }
+  }
+
   private func connect(to endpoint: Endpoint) async throws -> RPCConnection {
     let known = state.withLock { $0.token }
+    var router = RPCRouter()
+    router.on(WorkerAPI.ended) { [weak self] ended, connection in
+      try self?.state.withLock { $0.ended }?(ended, connection)
+    }
     if let known {
       do {
-        return try await RPCConnection.connect(to: endpoint, token: known, hello: hello, tls: tls)
+        return try await RPCConnection.connect(to: endpoint, token: known, hello: hello, router: router, tls: tls)
       } catch let error as MobulaError where error.code == .unauthenticated {
         // The cluster's token may have been rotated since this process got that of its job.
         guard let new = try? await newToken(), new.text != known.text else { throw error }
-        return try await RPCConnection.connect(to: endpoint, token: new, hello: hello, tls: tls)
+        return try await RPCConnection.connect(to: endpoint, token: new, hello: hello, router: router, tls: tls)
       }
     }
-    return try await RPCConnection.connect(to: endpoint, token: newToken(), hello: hello, tls: tls)
+    return try await RPCConnection.connect(to: endpoint, token: newToken(), hello: hello, router: router, tls: tls)
   }
 
   private func newToken() async throws -> ClusterToken {

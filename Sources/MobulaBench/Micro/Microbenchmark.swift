@@ -1,3 +1,4 @@
+import Distributed
 import FoundationEssentials
 import Glibc
 public import Mobula
@@ -28,6 +29,8 @@ public struct Microbenchmark: Sendable {
   public static let names = [
     "memcpy gigabytes", "single client get calls", "single client put calls", "multi client put calls",
     "single client put gigabytes", "multi client put gigabytes", "single client get object containing 10k refs",
+    "single client tasks and get batch", "single client tasks sync", "single client tasks async",
+    "multi client tasks async", "1:1 actor calls sync", "1:1 actor calls async",
   ]
 
   private let cluster: Cluster
@@ -105,16 +108,47 @@ public struct Microbenchmark: Sendable {
       }
     }
     if wants("single client get object containing 10k refs") {
-      let container = try await cluster.submit(MakeReferences(count: 10_000))
+      let container = try cluster.submit(MakeReferences(count: 10_000))
       _ = try await container.value
       try await time("single client get object containing 10k refs") { _ = try await container.value }
+    }
+    if wants("single client tasks and get batch") {
+      try await time("single client tasks and get batch") { try await batch(1000, on: cluster) }
+    }
+    if wants("single client tasks sync") {
+      try await time("single client tasks sync") { try await batch(1, on: cluster) }
+    }
+    if wants("single client tasks async") {
+      try await time("single client tasks async", multiplier: 1000) { try await batch(1000, on: cluster) }
+    }
+    if wants("multi client tasks async") {
+      try await time("multi client tasks async", multiplier: 4 * 1000) {
+        // Clients need no CPU of the pod's, which those tasks have that they submit.
+        try await together(4, .resources(cpu: 0)) { SubmitSmall(count: 1000) }
+      }
+    }
+    if wants("1:1 actor calls sync") {
+      let actor = try await cluster.spawn(SmallActor.self, with: 0, .resources(cpu: 0))
+      try await time("1:1 actor calls sync") { _ = try await actor.smallValue() }
+      await cluster.stop(actor)
+    }
+    if wants("1:1 actor calls async") {
+      let actor = try await cluster.spawn(SmallActor.self, with: 0, .resources(cpu: 0))
+      try await time("1:1 actor calls async", multiplier: 1000) {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          for _ in 0..<1000 { group.addTask { _ = try await actor.smallValue() } }
+          try await group.waitForAll()
+        }
+      }
+      await cluster.stop(actor)
     }
     return rows
   }
 
-  private func together<Work: RemoteTask>(_ count: Int, _ make: () -> Work) async throws where Work.Output == Int {
-    var results: [ObjectRef<Int>] = []
-    for _ in 0..<count { results.append(try await cluster.submit(make())) }
+  private func together<Work: RemoteTask>(
+    _ count: Int, _ request: ResourceRequest = .resources(), _ make: () -> Work
+  ) async throws where Work.Output == Int {
+    let results = try (0..<count).map { _ in try cluster.submit(make(), request) }
     for result in results { _ = try await result.value }
   }
 
@@ -150,6 +184,36 @@ struct PutSmall: RemoteTask {
 
   func run(in context: TaskContext) async throws -> Int {
     for _ in 0..<count { _ = try await context.cluster.put(0) }
+    return count
+  }
+}
+
+/// Submits small tasks and waits for all.
+private func batch(_ count: Int, on cluster: Cluster) async throws {
+  let results = try (0..<count).map { _ in try cluster.submit(SmallValue()) }
+  for result in results { _ = try await result.value }
+}
+
+/// What does next to nothing.
+struct SmallValue: RemoteTask {
+  func run(in context: TaskContext) async throws -> String { "ok" }
+}
+
+/// Answers with next to nothing.
+distributed actor SmallActor: RemoteActor {
+  typealias ActorSystem = Cluster
+
+  init(configuration: Int, actorSystem: Cluster) async throws { self.actorSystem = actorSystem }
+
+  distributed func smallValue() -> String { "ok" }
+}
+
+/// Submits small tasks from a worker.
+struct SubmitSmall: RemoteTask {
+  var count: Int
+
+  func run(in context: TaskContext) async throws -> Int {
+    try await batch(count, on: context.cluster)
     return count
   }
 }

@@ -1,11 +1,11 @@
-internal import MobulaCore
+package import MobulaCore
 
 extension MobulaError {
   /// Bytes of an error's message that travel: a longer one tells nobody more.
   private static let messageLimit = 32_768
 
   /// Any error as it travels: a `MobulaError` as it is, a cancellation as `cancelled`, others as `workFailed`.
-  init(describing error: any Error) {
+  package init(describing error: any Error) {
     switch error {
     case let error as MobulaError: self = error
     case is CancellationError: self.init(.cancelled, "The call was cancelled.")

@@ -76,6 +76,7 @@ extension RPCConnection {
     case .resume(let waiter, let result, _): waiter.resume(with: result.mapError { $0 })
     case .grant(let writers): for writer in writers { writer.resume(returning: nil) }
     case .start(let request): start(request)
+    case .tell(let method, let body): hear(method, body)
     case .cancel(let handler, let writers):
       handler?.cancel()
       for writer in writers { writer.resume(throwing: CancellationError()) }

@@ -10,6 +10,22 @@ extension RPCConnection {
     if !isWanted { task.cancel() }
   }
 
+  /// A notice came; nothing that comes after it is looked at before its handler has returned.
+  func hear(_ method: String, _ body: RPCMessage.Body) {
+    do {
+      guard case .notice(let handle)? = router.handlers[method] else {
+        throw MobulaError(
+          .notFound, "The notice \"\(method)\" is not taken here: use the same version of Mobula on both sides.")
+      }
+      if let authority { try authorise(method, authority) }
+      try handle(body, self)
+    } catch {
+      // Whoever is told nothing has to be told so somehow.
+      let reason = MobulaError(describing: error)
+      shut(reason, saying: .goodbye(reason.wire))
+    }
+  }
+
   private func run(_ request: RPCRequest) async {
     var answer: RPCMessage
     do {
@@ -34,7 +50,7 @@ extension RPCConnection {
     case (.stream(let body), true):
       try await body(request, self)
       return .end(id: request.id)
-    case (nil, _):
+    case (nil, _), (.notice, _):
       throw MobulaError(
         .notFound, "The method \"\(request.method)\" is not offered here: use the same version of Mobula on both sides."
       )

@@ -1,4 +1,4 @@
-internal import MobulaCore
+package import MobulaCore
 internal import NIOCore
 internal import Synchronization
 
@@ -76,6 +76,22 @@ public final class RPCConnection: Sendable {
     }
     guard let body else { preconditionFailure("only streams end without a body") }
     return try decode(Response.self, from: body, of: method.name)
+  }
+
+  /// Tells the peer something that it does not answer. Never waits.
+  ///
+  /// - Throws: `MobulaError`: `connectionClosed`, or `invalidArgument` for a message larger than a frame.
+  package func tell<Message>(_ notice: RPCNotice<Message>, _ message: Message) throws(MobulaError) {
+    let frame = RPCMessage.notice(method: notice.name, body: try encode(message, of: notice.name))
+    try check(frame, of: notice.name)
+    let (isOpen, flush) = shared.withLock { shared in
+      guard case .open = shared.machine.state else { return (false, false) }
+      return (true, shared.enqueue(frame))
+    }
+    if flush { scheduleFlush() }
+    guard isOpen else {
+      throw MobulaError(.connectionClosed, "The connection to \(peer.title) is gone: nothing can be told over it.")
+    }
   }
 
   /// Asks the peer for a sequence of elements.

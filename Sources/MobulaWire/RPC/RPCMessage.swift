@@ -11,6 +11,8 @@ enum RPCMessage: Sendable, Hashable {
 
   /// Asks for one response. `milliseconds` is what is left of the caller's deadline; 0 for none.
   case request(id: UInt64, method: String, milliseconds: UInt32, body: Body)
+  /// Is told, and not answered.
+  case notice(method: String, body: Body)
   /// Asks for a sequence of elements, of which `credit` may be sent at once.
   case openStream(id: UInt64, method: String, milliseconds: UInt32, credit: UInt32, body: Body)
   case response(id: UInt64, body: Body)

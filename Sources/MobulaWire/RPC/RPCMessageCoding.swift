@@ -15,12 +15,14 @@ internal import NIOCore
 //     ping        9
 //     pong       10
 //     goodbye    11 body
+//     notice     12 length:1 method body
 
 extension RPCMessage {
   /// Bytes of the frame's body.
   var size: Int {
     switch self {
     case .request(_, let method, _, let body): 14 + method.utf8.count + body.count
+    case .notice(let method, let body): 2 + method.utf8.count + body.count
     case .openStream(_, let method, _, _, let body): 18 + method.utf8.count + body.count
     case .response(_, let body), .error(_, let body), .element(_, let body): 9 + body.count
     case .cancel, .end: 9
@@ -60,6 +62,10 @@ extension RPCMessage {
     case .goodbye(let body):
       buffer.writeInteger(UInt8(11))
       buffer.writeBytes(body)
+    case .notice(let method, let body):
+      buffer.writeMultipleIntegers(UInt8(12), UInt8(method.utf8.count))
+      buffer.writeString(method)
+      buffer.writeBytes(body)
     }
   }
 
@@ -87,6 +93,7 @@ extension RPCMessage {
     case 9: self = .ping
     case 10: self = .pong
     case 11: self = .goodbye(reader.rest)
+    case 12: self = .notice(method: try reader.method(), body: reader.rest)
     default: throw MobulaError(.protocolViolation, "A message of unknown kind \(kind) came.")
     }
     switch self {

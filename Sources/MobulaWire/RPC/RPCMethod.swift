@@ -20,6 +20,17 @@ public struct RPCStreamMethod<Request: Codable & Sendable, Element: Codable & Se
   }
 }
 
+/// What a peer is told, in order with all that it is told, and does not answer; known on both sides by its name.
+package struct RPCNotice<Message: Codable & Sendable>: Sendable {
+  package let name: String
+
+  /// - Parameter name: such as `worker.push`; 1 to 255 bytes.
+  package init(_ name: String) {
+    precondition(1...255 ~= name.utf8.count, "a notice's name has 1 to 255 bytes")
+    self.name = name
+  }
+}
+
 /// A request or a response that says nothing.
 public struct Empty: Codable, Sendable, Hashable {
   public init() {}

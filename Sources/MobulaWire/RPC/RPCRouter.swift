@@ -9,6 +9,7 @@ public struct RPCRouter: Sendable {
   enum Handler: Sendable {
     case call(@Sendable (RPCMessage.Body, RPCConnection) async throws -> [UInt8])
     case stream(@Sendable (RPCRequest, RPCConnection) async throws -> Void)
+    case notice(@Sendable (RPCMessage.Body, RPCConnection) throws -> Void)
   }
 
   private(set) var handlers: [String: Handler] = [:]
@@ -46,6 +47,19 @@ public struct RPCRouter: Sendable {
         let value = try Self.decode(Request.self, from: request.body, of: method.name)
         try await body(value, connection, RPCStreamWriter(connection: connection, id: request.id, method: method.name))
       }, for: method.name)
+  }
+
+  /// Hears notices of `notice`, in the order in which the peer sent them.
+  ///
+  /// - Parameter body: runs where everything of the connection is read, so it is not to wait for anything. What it throws
+  ///   closes the connection.
+  package mutating func on<Message>(
+    _ notice: RPCNotice<Message>, _ body: @escaping @Sendable (Message, RPCConnection) throws -> Void
+  ) {
+    insert(
+      .notice { bytes, connection in
+        try body(try Self.decode(Message.self, from: bytes, of: notice.name), connection)
+      }, for: notice.name)
   }
 
   private mutating func insert(_ handler: Handler, for name: String) {

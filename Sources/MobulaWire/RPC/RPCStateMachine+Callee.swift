@@ -10,6 +10,8 @@ extension RPCStateMachine {
     case grant([Waiter])
     /// Start a handler and `attach` it.
     case start(RPCRequest)
+    /// Tell a handler, at once.
+    case tell(method: String, Body)
     /// Cancel the handler, and resume its writers with `cancelled`.
     case cancel(Handler?, [Waiter])
     case send(RPCMessage)
@@ -28,6 +30,7 @@ extension RPCStateMachine {
     case .request(let id, let method, let milliseconds, let body):
       let request = RPCRequest(id: id, method: method, body: body, isStream: false)
       return receiveRequest(request, credit: 0, milliseconds: milliseconds, now: now)
+    case .notice(let method, let body): return .tell(method: method, body)
     case .openStream(let id, let method, let milliseconds, let credit, let body):
       guard 1...UInt32(Int32.max) ~= credit else { return .violation("\(peer) opened a stream without room.") }
       let request = RPCRequest(id: id, method: method, body: body, isStream: true)

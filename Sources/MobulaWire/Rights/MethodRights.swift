@@ -27,7 +27,9 @@ package enum MethodRights {
 
     "head.startJob": [.driver], "head.resumeJob": [.driver], "head.endJob": [.driver],
     "head.claimLeases": [.worker], "head.requestLease": jobs, "head.returnLease": jobs, "head.jobToken": jobs,
-    "worker.run": jobs, "worker.spawn": jobs, "worker.stop": jobs, "worker.call": jobs, "worker.received": jobs,
+    "worker.work": jobs, "worker.push": jobs, "worker.recall": jobs, "worker.taken": jobs, "worker.ended": nobody,
+    "worker.spawn": jobs,
+    "worker.stop": jobs, "worker.call": jobs, "worker.received": jobs,
 
     "head.status": everybody, "head.resolve": everybody, "head.waitForObjects": everybody,
     "head.list": [.driver, .tool, .viewer],
