@@ -161,12 +161,21 @@ public final class Cluster: Sendable {
     }
     defer { timer.cancel() }
     let left = Atomic(wanted)
-    for reference in references {
-      reference.task?.whenDone {
+    var watched: [(task: TaskRecord, ticket: UInt64)] = []
+    defer { for (task, ticket) in watched { task.stopWatching(ticket) } }
+    var isEnough = wanted <= 0
+    for reference in references where !isEnough {
+      guard let task = reference.task else { continue }
+      let ticket = task.whenDone {
         if left.subtract(1, ordering: .acquiringAndReleasing).newValue <= 0 { continuation.finish() }
       }
+      if let ticket {
+        watched.append((task, ticket))
+      } else {
+        isEnough = left.subtract(1, ordering: .acquiringAndReleasing).newValue <= 0
+      }
     }
-    if wanted > 0 { for await _ in ends {} }
+    if !isEnough { for await _ in ends {} }
     try Task.checkCancellation()
     return Set(references.filter { $0.task?.outcome != nil }.map(\.object))
   }

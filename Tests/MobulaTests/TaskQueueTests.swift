@@ -67,9 +67,14 @@ import Testing
     #expect(take(&machine) == [.recall(1, [3, 4])])
     machine.tick(at: after(30))
     #expect(take(&machine) == [])
-    // One of them had begun meanwhile.
+    // One of them had begun meanwhile. What was called back does not wait behind the long one again.
     machine.recalled(1, [4], at: after(31))
-    #expect(take(&machine).contains(.push(1, [4])) == true)
+    #expect(take(&machine) == [.request(2, Self.shape)])
+    machine.tick(at: after(60))
+    #expect(take(&machine) == [])
+    machine.granted(2)
+    machine.opened(2, at: after(61))
+    #expect(take(&machine) == [.push(2, [4])])
   }
 
   @Test func onlyTheFrontIsChargedForALostWorker() {

@@ -131,15 +131,21 @@ final class TaskQueue: Sendable {
         }
       }
       var refused: (tasks: [TaskID], error: MobulaError)?
-      // What does not fit into a frame goes by itself.
-      for part in pages(of: pushed, size: { $0.arguments.bytes.count + $0.type.utf8.count + 64 }) {
+      func tell(_ tasks: [PushedTask]) {
         do throws(MobulaError) {
-          try connection.tell(WorkerAPI.push, WorkPush(lease: slot.lease.id, tasks: WorkCoding.encode(part)))
+          try connection.tell(WorkerAPI.push, WorkPush(lease: slot.lease.id, tasks: WorkCoding.encode(tasks)))
         } catch {
-          // It would fail at every worker. Of a connection that is gone the lease's end says what is to be done.
-          if error.code == .invalidArgument { refused = ((refused?.tasks ?? []) + part.map(\.task), error) }
+          // Of a connection that is gone the lease's end says what is to be done.
+          guard error.code == .invalidArgument else { return }
+          // What does not fit into a frame by itself would fail at every worker.
+          if tasks.count > 1 {
+            for task in tasks { tell([task]) }
+          } else {
+            refused = ((refused?.tasks ?? []) + tasks.map(\.task), error)
+          }
         }
       }
+      for part in pages(of: pushed, size: { $0.arguments.bytes.count + $0.type.utf8.count + 64 }) { tell(part) }
       return refused.map { .refuse(id, $0.tasks, $0.error) }
     case .recall(let id, let tasks):
       return state.slots[id]?.connection.map { .recall(id, $0, tasks) }
@@ -184,10 +190,12 @@ final class TaskQueue: Sendable {
       }
       if !isWanted { task.cancel() }
     case .refuse(let id, let tasks, let error):
-      for task in tasks {
-        if let record = state.withLock({ $0.records.removeValue(forKey: task) }) { finish(record, with: error) }
+      var records: [TaskRecord] = []
+      perform { state in
+        records = tasks.compactMap { state.records.removeValue(forKey: $0) }
+        state.machine.done(id, tasks.map { ($0, nil) }, at: .now)
       }
-      perform { $0.machine.done(id, tasks.map { ($0, .zero) }, at: .now) }
+      for record in records { finish(record, with: error) }
     case .recall(let id, let connection, let tasks): Task { await self.recall(id, connection, tasks) }
     case .giveBack(let slot, let isReusable):
       guard slot.lease.end() else { return }
@@ -293,26 +301,28 @@ final class TaskQueue: Sendable {
 
   private func recall(_ id: SlotID, _ connection: RPCConnection, _ tasks: [TaskID]) async {
     guard let lease = state.withLock({ $0.slots[id]?.lease.id }) else { return }
+    // A task may keep all threads of its worker for as long as it likes. Of a connection that is gone the lease's end
+    // says what is to be done.
     guard
       let answer = try? await connection.call(
-        WorkerAPI.recall, WorkRecall(lease: lease, tasks: tasks), deadline: .seconds(30))
-    else { return await connection.close() }
+        WorkerAPI.recall, WorkRecall(lease: lease, tasks: tasks), deadline: .seconds(86_400))
+    else { return }
     perform { $0.machine.recalled(id, answer.tasks, at: .now) }
   }
 
   private func took(_ ended: WorkEnded, over connection: RPCConnection) throws {
     let ends = try WorkCoding.ends(ended.ends)
     var stored: [UInt64] = []
-    let (id, records) = state.withLock { state -> (SlotID, [TaskRecord?]) in
+    var records: [TaskRecord?] = []
+    perform { state in
       // What is said of a lease that is over comes too late: its tasks run elsewhere by now.
-      guard let id = state.byLease[ended.lease], state.slots[id]?.connection === connection else { return (0, []) }
-      let records = ends.map { end in
+      guard let id = state.byLease[ended.lease], state.slots[id]?.connection === connection else { return }
+      records = ends.map { end in
         if case .stored(let number) = end.outcome { stored.append(number) }
         return state.records.removeValue(forKey: end.task)
       }
-      return (id, records)
+      state.machine.done(id, ends.map { ($0.task, .nanoseconds(Int64(clamping: $0.took))) }, at: .now)
     }
-    if records.isEmpty { return }
     for (end, record) in zip(ends, records) {
       guard let record else { continue }
       switch end.outcome {
@@ -321,9 +331,6 @@ final class TaskQueue: Sendable {
       }
     }
     if !stored.isEmpty { Task { [stored] in await self.take(stored, from: connection) } }
-    perform { state in
-      state.machine.done(id, ends.map { ($0.task, .nanoseconds(Int64(clamping: $0.took))) }, at: .now)
-    }
   }
 
   /// Once the head knows that this process holds them, the worker need not.

@@ -73,6 +73,8 @@ struct TaskQueueStateMachine {
     var idleSince: Instant?
     var openSince: Instant?
     var isRecalling = false
+    /// Whether the task that runs takes long, so that nothing is to wait behind it.
+    var isStuck = false
     /// Whether it gets no more work, and is given back when it has none.
     var isRetiring = false
 
@@ -145,17 +147,19 @@ struct TaskQueueStateMachine {
     rest(id, now)
   }
 
-  /// Tasks have ended, and so long each has run.
-  mutating func done(_ id: SlotID, _ ended: [(task: TaskID, took: Duration)], at now: Instant) {
+  /// Tasks have ended, and so long each has run; `nil` for one that did not.
+  mutating func done(_ id: SlotID, _ ended: [(task: TaskID, took: Duration?)], at now: Instant) {
     guard let shape = slots[id]?.shape else { return }
     for (task, took) in ended {
       guard let index = slots[id]!.pushed.firstIndex(of: task) else { continue }
       slots[id]!.pushed.remove(at: index)
       items[task] = nil
+      guard let took else { continue }
       let mean = lines[shape]?.mean
       lines[shape]?.mean = mean.map { $0 * 0.9 + took * 0.1 } ?? took
     }
     slots[id]!.frontSince = slots[id]!.pushed.isEmpty ? nil : now
+    slots[id]!.isStuck = false
     if let since = slots[id]!.openSince, since + settings.tenure <= now { slots[id]!.isRetiring = true }
     pump(shape, now)
     rest(id, now)
@@ -268,7 +272,9 @@ struct TaskQueueStateMachine {
     let window = window(line)
     while !line.waiting.isEmpty {
       let free = line.slots.filter { id in
-        slots[id].map { $0.phase == .open && !$0.isRetiring && !$0.isRecalling && $0.pushed.count < window } ?? false
+        slots[id].map {
+          $0.phase == .open && !$0.isRetiring && !$0.isRecalling && !$0.isStuck && $0.pushed.count < window
+        } ?? false
       }
       guard !free.isEmpty else { break }
       let share = (line.waiting.count + free.count - 1) / free.count
@@ -299,7 +305,9 @@ struct TaskQueueStateMachine {
     var wanted = line.waiting.count
     // More leases than that would be given back before they have done anything.
     if let mean = line.mean {
-      let there = line.slots.count { id in slots[id].map { $0.phase != .requested && !$0.isRetiring } ?? false }
+      let there = line.slots.count { id in
+        slots[id].map { $0.phase != .requested && !$0.isRetiring && !$0.isStuck } ?? false
+      }
       let work = Int(min((mean * wanted / settings.ahead).rounded(.up), 1e6))
       wanted = min(wanted, max(there == 0 ? 1 : 0, work - there))
     }
@@ -340,9 +348,9 @@ struct TaskQueueStateMachine {
         front,
         MobulaError(
           .deadlineExceeded, "The task did not end within \(settings.workLimit): give it more time, or less to do."))
-    } else if slot.pushed.count > 1, !slot.isRecalling {
+    } else if slot.pushed.count > 1, !slot.isStuck {
       if since + settings.patience <= now {
-        slots[id]!.isRecalling = true
+        (slots[id]!.isRecalling, slots[id]!.isStuck) = (true, true)
         actions.append(.recall(id, Array(slot.pushed.dropFirst())))
         wake(at: since + settings.workLimit)
       } else {

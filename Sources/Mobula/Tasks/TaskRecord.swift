@@ -17,7 +17,7 @@ final class TaskRecord: Sendable {
     var outcome: Outcome?
     var waiting: [UInt64: CheckedContinuation<Outcome?, Never>] = [:]
     /// Called once there is an outcome.
-    var watchers: [@Sendable () -> Void] = []
+    var watchers: [UInt64: @Sendable () -> Void] = [:]
     /// Whether others may know of the object.
     var isShared = false
     /// Whether this process holds the object at the head.
@@ -69,11 +69,11 @@ final class TaskRecord: Sendable {
         state.making = Task { [object] in await make(object, bytes) }
       case .inline, .stored: break
       }
-      defer { (state.waiting, state.watchers) = ([:], []) }
+      defer { (state.waiting, state.watchers) = ([:], [:]) }
       return (state.waiting, state.watchers)
     }
     for continuation in waiting.values { continuation.resume(returning: outcome) }
-    for watcher in watchers { watcher() }
+    for watcher in watchers.values { watcher() }
     withExtendedLifetime(former) {}
   }
 
@@ -113,14 +113,19 @@ final class TaskRecord: Sendable {
     }
   }
 
-  /// Calls `body` once there is an outcome, at once where there is one.
-  func whenDone(_ body: @escaping @Sendable () -> Void) {
-    let isDone = state.withLock { state in
-      if state.outcome == nil { state.watchers.append(body) }
-      return state.outcome != nil
+  /// Calls `body` once there is an outcome.
+  ///
+  /// - Returns: what `stopWatching` takes; `nil` where there is an outcome already, of which `body` is not told.
+  func whenDone(_ body: @escaping @Sendable () -> Void) -> UInt64? {
+    let ticket = Self.tickets.wrappingAdd(1, ordering: .relaxed).newValue
+    return state.withLock { state in
+      guard state.outcome == nil else { return nil }
+      state.watchers[ticket] = body
+      return ticket
     }
-    if isDone { body() }
   }
+
+  func stopWatching(_ ticket: UInt64) { _ = state.withLock { $0.watchers.removeValue(forKey: ticket) } }
 
   private static let tickets = Atomic<UInt64>(0)
 

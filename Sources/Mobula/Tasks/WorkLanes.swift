@@ -85,8 +85,6 @@ final class WorkLanes: Sendable {
 
   /// Results up to this size go to the submitter itself, and not into a store: 100 KB.
   static let mostInline = 100_000
-  /// How long ends of tasks are gathered, and how many bytes of them, while there are more to run.
-  private static let (gathering, mostGathered) = (Duration.microseconds(100), 65_536)
 
   private let context: TaskContext
   private var cluster: Cluster { context.cluster }
@@ -140,19 +138,13 @@ final class WorkLanes: Sendable {
   }
 
   private func run(_ lane: Lane, _ lease: LeaseID, _ connection: RPCConnection) async throws {
-    var ended: [EndedTask] = []
-    var (bytes, since) = (0, ContinuousClock.now)
     while let task = await lane.next() {
       let begin = ContinuousClock.now
-      if ended.isEmpty { since = begin }
       let outcome = try await run(task, connection)
-      let now = ContinuousClock.now
-      ended.append(
-        EndedTask(task: task.task, outcome: outcome, took: UInt64(max(0, (now - begin) / .nanoseconds(1)))))
-      if case .inline(let object) = outcome { bytes += object.bytes.count }
-      guard lane.isEmpty || bytes >= Self.mostGathered || now - since >= Self.gathering else { continue }
+      let took = UInt64(max(0, (ContinuousClock.now - begin) / .nanoseconds(1)))
+      // At once, since the next task may wait for this one's result; what is told in a moment leaves together.
+      let ended = [EndedTask(task: task.task, outcome: outcome, took: took)]
       try connection.tell(WorkerAPI.ended, WorkEnded(lease: lease, ends: WorkCoding.encode(ended)))
-      (ended, bytes) = ([], 0)
     }
   }
 
@@ -190,9 +182,10 @@ final class WorkLanes: Sendable {
       try await cluster.make(pushed.result, result, holds: true, confirms: true)
     } catch let error as MobulaError where error.code == .alreadyExists {
       // An earlier run of the same task got as far as its result, but not as far as saying so.
-      reference.share()
-      try await cluster.store.holds.flush()
     }
+    // Its submitter is about to know of it, on whichever host: its end here must not be that of one nobody knew of.
+    reference.share()
+    try await cluster.store.holds.flush()
     let number = state.withLock { state in
       state.last += 1
       state.kept[state.last] = (reference, connection.id)
