@@ -214,6 +214,15 @@ final class HeadSession: Sendable {
     }
   }
 
+  /// A lease is not needed any more. Also who is cancelled says so.
+  func giveBack(_ notice: LeaseReturn) async {
+    await cleanUp {
+      if (try? await self.call(HeadAPI.returnLease, notice, deadline: .seconds(5))) != nil { return }
+      // The head is away: nobody waits for it here, and it hears of it when it is back.
+      Task { _ = try? await self.call(HeadAPI.returnLease, notice, deadline: .seconds(600)) }
+    }
+  }
+
   /// The token with which the workers of the job, and who calls them, prove themselves.
   ///
   /// - Parameter own: this process's own, which may have been made from a cluster token that can make it, too.

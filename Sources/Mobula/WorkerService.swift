@@ -108,7 +108,7 @@ final class WorkerService: Sendable {
     return text == target ? "\"\(String(target.prefix(60)).printable)\"" : text.printable
   }
 
-  private static func failure(_ error: any Error, of work: String) -> MobulaError {
+  static func failure(_ error: any Error, of work: String) -> MobulaError {
     if let error = error as? MobulaError { return error }
     return MobulaError(.workFailed, "\(work) failed: \(error)")
   }

@@ -88,11 +88,6 @@ extension Cluster {
 
   func giveBack(_ lease: LeaseID, workerIsReusable: Bool) async {
     workers.returned(lease)
-    let notice = LeaseReturn(lease: lease, workerIsReusable: workerIsReusable)
-    await cleanUp { [head] in
-      if (try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(5))) != nil { return }
-      // The head is away: nobody waits for it here, and it hears of it when it is back.
-      Task { _ = try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(600)) }
-    }
+    await head.giveBack(LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))
   }
 }

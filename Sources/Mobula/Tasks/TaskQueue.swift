@@ -289,12 +289,7 @@ final class TaskQueue: Sendable {
 
   private func tell(_ lease: Lease, isReusable: Bool) async {
     around.workers.returned(lease.id)
-    let notice = LeaseReturn(lease: lease.id, workerIsReusable: isReusable)
-    await cleanUp { [head = around.head] in
-      if (try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(5))) != nil { return }
-      // The head is away: nobody waits for it here, and it hears of it when it is back.
-      Task { _ = try? await head.call(HeadAPI.returnLease, notice, deadline: .seconds(600)) }
-    }
+    await around.head.giveBack(LeaseReturn(lease: lease.id, workerIsReusable: isReusable))
   }
 
   // MARK: Tasks

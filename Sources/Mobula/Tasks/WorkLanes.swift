@@ -161,7 +161,8 @@ final class WorkLanes: Sendable {
     } catch {
       try Task.checkCancellation()
       return .inline(
-        InlineObject(try EncodedValue(Self.failure(error, of: readableName(ofType: pushed.type)), isError: true)))
+        InlineObject(
+          try EncodedValue(WorkerService.failure(error, of: readableName(ofType: pushed.type)), isError: true)))
     }
   }
 
@@ -173,7 +174,7 @@ final class WorkLanes: Sendable {
     if !reader.references.isEmpty { try await cluster.store.holds.flush() }
     let result: EncodedValue
     do { result = try EncodedValue(try await task.run(in: context)) } catch {
-      throw Self.failure(error, of: "\(Work.self)")
+      throw WorkerService.failure(error, of: "\(Work.self)")
     }
     if result.references.isEmpty, result.layout.size <= Self.mostInline { return .inline(InlineObject(result)) }
     // What the result contains is held by this process until the object holds it, and that until its submitter does.
@@ -192,11 +193,6 @@ final class WorkLanes: Sendable {
       return state.last
     }
     return .stored(number)
-  }
-
-  private static func failure(_ error: any Error, of work: String) -> MobulaError {
-    if let error = error as? MobulaError { return error }
-    return MobulaError(.workFailed, "\(work) failed: \(error)")
   }
 }
 

@@ -114,9 +114,7 @@ struct FetchCommand: AsyncParsableCommand {
   func run() async throws {
     Interruption.begin()
     guard let timeout else { return try await fetch() }
-    let sentence =
-      "\(url.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
-    try await firstAnswer(within: .seconds(timeout), else: sentence) { try await fetch() }
+    try await S3OfHost.within(timeout, url) { try await fetch() }
   }
 
   private func fetch() async throws {
@@ -298,6 +296,15 @@ enum S3OfHost {
         progress?.update(verified.bytes, of: total?.bytes)
       }.reference
     }
+  }
+
+  /// What `body` returns, if it does within so many seconds (`--timeout`).
+  static func within<Answer: Sendable>(
+    _ timeout: Double, _ url: String, _ body: @escaping @Sendable () async throws -> Answer
+  ) async throws -> Answer {
+    let sentence =
+      "\(url.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
+    return try await firstAnswer(within: .seconds(timeout), else: sentence, body)
   }
 
   /// Says what becomes of what was begun, if a signal ends this process: the host goes on, for whoever else wants it.

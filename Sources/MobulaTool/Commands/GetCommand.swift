@@ -191,9 +191,7 @@ struct GetCommand: AsyncParsableCommand {
     guard let timeout, S3Target.isS3(id) else {
       return try await S3OfHost.object(id, access: access, on: cluster, progress)
     }
-    let sentence =
-      "\(id.printable) was not here after \(timeout) s (--timeout): the host goes on, and a later fetch finds what it has."
-    return try await firstAnswer(within: .seconds(timeout), else: sentence) {
+    return try await S3OfHost.within(timeout, id) {
       try await S3OfHost.object(id, access: access, on: cluster, progress)
     }
   }
