@@ -79,6 +79,8 @@ int mobula_unwatch(int watcher, int fd) {
   return epoll_ctl(watcher, EPOLL_CTL_DEL, fd, &event);
 }
 
+void mobula_write_out_lines(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
+
 int mobula_flush_output(void) {
   errno = 0;
   int failed = fflush(stdout) != 0 || ferror(stdout);

@@ -139,7 +139,7 @@ extension Cluster {
     while true {
       let begin = ContinuousClock.now
       do {
-        _ = try await head.call(HeadAPI.bring, order, deadline: options.valueDeadline)
+        _ = try await head.call(HeadAPI.bring, order, deadline: options.valueDeadline ?? .untilItComes)
         return nil
       } catch let error as MobulaError where error.code == .connectionClosed && !Task.isCancelled {
         // A host whose process died is back in a moment, and goes on with what it has kept.

@@ -319,7 +319,8 @@ extension Cluster {
     var known = -1
     while true {
       do {
-        return try await store.bring(object, sources: .relay, deadline: options.valueDeadline).bytesCopied
+        return try await store.bring(object, sources: .relay, deadline: options.valueDeadline ?? .seconds(600))
+          .bytesCopied
       } catch let error as MobulaError where error.code == .deadlineExceeded {
         guard let verified = try? await progress(of: object).verified.bytes, verified > known else { throw error }
         known = verified

@@ -41,9 +41,11 @@ public final class Cluster: Sendable {
     self.log = log
     guard let program else { return }
     var settings = TaskQueueStateMachine.Settings()
-    (settings.retries, settings.workLimit) = (options.taskRetries, options.workDeadline)
+    // What a task submits and waits for in the next moment runs on its own lease.
+    if hello.role == .worker { settings.askDelay = .milliseconds(1) }
     let surroundings = TaskQueue.Surroundings(
-      head: head, workers: workers, holds: store.holds, job: job, program: program, log: log
+      head: head, workers: workers, holds: store.holds, job: job, program: program, log: log,
+      most: options.queueLimit.bytes
     ) { [weak self] in await self?.make($0, $1) }
     queue.withLock { $0 = TaskQueue(settings, surroundings) }
   }
@@ -136,18 +138,22 @@ public final class Cluster: Sendable {
     return ObjectRef(reference)
   }
 
-  /// Waits until `count` of the references have their value, or until the timeout.
+  /// Waits until `count` of the references have their value, or an error in its place, or until the timeout.
   ///
+  /// - Parameters:
+  ///   - count: one unless told otherwise.
+  ///   - timeout: for as long as it takes unless told otherwise.
   /// - Returns: those that have one, in the order given, and the others.
   public func wait<Value>(
-    _ references: [ObjectRef<Value>], count: Int? = nil, timeout: Duration
+    for references: some Collection<ObjectRef<Value>>, count: Int = 1, timeout: Duration? = nil
   ) async throws -> (ready: [ObjectRef<Value>], pending: [ObjectRef<Value>]) {
     let all = references.map(\.reference)
-    let ready =
-      try await
-      (all.allSatisfy { $0.task != nil }
-      ? done(all, count: count ?? references.count, within: timeout)
-      : ready(of: shared(all), count: count ?? references.count, within: timeout))
+    let timeout = timeout ?? .untilItComes
+    let isOwn = all.allSatisfy { $0.task != nil }
+    let ready = try await RunningWork.waiting {
+      if isOwn { return try await done(all, count: count, within: timeout) }
+      return try await self.ready(of: shared(all), count: count, within: timeout)
+    }
     return (references.filter { ready.contains($0.id) }, references.filter { !ready.contains($0.id) })
   }
 

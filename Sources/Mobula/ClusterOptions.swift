@@ -5,14 +5,16 @@ public import MobulaCore
 public struct ClusterOptions: Sendable {
   /// The directory of this machine's host. Default: `MOBULA_DIRECTORY`, else where `mobula start` puts it.
   public var directory: String
-  /// How long `ObjectRef.value` waits. Default: 10 minutes.
-  public var valueDeadline: Duration = .seconds(600)
-  /// How long a task, or a call of an actor, may take. Default: one day.
-  public var workDeadline: Duration = .seconds(86_400)
-  /// How long `spawn` waits for a pod with room. Default: one minute. Tasks queue for as long as `workDeadline`.
+  /// How long `ObjectRef.value` waits. Default: for as long as it takes.
+  public var valueDeadline: Duration?
+  /// How long a task, from `submit` on, or a call of an actor may take, where nothing else is said. Default: for as long as
+  /// it takes.
+  public var workDeadline: Duration?
+  /// How long `spawn` waits for a pod with room. Default: one minute.
   public var leaseDeadline: Duration = .seconds(60)
-  /// How often a task is started again when its worker is lost. Default: 3.
-  public var taskRetries = 3
+  /// The most memory that tasks may take in this process which have not ended: `submit` throws `full` beyond it. Default:
+  /// 1 GiB, which is some two million small ones.
+  public var queueLimit: ByteCount = ByteCount(1 << 30)
   /// Variables that the workers of this job get, beside the few that they have from their pod: `PATH`, `HOME`, locale and
   /// the like, and no secret of the host's. None by default; at most 32 KiB in all.
   public var workerEnvironment: [String: String] = [:]
@@ -31,47 +33,27 @@ public struct ClusterOptions: Sendable {
   }
 
   /// - Throws: `MobulaError` (`invalidArgument`) for what can't be in an environment.
-  func checkWorkerEnvironment() throws(MobulaError) {
+  func checkWorkerEnvironment() throws(MobulaError) { try Self.check(workerEnvironment) }
+
+  static func check(_ variables: [String: String]) throws(MobulaError) {
     var size = 0
-    for (name, value) in workerEnvironment {
+    for (name, value) in variables {
       size += name.utf8.count + value.utf8.count + 2
       guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0), !value.utf8.contains(0)
       else {
         throw MobulaError(
           .invalidArgument,
-          "workerEnvironment has \"\(name)\", which is no variable: names are not empty, and have no = and no zero.")
+          "The environment of workers has \"\(name)\", which is no variable: names are not empty, and have no = and no zero."
+        )
       }
     }
     guard size <= 32_768 else {
       throw MobulaError(
-        .invalidArgument, "workerEnvironment has \(size) bytes, and may have 32768: put what is big into an object.")
+        .invalidArgument,
+        "The environment of workers has \(size) bytes, and may have 32768: put what is big into an object.")
     }
   }
 
   /// The file with the cluster's token.
   public static func tokenFile(in directory: String) -> String { HostPaths.token(in: directory) }
-}
-
-/// What a task or an actor needs, and where it may go.
-public struct ResourceRequest: Sendable {
-  /// What the pod must have left.
-  public var demand: Resources
-  /// Which of the pods that have it is taken.
-  public var strategy: PlacementStrategy
-
-  /// Resources by name, e.g. `["worker_pod_b": 1]`.
-  ///
-  /// - Parameters:
-  ///   - custom: resources of one's own.
-  ///   - cpu: CPUs; 1 unless told otherwise.
-  ///   - memory: memory of the pod, for its books; none unless told otherwise.
-  ///   - strategy: which of the pods that have it is taken.
-  public static func resources(
-    _ custom: Resources = [:], cpu: ResourceAmount = 1, memory: ByteCount? = nil, strategy: PlacementStrategy = .pack
-  ) -> ResourceRequest {
-    var demand = custom
-    demand[Resources.cpu] = cpu
-    if let memory { demand[Resources.memory] = ResourceAmount(memory.bytes) }
-    return ResourceRequest(demand: demand, strategy: strategy)
-  }
 }

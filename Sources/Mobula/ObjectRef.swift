@@ -51,16 +51,18 @@ extension AnyReference {
   /// What came of the task whose result it is; `nil` for what is in a store, or comes into one.
   ///
   /// - Throws: `MobulaError` (`deadlineExceeded`), `CancellationError`.
-  func result(within limit: Duration) async throws -> InlineObject? {
+  func result(within limit: Duration?) async throws -> InlineObject? {
     guard let task else { return nil }
-    switch await task.wait(until: .now + limit) {
-    case .inline(let bytes)?: return bytes
+    var outcome = task.outcome
+    if outcome == nil { outcome = await RunningWork.waiting { await task.wait(until: limit.map { .now + $0 }) } }
+    switch outcome {
+    case .inline(let bytes)?, .failed(let bytes)?: return bytes
     case .stored?: return nil
     case nil:
       try Task.checkCancellation()
       throw MobulaError(
         .deadlineExceeded,
-        "The task \(readableName(ofType: task.type)) did not end within \(limit): `mobula status` shows whether it waits for a worker."
+        "The task \(task.name) did not end within \(limit ?? .zero): `mobula status` shows whether it waits for a worker."
       )
     }
   }
@@ -82,8 +84,9 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   /// The value, once it is made and every byte of it is on this host.
   ///
   /// Big buffers (`Blob`) in it are views of the shared memory, not copies.
-  /// - Throws: `MobulaError`: `workFailed` with the task's error, `notFound` when no replica is
-  ///   left, `deadlineExceeded` after `ClusterOptions.valueDeadline`.
+  /// - Throws: `WorkError` for what the task threw that was to make it; `MobulaError`: `workerLost`, `unschedulable`,
+  ///   `cancelled` and the like where it did not end, `notFound` when no replica is left, `deadlineExceeded` after
+  ///   `ClusterOptions.valueDeadline`; `CancellationError` when the Swift task that waits is cancelled.
   public var value: Value {
     get async throws { try await value() }
   }
@@ -97,11 +100,29 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   public func value(within deadline: Duration? = nil, sources: SourcePolicy = .relay) async throws -> Value {
     let cluster = reference.cluster
     let deadline = deadline ?? cluster.options.valueDeadline
+    let end = deadline.map { ContinuousClock.now + $0 }
     if let bytes = try await reference.result(within: deadline) {
       return try await cluster.decode(Value.self, from: bytes)
     }
-    let pinned = try await cluster.store.pin(id, sources: sources, deadline: deadline)
+    if let pinned = try cluster.store.pinned(id) { return try await cluster.decode(Value.self, from: pinned) }
+    let pinned = try await RunningWork.waiting {
+      try await cluster.store.pin(
+        id, sources: sources, deadline: end.map { max($0 - .now, .milliseconds(1)) } ?? .untilItComes)
+    }
     return try await cluster.decode(Value.self, from: pinned)
+  }
+
+  /// Has the task end whose result it is, if this process has submitted it and it has not ended.
+  ///
+  /// One that waits never begins. One that runs is told: its Swift task is cancelled, and `value` throws
+  /// `MobulaError` (`cancelled`) when it has ended by an error; a result that it returns all the same counts. Once is
+  /// enough; of what has ended, or is not a task's, nothing happens.
+  /// - Parameters:
+  ///   - force: when the worker of a task that goes on is ended.
+  ///   - children: whether the tasks that it has submitted, and that have not ended, are cancelled with it.
+  public func cancel(force: Force = .never, children: Bool = true) {
+    guard let task = reference.task else { return }
+    reference.cluster.tasks?.cancel(task, force: force.delay, children: children)
   }
 
   /// The value and how it came.
@@ -112,13 +133,24 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
       await reference.shareWhole()
     }
     let brought = try await cluster.store.bring(
-      id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline)
+      id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline ?? .untilItComes)
     let value = try await cluster.decode(Value.self, from: brought.pinned)
     return Fetched(value: value, digest: brought.digest, bytesCopied: brought.bytesCopied)
   }
 
   public static func == (a: Self, b: Self) -> Bool { a.id == b.id }
   public func hash(into hasher: inout Hasher) { hasher.combine(id) }
+}
+
+/// When a task that was cancelled and goes on has its worker ended.
+public struct Force: Sendable, Hashable {
+  let delay: Duration?
+
+  /// Never: it is asked, and nothing else.
+  public static let never = Force(delay: nil)
+
+  /// So long after it was told.
+  public static func after(_ delay: Duration) -> Force { Force(delay: max(delay, .zero)) }
 }
 
 /// A value and how it came to this process.

@@ -1,3 +1,4 @@
+internal import CMobula
 import Distributed
 import FoundationEssentials
 import Glibc
@@ -42,6 +43,8 @@ public enum Worker {
       }
     }
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
+    // A line that was printed is in the log, whatever ends this process then.
+    mobula_write_out_lines()
     let options = ClusterOptions(directory: environment.directory)
     let token = try jobToken(environment)
     let tls = try HostPaths.tls(in: environment.directory)
@@ -63,7 +66,11 @@ public enum Worker {
       cluster: cluster, host: store.welcome.host, hostName: store.welcome.name, pod: environment.pod,
       podName: environment.podName)
 
-    let service = WorkerService(context: context)
+    let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
+    let service = WorkerService(context: context, worker: environment.worker) { lease, isLent in
+      // Without the pod this process ends.
+      _ = try? await pod.call(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: isLent))
+    }
     let server = try await RPCServer.bind(
       to: .tcp(host: environment.listen ?? environment.address, port: 0), token: token, hello: hello,
       router: service.router(), tls: tls, onDisconnect: { service.disconnected($0) })
@@ -72,7 +79,6 @@ public enum Worker {
         server.endpoint
       }
     cluster.actors.listens(at: endpoint)
-    let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
     _ = try await pod.call(PodAPI.workerReady, WorkerReady(worker: environment.worker, endpoint: endpoint))
     // Without its pod nobody watches it, without its host it has no store: either ends it.
     await withTaskGroup(of: Void.self) { group in

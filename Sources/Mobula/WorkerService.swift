@@ -13,11 +13,17 @@ final class WorkerService: Sendable {
 
   private let cluster: Cluster
   private let lanes: WorkLanes
+  private let place: WorkPlace
   private let state = Mutex(State())
 
-  init(context: TaskContext) {
+  /// - Parameter lend: tells the pod that a lease is lent, or is not any more.
+  init(
+    context: TaskContext, worker: WorkerID, lend: @escaping @Sendable (LeaseID, Bool) async -> Void
+  ) {
     cluster = context.cluster
-    lanes = WorkLanes(context)
+    let runner = WorkRunner(context, worker: worker)
+    lanes = WorkLanes(runner, lend: lend)
+    place = runner.place
   }
 
   func router() -> RPCRouter {
@@ -62,7 +68,7 @@ final class WorkerService: Sendable {
         try await Act(configuration: configuration, actorSystem: cluster).id
       }
     } catch {
-      throw Self.failure(error, of: "\(type)")
+      throw MobulaError(spawning: error, "\(type)")
     }
   }
 
@@ -72,7 +78,11 @@ final class WorkerService: Sendable {
     }
     let reader = ValueReader(cluster: cluster)
     let handler = CallResultHandler()
-    try await execute(call, on: actor, reader: reader, handler: handler)
+    do {
+      try await execute(call, on: actor, reader: reader, handler: handler)
+    } catch let error as WorkError {
+      return WorkReply(error: ByteString(try CBOREncoder().encode(error)))
+    }
     let result = handler.taken
     guard !result.references.isEmpty else { return WorkReply(value: result.bytes) }
     try await cluster.store.holds.flush()
@@ -96,8 +106,10 @@ final class WorkerService: Sendable {
         .mismatch,
         "The function \(Self.readable(call.target)) is not in this worker's program, or takes other arguments: run the same build everywhere."
       )
+    } catch is CancellationError where Task.isCancelled {
+      throw CancellationError()
     } catch {
-      throw Self.failure(error, of: Self.readable(call.target))
+      throw WorkError(error, of: Self.readable(call.target), in: place, attempt: 1)
     }
     if !reader.references.isEmpty { try await cluster.store.holds.flush() }
   }
@@ -107,9 +119,11 @@ final class WorkerService: Sendable {
     let text = RemoteCallTarget(target).description
     return text == target ? "\"\(String(target.prefix(60)).printable)\"" : text.printable
   }
+}
 
-  static func failure(_ error: any Error, of work: String) -> MobulaError {
-    if let error = error as? MobulaError { return error }
-    return MobulaError(.workFailed, "\(work) failed: \(error)")
+extension MobulaError {
+  /// What the `init` of an actor threw.
+  fileprivate init(spawning error: any Error, _ type: String) {
+    self = error as? MobulaError ?? MobulaError(.workFailed, "\(type) failed: \(error)")
   }
 }

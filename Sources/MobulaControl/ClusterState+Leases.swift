@@ -41,10 +41,19 @@ extension ClusterState {
 
   /// A pod says, on its own connection, that the worker of a lease has ended.
   package mutating func leaseLost(_ loss: LeaseLost, on connection: ConnectionID) throws(MobulaError) {
+    apply(scheduler.workerEnded(try pod(on: connection), loss.lease, loss.reason, at: now))
+  }
+
+  /// A pod says, on its own connection, that the CPU of a lease is lent, or is not any more.
+  package mutating func leaseLent(_ lent: LeaseLent, on connection: ConnectionID) throws(MobulaError) {
+    apply(scheduler.lent(try pod(on: connection), lent.lease, lent.isLent, at: now))
+  }
+
+  private func pod(on connection: ConnectionID) throws(MobulaError) -> PodID {
     guard let pod = membership.pods.members.first(where: { $0.value.connection == connection })?.key else {
       throw MobulaError(.mismatch, "No pod is registered on this connection: register it again before other calls.")
     }
-    apply(scheduler.workerEnded(pod, loss.lease, loss.reason, at: now))
+    return pod
   }
 
   mutating func apply(_ actions: [SchedulerAction]) {

@@ -149,7 +149,9 @@ extension ClusterState {
     let news = registration.leases.filter { !scheduler.hasPlace($0.lease) }
     let (changes, end) = scheduler.podRegistered(
       pod, host: registration.host, total: registration.resources,
-      leases: registration.leases.map { BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand) },
+      leases: registration.leases.map {
+        BookedLease(lease: $0.lease, job: $0.job, resources: $0.demand, isLent: $0.isLent == true)
+      },
       areCurrent: areCurrent, confirms: confirms, at: now)
     apply(changes)
     heard(of: Set(registration.leases.map(\.job)))

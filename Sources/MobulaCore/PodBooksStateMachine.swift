@@ -44,7 +44,24 @@ package struct PodBooksStateMachine: Sendable {
 
   package init(total: Resources) { self.total = total }
 
-  package var free: Resources { leases.values.reduce(total) { $0 - $1.demand } }
+  package var free: Resources { leases.values.reduce(total) { $0 - $1.taken } }
+
+  /// So many leases may lend their CPU for each that the pod has: whoever has one of those has a process of its own.
+  private static let lentPerCPU = 3
+
+  /// What runs on a lease waits, and its CPU is free for others, or it goes on: then the books may be below nothing until
+  /// others end.
+  ///
+  /// - Returns: whether the books have changed: too many don't lend at a time.
+  package mutating func lent(_ lease: LeaseID, _ isLent: Bool) -> Bool {
+    guard let record = leases[lease], (record.isLent == true) != isLent else { return false }
+    if isLent {
+      let most = max(1, (total[Resources.cpu].tenThousandths + 9_999) / 10_000) * Self.lentPerCPU
+      guard leases.values.count(where: { $0.isLent == true }) < most else { return false }
+    }
+    leases[lease]?.isLent = isLent ? true : nil
+    return true
+  }
 
   /// The head offers a lease. `newWorker` names the worker should one have to be started.
   package mutating func offered(_ request: LeaseRequest, newWorker: WorkerID) -> GrantAction {

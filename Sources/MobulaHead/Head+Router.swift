@@ -197,6 +197,10 @@ extension Head {
       self.perform { $0.returned(request) }
       return Empty()
     }
+    router.on(HeadAPI.leaseLent) { request, connection in
+      try self.attempt { state throws(MobulaError) in try state.leaseLent(request, on: connection.number) }
+      return Empty()
+    }
     router.on(HeadAPI.leaseLost) { request, connection in
       try self.attempt { state throws(MobulaError) in try state.leaseLost(request, on: connection.number) }
       return Empty()

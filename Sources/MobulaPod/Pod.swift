@@ -54,6 +54,9 @@ public final class Pod: Sendable {
     var uses: [WorkerID: Int] = [:]
     /// Did not listen in time, and were ended for it.
     var late: Set<WorkerID> = []
+    /// Leases of which the head is to be told whether they are lent.
+    var lent: Set<LeaseID> = []
+    var isTellingLent = false
   }
 
   /// How long a worker may take to listen.
@@ -93,11 +96,15 @@ public final class Pod: Sendable {
       continuation?.resume(returning: ready.endpoint)
       return Empty()
     }
+    let head = PeerLink(
+      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, log: log)
+    workers.on(PodAPI.leaseLent) { lent, _ in
+      self.lent(lent, head)
+      return Empty()
+    }
     let server = try await RPCServer.bind(
       to: .unix(path: configuration.socket), token: configuration.token, hello: hello, router: workers)
 
-    let head = PeerLink(
-      "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, log: log)
     defer { stopAll() }
     do {
       try await keep(head)
@@ -248,6 +255,33 @@ public final class Pod: Sendable {
     let said = WorkerLog.end(of: WorkerLauncher.logFile(worker, in: configuration))
     let reason = "The worker \(worker.short) of pod \(configuration.name) ended with \(exit). \(said)"
     _ = try? await head.call(HeadAPI.leaseLost, LeaseLost(lease: lease, reason: reason))
+  }
+
+  /// A worker says that what it does for a lease waits, or goes on.
+  private func lent(_ lent: LeaseLent, _ head: PeerLink) {
+    let tells = state.withLock { state in
+      guard state.books.lent(lent.lease, lent.isLent) else { return false }
+      state.lent.insert(lent.lease)
+      defer { state.isTellingLent = true }
+      return !state.isTellingLent
+    }
+    if tells { Task { await self.tellLent(head) } }
+  }
+
+  /// Tells the head how it is now with each lease, one after the other.
+  private func tellLent(_ head: PeerLink) async {
+    while true {
+      let next = state.withLock { state -> LeaseLent? in
+        guard let lease = state.lent.popFirst() else {
+          state.isTellingLent = false
+          return nil
+        }
+        return LeaseLent(lease: lease, isLent: state.books.leases[lease]?.isLent == true)
+      }
+      guard let next else { return }
+      // A head that was started again is told with the registration.
+      _ = try? await head.call(HeadAPI.leaseLent, next)
+    }
   }
 
   private func release(_ request: LeaseReturn) {

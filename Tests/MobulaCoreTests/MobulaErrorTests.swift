@@ -17,7 +17,8 @@ struct MobulaErrorTests {
     #expect(try CBORDecoder().decode(MobulaError.self, from: error.encoded()).code == .unknown)
     for code: MobulaError.Code in [
       .invalidArgument, .notFound, .alreadyExists, .full, .unauthenticated, .denied, .unavailable, .deadlineExceeded,
-      .cancelled, .connectionClosed, .protocolViolation, .corrupted, .inputOutput, .workFailed, .mismatch, .unknown,
+      .cancelled, .connectionClosed, .protocolViolation, .corrupted, .inputOutput, .workFailed, .mismatch,
+      .workerLost, .unschedulable, .unknown,
     ] {
       #expect(MobulaError.Code(code.description) == code)
     }

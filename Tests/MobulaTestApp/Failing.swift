@@ -32,7 +32,7 @@ distributed actor Trapping: RemoteActor {
 
 func traps(_ cluster: Cluster) async throws {
   let trap = try await failure { _ = try await cluster.submit(Trap(words: "on purpose"), .resources(cpu: 0)).value }
-  try check(trap.code == .connectionClosed, "a task that traps is lost with its worker: \(trap)")
+  try check(trap.code == .workerLost, "a task that traps is lost with its worker: \(trap)")
   try check(trap.message.contains("signal 6"), "the signal is named: \(trap)")
   try check(trap.message.contains("Fatal error: on purpose"), "what it said is shown: \(trap)")
   let left = try await failure { _ = try await cluster.submit(Leave(), .resources(cpu: 0)).value }

@@ -148,7 +148,7 @@ private struct Life: Sendable {
   func task(_ number: Int, _ strategy: PlacementStrategy) async throws {
     let size = 1_000 + number % 3 * 200_000
     let object = try await cluster.put(Blob(pattern(number, size: size)))
-    let result = try await cluster.submit(Doubled(object: object), .resources(cpu: 0.1, strategy: strategy)).value
+    let result = try await cluster.submit(Doubled(object: object), .resources(cpu: 0.1, placement: strategy)).value
     try right(
       result.withUnsafeBytes {
         $0.count == 2 * size && $0.prefix(size).elementsEqual(pattern(number, size: size))
@@ -222,7 +222,7 @@ func life(_ cluster: Cluster) async throws {
       throw Failure("no host is called \(name)")
     }
     let resident = try await cluster.spawn(
-      Resident.self, with: index, .resources(cpu: 0.1, strategy: .host(host)))
+      Resident.self, with: index, .resources(cpu: 0.1, placement: .host(host)))
     life.notes.write("actor \(name) \(try await resident.process())")
     residents.append(resident)
   }

@@ -10,6 +10,8 @@ struct TestApp: MobulaApp {
   func run(on cluster: Cluster) async throws {
     switch currentEnvironment()["SCENARIO"] {
     case "tasks": try await tasks(cluster)
+    case "options": try await options(cluster)
+    case "waits": try await waits(cluster)
     case "actors": try await actors(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)
@@ -52,10 +54,12 @@ func eventually(_ what: String, _ condition: () async throws -> Bool) async thro
   throw Failure("did not happen within 10 seconds: \(what)")
 }
 
-func failure(of body: () async throws -> Void) async throws -> MobulaError {
+func failure<Thrown: Error>(
+  of body: () async throws -> Void, as type: Thrown.Type = MobulaError.self
+) async throws -> Thrown {
   do {
     try await body()
-  } catch let error as MobulaError {
+  } catch let error as Thrown {
     return error
   }
   throw Failure("nothing was thrown where an error was due")
@@ -110,8 +114,9 @@ func tasks(_ cluster: Cluster) async throws {
   let places = try await cluster.submit(WhereAmI(), .resources(["special": 1], cpu: 0)).value
   try check(places.hasPrefix("other "), "the pod that has the custom resource ran it: \(places)")
 
-  let error = try await failure { _ = try await cluster.submit(Fail(reason: "on purpose"), .resources(cpu: 0)).value }
-  try check(error.code == .workFailed && error.message.contains("on purpose"), "the task's error: \(error)")
+  let error = try await failure(
+    of: { _ = try await cluster.submit(Fail(reason: "on purpose"), .resources(cpu: 0)).value }, as: WorkError.self)
+  try check(error.message == "on purpose" && error.work == "Fail", "the task's error: \(error)")
 
   let inner = try await cluster.submit(Nested(), .resources(cpu: 0)).value
   try check(try await inner.value == 3, "a nested task's result")
@@ -134,7 +139,7 @@ func tasks(_ cluster: Cluster) async throws {
   try check(many == 140, "twenty tasks at a time")
 
   let never = try await cluster.put(1)
-  let (ready, pending) = try await cluster.wait([never], timeout: .seconds(5))
+  let (ready, pending) = try await cluster.wait(for: [never], timeout: .seconds(5))
   try check(ready.count == 1 && pending.isEmpty, "wait finds what is there")
 
   var options = cluster.options
@@ -167,6 +172,7 @@ distributed actor Counter: RemoteActor {
   distributed func process() -> Int32 { getpid() }
   distributed func pair<A: Codable & Sendable, B: Codable & Sendable>(_ a: A, _ b: B) -> [String] { ["\(a)", "\(b)"] }
   distributed func fail() throws -> Int { throw Failure("the counter fails") }
+  distributed func overflow() throws -> Int { throw Refusal.tooMany(3) }
   distributed func forget() { kept = nil }
   distributed func keep(_ reference: ObjectRef<[Int]>) { kept = reference }
   distributed func readKept() async throws -> [Int] { try await kept!.value }
@@ -183,9 +189,11 @@ func actors(_ cluster: Cluster) async throws {
   try check(try await counter.pair("x", 3) == ["x", "3"], "generic arguments")
   try check(try await counter.process() != getpid(), "it lives in another process")
 
-  let error = try await failure { _ = try await counter.fail() }
-  try check(error.code == .workFailed && error.message.contains("the counter fails"), "its error: \(error)")
-  try check(error.message.contains("Counter.fail()") && !error.message.contains("$s"), "as people write it: \(error)")
+  let error = try await failure(of: { _ = try await counter.fail() }, as: WorkError.self)
+  try check(error.message == "the counter fails" && error.type == "Failure", "its error: \(error)")
+  try check(error.work.contains("Counter.fail()") && !error.work.contains("$s"), "as people write it: \(error)")
+  let thrown = try await failure(of: { _ = try await counter.overflow() }, as: Refusal.self)
+  try check(thrown == .tooMany(3), "what it throws arrives as it was: \(thrown)")
   let refused = try await failure { _ = try await cluster.spawn(Counter.self, with: -1, .resources(cpu: 0)) }
   try check(refused.message.contains("0 or more"), "its init's error: \(refused)")
 
@@ -265,7 +273,9 @@ func losses(_ cluster: Cluster) async throws {
   let process = try await cluster.submit(DieOnce(marker: marker), .resources(cpu: 0)).value
   try check(process > 0, "a task whose worker was killed ran again")
   let lost = try await failure { _ = try await cluster.submit(AlwaysDie(), .resources(cpu: 0)).value }
-  try check(lost.code == .connectionClosed, "a task that kills every worker ends in an error: \(lost)")
+  try check(
+    lost.code == .workerLost && lost.mayHaveRun && lost.message.contains("4 times"),
+    "a task that kills every worker ends in an error: \(lost)")
 
   let counter = try await cluster.spawn(Counter.self, with: 0, .resources(cpu: 0))
   let gone = try await failure { try await counter.die() }

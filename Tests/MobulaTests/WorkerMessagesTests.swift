@@ -11,23 +11,25 @@ import Testing
   private static let actor = ActorAddress(
     actor: RemoteActorID(high: 1, low: 2), endpoint: .tcp(host: "10.0.0.1", port: 7600), lease: LeaseID(high: 5, low: 6)
   )
-  private static let reply = WorkReply(value: ByteString([1, 2]), reply: 3)
+  private static let reply = WorkReply(value: ByteString([1, 2]), error: ByteString([3]), reply: 3)
 
   static var all: [GoldenMessage] {
     var list: [GoldenMessage] = []
     let lease = LeaseID(high: 5, low: 6)
     let pushed = PushedTask(task: 7, type: "T", arguments: ByteString([1, 2]), result: object)
     let ends = [
-      EndedTask(task: 7, outcome: .stored(3), took: 1000),
+      EndedTask(task: 7, outcome: .stored, took: 1000),
       EndedTask(task: 8, outcome: .inline([1, 2].withUnsafeBytes { InlineObject($0) }), took: 1000),
+      EndedTask(task: 9, outcome: .failed([3].withUnsafeBytes { InlineObject($0) }), took: 1000),
     ]
-    list.append(.of(WorkerAPI.work.name, "request", WorkLane(lease: lease)))
+    list.append(.of(WorkerAPI.work.name, "request", WorkLane(lease: lease, resources: ["CPU": 1])))
     list.append(.of(WorkerAPI.work.name, "element", Empty()))
     list.append(.of(WorkerAPI.push.name, "request", WorkPush(lease: lease, tasks: WorkCoding.encode([pushed]))))
     list.append(.of(WorkerAPI.ended.name, "request", WorkEnded(lease: lease, ends: WorkCoding.encode(ends))))
-    list += GoldenMessage.of(
-      WorkerAPI.recall, WorkRecall(lease: lease, tasks: [7, 8]), WorkRecall(lease: lease, tasks: [8]))
-    list += GoldenMessage.of(WorkerAPI.taken, WorkTaken(results: [3]), Empty())
+    list.append(.of(WorkerAPI.recall.name, "request", WorkRecall(lease: lease, tasks: [7, 8])))
+    list.append(.of(WorkerAPI.recalled.name, "request", WorkRecall(lease: lease, tasks: [8])))
+    list.append(.of(WorkerAPI.cancel.name, "request", WorkCancel(lease: lease, tasks: [7], children: true)))
+    list += GoldenMessage.of(WorkerAPI.storing, WorkStoring(lease: lease, task: 7), true)
     list += GoldenMessage.of(
       WorkerAPI.spawn, SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6)), actor)
     list += GoldenMessage.of(WorkerAPI.stop, actor, Empty())

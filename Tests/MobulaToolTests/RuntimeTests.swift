@@ -27,6 +27,21 @@ import Testing
     }
   }
 
+  /// Options of tasks, their errors and ends, on two hosts; and tasks that wait for tasks, on pods that have as many CPUs
+  /// as those need.
+  @Test(arguments: ["options", "waits"]) func work(_ name: String) async throws {
+    let pods = name == "waits" ? ["--pod", "main:CPU=2"] : ["--pod", "main:CPU=2", "--pod", "other:CPU=2"]
+    try await withCluster(others: name == "waits" ? 0 : 1, pods) { cluster in
+      let finished = try await run(
+        Products.testApp, [],
+        environment: cluster.environment(0).merging(["SCENARIO": name, "MARKER": cluster.folder.path + "/marker"]) {
+          $1
+        },
+        within: .seconds(120))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+    }
+  }
+
   /// Nobody waits a minute for a driver of which its host knows that it has ended.
   @Test(arguments: [false, true]) func aKilledDriversJobEndsWithIt(hostWasStartedAgain: Bool) async throws {
     try await withCluster { cluster in

@@ -29,6 +29,11 @@ import Testing
   private static let grant = LeaseGrant(
     lease: lease, host: host, pod: pod, podName: "p", worker: WorkerID(high: 11, low: 12), endpoint: endpoint)
   private static let returned = LeaseReturn(lease: lease, workerIsReusable: true)
+  private static let lent: LeaseRecord = {
+    var record = LeaseRecord(lease: lease, job: job, demand: ["CPU": 1])
+    record.isLent = true
+    return record
+  }()
   private static let lost = LeaseLost(lease: lease, reason: "It ended.")
   private static let order = BringOrder(object: object, host: host, priority: .prefetch)
   private static var progress: ReplicaProgress {
@@ -66,7 +71,7 @@ import Testing
   private static var podRegistration: PodRegistration {
     var registration = PodRegistration(
       pod: pod, name: "p", host: host, incarnation: 1, resources: ["CPU": 2],
-      leases: [LeaseRecord(lease: lease, job: job, demand: ["CPU": 1])])
+      leases: [lent])
     (registration.nonce, registration.epoch, registration.session) = (nonce, 2, 3)
     registration.folder = FolderID(high: 15, low: 16)
     return registration
@@ -168,6 +173,7 @@ import Testing
     list += GoldenMessage.of(HeadAPI.requestLease, request, grant)
     list += GoldenMessage.of(HeadAPI.returnLease, returned, empty)
     list += GoldenMessage.of(HeadAPI.leaseLost, lost, empty)
+    list += GoldenMessage.of(HeadAPI.leaseLent, LeaseLent(lease: lease, isLent: true), empty)
     list += GoldenMessage.of(
       HeadAPI.jobToken, JobTokenRequest(job: job), JobTokenReply(sealed: ByteString([1, 2, 3])))
     list += GoldenMessage.of(
@@ -192,6 +198,7 @@ import Testing
     list += GoldenMessage.of(DriverControlAPI.leaseRevoked, lost, empty)
     list += GoldenMessage.of(
       PodAPI.workerReady, WorkerReady(worker: WorkerID(high: 11, low: 12), endpoint: endpoint), empty)
+    list += GoldenMessage.of(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: false), empty)
     return list
   }
 

@@ -31,6 +31,8 @@ int mobula_watcher(void);
 /// Waits for `fd` to become readable, too; it is told by its tag. -1 and errno on failure.
 int mobula_watch(int watcher, int fd, uint64_t tag);
 int mobula_unwatch(int watcher, int fd);
+/// From now on each line that is printed is written out at once, also to a file.
+void mobula_write_out_lines(void);
 /// Writes out what was printed. Returns 0, or why some of it could not be, also of what was written before.
 int mobula_flush_output(void);
 /// The tags, at most `count` (and 64) of them, of what is readable, after at most so many milliseconds (-1: any time).

@@ -9,11 +9,24 @@ extension Cluster: DistributedActorSystem {
   public typealias InvocationDecoder = CallDecoder
   public typealias ResultHandler = CallResultHandler
 
-  /// Starts an actor on a worker that has these resources; they are its own until `stop` or the end of the job.
+  /// Starts an actor on a worker that has what it needs; that is its own until `stop` or the end of the job.
   ///
-  /// - Throws: `MobulaError` (`unavailable`) when nobody has them within `ClusterOptions.leaseDeadline`; what its init throws.
+  /// - Parameters:
+  ///   - type: the actor's.
+  ///   - configuration: what it is made with.
+  ///   - options: those of the type, unless told otherwise.
+  /// - Throws: `MobulaError`: `unschedulable` when nobody has it within `ActorOptions.startLimit`, `workFailed` with what
+  ///   its `init` throws.
   public func spawn<Act: RemoteActor>(
-    _ type: Act.Type, with configuration: Act.Configuration, _ request: ResourceRequest = .resources()
+    _ type: Act.Type = Act.self, with configuration: Act.Configuration, _ options: ActorOptions = Act.options
+  ) async throws -> Act {
+    try TaskOptions.check(options.resources)
+    try ClusterOptions.check(options.environment)
+    return try await RunningWork.waiting { try await start(type, with: configuration, options) }
+  }
+
+  private func start<Act: RemoteActor>(
+    _ type: Act.Type, with configuration: Act.Configuration, _ options: ActorOptions
   ) async throws -> Act {
     guard let name = _mangledTypeName(type) else {
       throw MobulaError(
@@ -21,12 +34,12 @@ extension Cluster: DistributedActorSystem {
     }
     let encoded = try ArgumentCoding.encode(configuration)
     try await store.holds.flush()
-    let grant = try await lease(request, within: options.leaseDeadline)
+    let grant = try await lease(options)
     do {
       let worker = try await workers.leasedConnection(to: grant)
       let address = try await worker.call(
         WorkerAPI.spawn, SpawnCall(type: name, configuration: encoded.bytes, lease: grant.lease),
-        deadline: options.workDeadline)
+        deadline: self.options.workDeadline ?? .untilItComes)
       withExtendedLifetime(encoded.references) {}
       return try Act.resolve(id: address, using: self)
     } catch {
@@ -77,7 +90,9 @@ extension Cluster: DistributedActorSystem {
     on actor: Act, target: RemoteCallTarget, invocation: inout CallEncoder, throwing: Failure.Type,
     returning: Value.Type
   ) async throws -> Value where Act.ID == ActorAddress {
-    let (reply, worker) = try await call(actor.id, target, invocation)
+    let (reply, worker) = try await RunningWork.waiting { [invocation] in
+      try await call(actor.id, target, invocation)
+    }
     guard let bytes = reply.value else {
       throw MobulaError(.protocolViolation, "The actor \(actor.id) answered nothing where a \(returning) was due.")
     }
@@ -94,7 +109,7 @@ extension Cluster: DistributedActorSystem {
   public func remoteCallVoid<Act: DistributedActor, Failure: Error>(
     on actor: Act, target: RemoteCallTarget, invocation: inout CallEncoder, throwing: Failure.Type
   ) async throws where Act.ID == ActorAddress {
-    _ = try await call(actor.id, target, invocation)
+    _ = try await RunningWork.waiting { [invocation] in try await call(actor.id, target, invocation) }
   }
 
   private func call(
@@ -112,8 +127,12 @@ extension Cluster: DistributedActorSystem {
       arguments: invocation.arguments)
     defer { withExtendedLifetime(invocation.references) {} }
     do {
-      return (try await worker.call(WorkerAPI.call, call, deadline: options.workDeadline), worker)
-    } catch {
+      let reply = try await worker.call(WorkerAPI.call, call, deadline: options.workDeadline ?? .untilItComes)
+      guard let bytes = reply.error else { return (reply, worker) }
+      let error = try CBORDecoder().decode(WorkError.self, from: bytes.bytes)
+      // As it was thrown, where that can be: a call of an actor that is here throws that, too.
+      throw error.decoded() ?? error
+    } catch let error as MobulaError where error.code == .connectionClosed {
       throw await explained(error, address.lease)
     }
   }

@@ -5,8 +5,15 @@ public import MobulaCore
 public protocol RemoteActor: DistributedActor where ActorSystem == Cluster {
   /// What an actor is made with.
   associatedtype Configuration: Codable & Sendable
+  /// What actors of this type need, where nothing else is said. Default: nothing that others could lack.
+  static var options: ActorOptions { get }
   /// Makes the actor in its worker; what it throws, `Cluster.spawn` throws.
   init(configuration: Configuration, actorSystem: Cluster) async throws
+}
+
+extension RemoteActor {
+  /// The defaults.
+  public static var options: ActorOptions { ActorOptions() }
 }
 
 /// Who an actor is and where it listens; enough to call it from anywhere in the cluster.

@@ -1,35 +1,162 @@
 import Logging
 import MobulaCore
 import MobulaWire
+import Synchronization
 
 extension Cluster {
   /// Has some worker run a task, and returns at once; the reference's `value` waits for it.
   ///
-  /// Tasks wait here for workers that have what they need, in the order in which they were submitted. One whose worker is
-  /// lost runs again, up to `ClusterOptions.taskRetries` times; one that throws does not. A result of up to 100 KB comes to
-  /// this process itself, and becomes an object of the cluster's when its reference is passed on.
-  /// - Throws: `MobulaError`: `invalidArgument` for a task that no worker could find, or in a process that started no job,
-  ///   `unavailable` once the cluster was closed; what the task throws when it is encoded.
+  /// Tasks wait here for workers that have what they need, in the order in which they were submitted, and begin when the
+  /// results that they refer to are there. A result of up to 100 KB comes to this process itself, and becomes an object of
+  /// the cluster's when its reference is passed on. Inside a task, `value` of what it has submitted never waits for room:
+  /// a task that waits has what it has submitted run on its own lease.
+  /// - Parameter options: those of the type, unless told otherwise.
+  /// - Throws: `MobulaError`: `invalidArgument` for a task that no worker could find, for options that can't be meant so,
+  ///   or in a process that started no job; `full` beyond `ClusterOptions.queueLimit`; `unavailable` once the cluster was
+  ///   closed; what the task throws when it is encoded.
   @discardableResult
   public func submit<Work: RemoteTask>(
-    _ task: Work, _ request: ResourceRequest = .resources()
+    _ task: Work, _ options: TaskOptions = Work.options
   ) throws -> ObjectRef<Work.Output> {
     guard let tasks else {
       throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
     }
-    guard let type = _mangledTypeName(Work.self) else {
-      throw MobulaError(
-        .invalidArgument, "\(Work.self) has no name that a worker could find: declare it outside of functions.")
-    }
+    let type = try TaskTypes.shared.name(of: Work.self)
+    try options.check()
     let arguments = try ArgumentCoding.encode(task)
     let object = ObjectID.random(job: job)
     let reference = references.reference(to: object) { number in
       AnyReference(
         object, cluster: self, number: number, isShared: false,
-        task: TaskRecord(object, number: number, type: type, arguments: arguments))
+        task: TaskRecord(
+          object, number: number, type: type, arguments: arguments, parent: RunningWork.current?.number ?? 0,
+          options: options))
     }
-    try tasks.submit(reference.task!, .init(demand: request.demand, strategy: request.strategy))
+    var limits = TaskQueueStateMachine.Limits()
+    (limits.losses, limits.errors) = (options.retries.losses, options.retries.errors)
+    (limits.attempt, limits.wait) = (options.timeout, options.schedulingLimit)
+    limits.end = (options.deadline ?? self.options.workDeadline).map { .now + $0 }
+    try tasks.submit(
+      reference.task!,
+      .init(demand: options.resources, strategy: options.placement, environment: options.environment), limits,
+      after: options.arguments == .ready ? arguments.references.compactMap(\.task) : [])
     return ObjectRef(reference)
+  }
+
+  /// Has some worker run a task, and returns its result.
+  ///
+  /// When the Swift task that waits is cancelled, so is the remote one, with what it has submitted; this throws once that
+  /// has ended, for which it has five seconds.
+  /// - Throws: as `submit` and `ObjectRef.value`; `CancellationError`.
+  @discardableResult
+  public func run<Work: RemoteTask>(
+    _ task: Work, _ options: TaskOptions = Work.options
+  ) async throws -> Work.Output {
+    let reference = try submit(task, options)
+    return try await withTaskCancellationHandler {
+      do {
+        return try await reference.value(within: .untilItComes)
+      } catch is CancellationError where Task.isCancelled {
+        // Nothing of it goes on when this is over.
+        await cleanUp { _ = await reference.reference.task?.wait(until: nil) }
+        throw CancellationError()
+      } catch let error as MobulaError where error.code == .cancelled && Task.isCancelled {
+        throw CancellationError()
+      }
+    } onCancel: {
+      reference.cancel(force: .after(.seconds(5)))
+    }
+  }
+
+  /// The values of several references, of whichever types.
+  ///
+  /// - Throws: as `ObjectRef.value`, of the first of them that has none.
+  public func values<each Value>(_ reference: repeat ObjectRef<each Value>) async throws -> (repeat each Value) {
+    (repeat try await (each reference).value)
+  }
+
+  /// The values of references, in their order.
+  ///
+  /// - Parameter limit: for how long to wait for all of them; `ClusterOptions.valueDeadline` for each unless told otherwise.
+  /// - Throws: as `ObjectRef.value`, of the first of them that has none.
+  public func values<Value>(
+    _ references: some Sequence<ObjectRef<Value>>, within limit: Duration? = nil
+  ) async throws -> [Value] {
+    let end = limit.map { ContinuousClock.now + $0 }
+    var values: [Value] = []
+    for reference in references {
+      values.append(try await reference.value(within: end.map { max($0 - .now, .milliseconds(1)) }))
+    }
+    return values
+  }
+
+  /// References with their results, each as soon as it has one.
+  ///
+  /// It ends after the last of them.
+  public func results<Value>(
+    of references: some Sequence<ObjectRef<Value>>
+  ) -> some AsyncSequence<(ObjectRef<Value>, Result<Value, any Error>), Never> & Sendable {
+    let references = Array(references)
+    let (ready, continuation) = AsyncStream.makeStream(of: Int.self)
+    let counter = Countdown(references.count)
+    @Sendable func has(_ index: Int) {
+      continuation.yield(index)
+      if counter.countDown() { continuation.finish() }
+    }
+    if references.isEmpty { continuation.finish() }
+    var watched: [(task: TaskRecord, ticket: UInt64)] = []
+    var others: [Task<Void, Never>] = []
+    for (index, reference) in references.enumerated() {
+      guard let task = reference.reference.task else {
+        // `value` says what is wrong with what does not come.
+        others.append(
+          Task { [self] in
+            _ = try? await store.bring(reference.id, sources: .relay, deadline: .untilItComes)
+            has(index)
+          })
+        continue
+      }
+      if let ticket = task.whenDone({ has(index) }) { watched.append((task, ticket)) } else { has(index) }
+    }
+    continuation.onTermination = { [watched, others] _ in
+      for (task, ticket) in watched { task.stopWatching(ticket) }
+      for task in others { task.cancel() }
+    }
+    return ready.map { index in
+      let reference = references[index]
+      do { return (reference, .success(try await reference.value)) } catch { return (reference, .failure(error)) }
+    }
+  }
+
+  /// Results of tasks that are made of inputs, of which so many at most wait or run at a time.
+  ///
+  /// The next inputs are taken as results are: so it fits sequences of any length.
+  /// - Parameters:
+  ///   - limit: the most tasks at a time; 1,000 unless told otherwise.
+  ///   - ordered: whether results come in the order of their inputs, or as they are there.
+  ///   - options: those of the type, unless told otherwise.
+  ///   - make: the task for an input.
+  public func map<Input: Sendable, Work: RemoteTask>(
+    _ inputs: some Sequence<Input> & Sendable, limit: Int = 1_000, ordered: Bool = true,
+    options: TaskOptions? = nil, _ make: @escaping @Sendable (Input) throws -> Work
+  ) -> some AsyncSequence<Work.Output, any Error> & Sendable {
+    map(SequenceStream(base: inputs), limit: limit, ordered: ordered, options: options, make)
+  }
+
+  /// Results of tasks that are made of inputs as these come, of which so many at most wait or run at a time.
+  ///
+  /// - Parameters:
+  ///   - limit: the most tasks at a time; 1,000 unless told otherwise.
+  ///   - ordered: whether results come in the order of their inputs, or as they are there.
+  ///   - options: those of the type, unless told otherwise.
+  ///   - make: the task for an input.
+  public func map<Inputs: AsyncSequence & Sendable, Work: RemoteTask>(
+    _ inputs: Inputs, limit: Int = 1_000, ordered: Bool = true, options: TaskOptions? = nil,
+    _ make: @escaping @Sendable (Inputs.Element) throws -> Work
+  ) -> some AsyncSequence<Work.Output, any Error> & Sendable where Inputs.Element: Sendable {
+    MappedTasks(
+      cluster: self, inputs: inputs, limit: max(1, limit), ordered: ordered, options: options ?? Work.options,
+      make: make)
   }
 
   /// Makes an object of a task's small result, which others were told of.
@@ -55,15 +182,17 @@ extension Cluster {
   }
 
   /// The right to run work of this shape on one worker.
-  func lease(_ request: ResourceRequest, within limit: Duration) async throws -> LeaseGrant {
+  func lease(_ options: ActorOptions) async throws -> LeaseGrant {
     guard let program else {
       throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
     }
+    let limit = options.startLimit ?? self.options.leaseDeadline
     let end = ContinuousClock.now + limit
     while true {
       // A new identifier each time: a head that went away may have had the one before granted.
       let lease = LeaseRequest(
-        lease: .random(), job: job, demand: request.demand, strategy: request.strategy, program: program)
+        lease: .random(), job: job, demand: options.resources, strategy: options.placement,
+        program: program.with(options.environment))
       workers.requested(lease.lease)
       do {
         let grant = try await head.callOnce(
@@ -77,8 +206,8 @@ extension Cluster {
         case .connectionClosed? where ContinuousClock.now < end: continue
         case .connectionClosed?, .deadlineExceeded?:
           throw MobulaError(
-            .unavailable,
-            "No pod had \(request.demand) free within \(limit): `mobula status` shows what the pods have, and who has it now."
+            .unschedulable,
+            "No pod had \(options.resources) free within \(limit): `mobula status` shows what the pods have, and who has it now."
           )
         default: throw error
         }

@@ -17,9 +17,14 @@ final class TaskQueue: Sendable {
     var job: JobID
     var program: WorkerProgram
     var log: Logger
+    /// The most bytes that tasks may have which have not ended.
+    var most: Int
     /// Makes an object of bytes that lie here.
     var make: @Sendable (ObjectID, InlineObject) async -> Void
   }
+
+  /// Runs a task of this process's here, on the lease of one that waits.
+  typealias Runner = @Sendable (PushedTask, TaskRecord, RunningWork) async -> EndedTask.Outcome
 
   /// A lease that is given back once, by whoever is the first.
   private final class Lease: Sendable {
@@ -44,6 +49,12 @@ final class TaskQueue: Sendable {
     var records: [TaskID: TaskRecord] = [:]
     var slots: [SlotID: Slot] = [:]
     var byLease: [LeaseID: SlotID] = [:]
+    /// Leases that are lent here, by whichever task waits; and what runs on them now.
+    var lenders: [SlotID: RunningWork] = [:]
+    var here: [SlotID: (task: TaskID, work: RunningWork)] = [:]
+    var runner: Runner?
+    /// Of the tasks that have not ended.
+    var bytes = 0
     var wakeAt: ContinuousClock.Instant?
     var timer: Task<Void, Never>?
     var isClosed = false
@@ -53,7 +64,8 @@ final class TaskQueue: Sendable {
   private enum Effect {
     case ask(SlotID, Lease, Shape)
     case refuse(SlotID, [TaskID], MobulaError)
-    case recall(SlotID, RPCConnection, [TaskID])
+    case runHere(SlotID, TaskID, PushedTask, TaskRecord, RunningWork, Runner)
+    case cancelHere(RunningWork)
     case giveBack(Slot, isReusable: Bool)
     case fail(TaskRecord, MobulaError)
     case warn(String, MobulaError)
@@ -65,18 +77,95 @@ final class TaskQueue: Sendable {
   init(_ settings: TaskQueueStateMachine.Settings, _ surroundings: Surroundings) {
     around = surroundings
     state = Mutex(State(machine: TaskQueueStateMachine(settings)))
-    around.workers.listen { [weak self] ended, connection in try self?.took(ended, over: connection) }
+    around.workers.listen(
+      .init(
+        ended: { [weak self] ended, connection in try self?.took(ended, over: connection) },
+        recalled: { [weak self] recalled, connection in self?.took(recalled, over: connection) },
+        storing: { [weak self] task, connection in
+          guard let self else { return false }
+          return try await self.willStore(task, over: connection)
+        }))
   }
+
+  /// Says who runs tasks in this process itself.
+  func runsHere(_ runner: @escaping Runner) { state.withLock { $0.runner = runner } }
 
   /// Takes a task, whose record is told when it has ended. Never waits.
   ///
-  /// - Throws: `MobulaError` (`unavailable`) once the process has closed its cluster.
-  func submit(_ record: TaskRecord, _ shape: Shape) throws(MobulaError) {
-    let isClosed = state.withLock { $0.isClosed }
-    guard !isClosed else { throw Self.closed }
-    perform { state in
-      let task = state.machine.submit(shape, at: .now)
+  /// - Parameter arguments: tasks of this process whose results it needs: it begins once these have ended, and fails
+  ///   where one of them does.
+  /// - Throws: `MobulaError`: `unavailable` once the process has closed its cluster, `full` where too much waits.
+  func submit(
+    _ record: TaskRecord, _ shape: Shape, _ limits: TaskQueueStateMachine.Limits, after arguments: [TaskRecord] = []
+  ) throws(MobulaError) {
+    // One that has failed is looked at as if it failed now.
+    let unready = arguments.filter { $0.outcome == nil || $0.failure != nil }
+    let task = try perform { state throws(MobulaError) in
+      guard !state.isClosed else { throw Self.closed }
+      guard state.bytes + record.bytes <= around.most else {
+        throw MobulaError(
+          .full,
+          "\(ByteCount(state.bytes)) of tasks wait already: wait for some of them, or submit them with Cluster.map, which keeps a bound."
+        )
+      }
+      state.bytes += record.bytes
+      let task = state.machine.submit(shape, limits, arguments: unready.count, at: .now)
+      record.task = task
       state.records[task] = record
+      return task
+    }
+    for argument in unready {
+      let watching = argument.whenDone { [weak self, weak argument] in self?.came(argument, of: task) }
+      if watching == nil { came(argument, of: task) }
+    }
+  }
+
+  /// One of a task's arguments has ended.
+  private func came(_ argument: TaskRecord?, of task: TaskID) {
+    guard let failure = argument?.failure else { return perform { $0.machine.argumentCame(task, at: .now) } }
+    let record = perform { state in
+      state.machine.forget(task)
+      return take(task, &state)
+    }
+    record?.finish(.failed(failure), holds: around.holds, make: around.make)
+  }
+
+  /// The record of a task that is over.
+  private func take(_ task: TaskID, _ state: inout State) -> TaskRecord? {
+    guard let record = state.records.removeValue(forKey: task) else { return nil }
+    state.bytes -= record.bytes
+    return record
+  }
+
+  /// Has a task end that has not, and those that it has submitted if they are this process's.
+  func cancel(_ record: TaskRecord, force: Duration?, children: Bool) {
+    perform { state in
+      guard let task = record.task, state.records[task] === record else { return }
+      record.cancelsChildren = children
+      state.machine.cancel(task, force: force, at: .now)
+    }
+  }
+
+  /// Has all tasks end that a task of this process has submitted.
+  func cancelChildren(of parent: RunningWork) {
+    let records = state.withLock { state in state.records.values.filter { $0.parent == parent.number } }
+    for record in records { cancel(record, force: nil, children: true) }
+  }
+
+  /// A task that runs here waits: what it has submitted may run on its lease.
+  func lend(_ work: RunningWork) -> SlotID? {
+    perform { state in
+      guard !state.isClosed, state.runner != nil else { return nil }
+      let id = state.machine.lend(work.resources, at: .now)
+      state.lenders[id] = work
+      return id
+    }
+  }
+
+  func takeBack(_ id: SlotID) {
+    perform { state in
+      state.machine.takeBack(id)
+      state.lenders[id] = nil
     }
   }
 
@@ -99,16 +188,19 @@ final class TaskQueue: Sendable {
   // MARK: Carrying out
 
   /// Has the machine decide, and does what it says.
-  private func perform(_ event: (inout State) -> Void) {
-    let effects = state.withLock { state in
-      event(&state)
+  private func perform<Value: Sendable, Failure>(
+    _ event: (inout State) throws(Failure) -> Value
+  ) throws(Failure) -> Value {
+    let result: (value: Value, effects: [Effect]) = try state.withLock { state throws(Failure) in
+      let value = try event(&state)
       var effects: [Effect] = []
       for action in state.machine.takeActions() {
         if let effect = take(action, &state) { effects.append(effect) }
       }
-      return effects
+      return (value, effects)
     }
-    for effect in effects { carryOut(effect) }
+    for effect in result.effects { carryOut(effect) }
+    return result.value
   }
 
   /// What of an action is done under the lock.
@@ -127,7 +219,7 @@ final class TaskQueue: Sendable {
       guard let slot = state.slots[id], let connection = slot.connection else { return nil }
       let pushed = tasks.compactMap { task in
         state.records[task].map {
-          PushedTask(task: task, type: $0.type, arguments: $0.arguments, result: $0.object)
+          $0.pushed(as: task)
         }
       }
       var refused: (tasks: [TaskID], error: MobulaError)?
@@ -148,11 +240,31 @@ final class TaskQueue: Sendable {
       for part in pages(of: pushed, size: { $0.arguments.bytes.count + $0.type.utf8.count + 64 }) { tell(part) }
       return refused.map { .refuse(id, $0.tasks, $0.error) }
     case .recall(let id, let tasks):
-      return state.slots[id]?.connection.map { .recall(id, $0, tasks) }
+      guard let slot = state.slots[id] else { return nil }
+      // Of a connection that is gone the lease's end says what is to be done.
+      try? slot.connection?.tell(WorkerAPI.recall, WorkRecall(lease: slot.lease.id, tasks: tasks))
+      return nil
+    case .cancel(let id, let tasks):
+      if let here = state.here[id] { return tasks.contains(here.task) ? .cancelHere(here.work) : nil }
+      guard let slot = state.slots[id] else { return nil }
+      let children = tasks.contains { state.records[$0]?.cancelsChildren != false }
+      try? slot.connection?.tell(
+        WorkerAPI.cancel, WorkCancel(lease: slot.lease.id, tasks: tasks, children: children))
+      return nil
+    case .runHere(let id, let task):
+      guard let record = state.records[task], let lender = state.lenders[id], let runner = state.runner else {
+        return nil
+      }
+      let work = RunningWork(on: lender)
+      state.here[id] = (task, work)
+      return .runHere(id, task, record.pushed(as: task), record, work, runner)
     case .giveBack(let id, let isReusable):
       return remove(id, &state).map { .giveBack($0, isReusable: isReusable) }
-    case .fail(let task, let error): return state.records.removeValue(forKey: task).map { .fail($0, error) }
-    case .retry(let task, let error): return state.records[task].map { .warn(readableName(ofType: $0.type), error) }
+    case .fail(let task, let error): return take(task, &state).map { .fail($0, error) }
+    case .retry(let task, let error):
+      guard let record = state.records[task] else { return nil }
+      record.attempt += 1
+      return .warn(record.name, error)
     case .wakeAt(let instant):
       if let due = state.wakeAt, due <= instant { return nil }
       state.timer?.cancel()
@@ -192,11 +304,18 @@ final class TaskQueue: Sendable {
     case .refuse(let id, let tasks, let error):
       var records: [TaskRecord] = []
       perform { state in
-        records = tasks.compactMap { state.records.removeValue(forKey: $0) }
+        records = tasks.compactMap { take($0, &state) }
         state.machine.done(id, tasks.map { ($0, nil) }, at: .now)
       }
       for record in records { finish(record, with: error) }
-    case .recall(let id, let connection, let tasks): Task { await self.recall(id, connection, tasks) }
+    case .runHere(let id, let task, let pushed, let record, let work, let runner):
+      // Never where it was submitted: that code is not to wait.
+      Task {
+        let begin = ContinuousClock.now
+        let outcome = await runner(pushed, record, work)
+        self.ended(here: id, task, outcome, took: .now - begin)
+      }
+    case .cancelHere(let work): work.cancel(children: true)
     case .giveBack(let slot, let isReusable):
       guard slot.lease.end() else { return }
       // The worker ends what it does for the lease when the stream ends.
@@ -204,14 +323,15 @@ final class TaskQueue: Sendable {
       Task { await self.tell(slot.lease, isReusable: isReusable) }
     case .fail(let record, let error): finish(record, with: error)
     case .warn(let task, let error):
-      around.log.warning("a worker was lost; the task runs again", metadata: ["task": "\(task)", "error": "\(error)"])
+      let what = error.code == .workFailed ? "a task failed, and runs again" : "a worker was lost; the task runs again"
+      around.log.warning("\(what)", metadata: ["task": "\(task)", "error": "\(error)"])
     }
   }
 
   private func finish(_ record: TaskRecord, with error: MobulaError) {
     do {
       let value = try EncodedValue(error, isError: true)
-      record.finish(.inline(InlineObject(value)), holds: around.holds, make: around.make)
+      record.finish(.failed(InlineObject(value)), holds: around.holds, make: around.make)
     } catch {
       preconditionFailure("an error of ours can be encoded: \(error)")
     }
@@ -239,7 +359,8 @@ final class TaskQueue: Sendable {
     perform { $0.machine.granted(id) }
     do {
       let connection = try await around.workers.leasedConnection(to: grant)
-      let stream = try await connection.stream(WorkerAPI.work, WorkLane(lease: lease.id))
+      let stream = try await connection.stream(
+        WorkerAPI.work, WorkLane(lease: lease.id, resources: shape.demand))
       perform { state in
         state.slots[id]?.connection = connection
         state.machine.opened(id, at: .now)
@@ -260,7 +381,8 @@ final class TaskQueue: Sendable {
   private func request(_ lease: inout Lease, _ id: SlotID, _ shape: Shape) async throws -> LeaseGrant {
     while true {
       let request = LeaseRequest(
-        lease: lease.id, job: around.job, demand: shape.demand, strategy: shape.strategy, program: around.program)
+        lease: lease.id, job: around.job, demand: shape.demand, strategy: shape.strategy,
+        program: around.program.with(shape.environment))
       around.workers.requested(lease.id)
       do {
         let grant = try await around.head.callOnce(HeadAPI.requestLease, request, deadline: .seconds(3600))
@@ -294,43 +416,88 @@ final class TaskQueue: Sendable {
 
   // MARK: Tasks
 
-  private func recall(_ id: SlotID, _ connection: RPCConnection, _ tasks: [TaskID]) async {
-    guard let lease = state.withLock({ $0.slots[id]?.lease.id }) else { return }
-    // A task may keep all threads of its worker for as long as it likes. Of a connection that is gone the lease's end
-    // says what is to be done.
-    guard
-      let answer = try? await connection.call(
-        WorkerAPI.recall, WorkRecall(lease: lease, tasks: tasks), deadline: .seconds(86_400))
-    else { return }
-    perform { $0.machine.recalled(id, answer.tasks, at: .now) }
+  /// The slot of a lease, if it is what the connection's worker serves.
+  ///
+  /// What is said of a lease that is over comes too late: its tasks run elsewhere by now.
+  private func slot(_ lease: LeaseID, over connection: RPCConnection, _ state: borrowing State) -> SlotID? {
+    guard let id = state.byLease[lease], state.slots[id]?.connection === connection else { return nil }
+    return id
+  }
+
+  private func took(_ recalled: WorkRecall, over connection: RPCConnection) {
+    perform { state in
+      guard let id = slot(recalled.lease, over: connection, state) else { return }
+      state.machine.recalled(id, recalled.tasks, at: .now)
+    }
   }
 
   private func took(_ ended: WorkEnded, over connection: RPCConnection) throws {
-    let ends = try WorkCoding.ends(ended.ends)
-    var stored: [UInt64] = []
-    var records: [TaskRecord?] = []
-    perform { state in
-      // What is said of a lease that is over comes too late: its tasks run elsewhere by now.
-      guard let id = state.byLease[ended.lease], state.slots[id]?.connection === connection else { return }
-      records = ends.map { end in
-        if case .stored(let number) = end.outcome { stored.append(number) }
-        return state.records.removeValue(forKey: end.task)
-      }
-      state.machine.done(id, ends.map { ($0.task, .nanoseconds(Int64(clamping: $0.took))) }, at: .now)
-    }
-    for (end, record) in zip(ends, records) {
-      guard let record else { continue }
-      switch end.outcome {
-      case .inline(let bytes): record.finish(.inline(bytes), holds: around.holds, make: around.make)
-      case .stored: record.finish(.stored, holds: around.holds, make: around.make)
+    var ends = try WorkCoding.ends(ended.ends)
+    // What its submitter says of an error is asked outside of the lock.
+    var again: [(task: TaskID, took: Duration, error: MobulaError)] = []
+    if ends.contains(where: { if case .failed = $0.outcome { true } else { false } }) {
+      ends = ends.filter { end in
+        guard case .failed(let bytes) = end.outcome,
+          let record = state.withLock({ $0.records[end.task] }), let error = record.worthAnotherTry(bytes)
+        else { return true }
+        let isWanted = state.withLock { $0.machine.mayRetry(end.task) }
+        if isWanted { again.append((end.task, Self.duration(end.took), error)) }
+        return !isWanted
       }
     }
-    if !stored.isEmpty { Task { [stored] in await self.take(stored, from: connection) } }
+    let records = perform { state -> [TaskRecord?] in
+      guard let id = slot(ended.lease, over: connection, state) else { return [] }
+      let records = ends.map { take($0.task, &state) }
+      for (task, took, error) in again { state.machine.failed(id, task, took: took, error, at: .now) }
+      state.machine.done(id, ends.map { ($0.task, Self.duration($0.took)) }, at: .now)
+      return records
+    }
+    for (end, record) in zip(ends, records) { finish(record, end.outcome) }
   }
 
-  /// Once the head knows that this process holds them, the worker need not.
-  private func take(_ results: [UInt64], from connection: RPCConnection) async {
-    guard (try? await around.holds.flush()) != nil else { return }
-    _ = try? await connection.call(WorkerAPI.taken, WorkTaken(results: results))
+  private func ended(here id: SlotID, _ task: TaskID, _ outcome: EndedTask.Outcome, took: Duration) {
+    var again: MobulaError?
+    if case .failed(let bytes) = outcome, let record = state.withLock({ $0.records[task] }) {
+      again = record.worthAnotherTry(bytes)
+    }
+    let record = perform { state -> TaskRecord? in
+      state.here[id] = nil
+      if let again, state.machine.mayRetry(task) {
+        state.machine.failed(id, task, took: took, again, at: .now)
+        return nil
+      }
+      let record = take(task, &state)
+      state.machine.done(id, [(task, took)], at: .now)
+      return record
+    }
+    finish(record, outcome)
+  }
+
+  private func finish(_ record: TaskRecord?, _ outcome: EndedTask.Outcome) {
+    guard let record else { return }
+    switch outcome {
+    case .inline(let bytes): record.finish(.inline(bytes), holds: around.holds, make: around.make)
+    case .failed(let bytes): record.finish(.failed(bytes), holds: around.holds, make: around.make)
+    case .stored: record.finish(.stored, holds: around.holds, make: around.make)
+    }
+  }
+
+  private static func duration(_ nanoseconds: UInt64) -> Duration { .nanoseconds(Int64(clamping: nanoseconds)) }
+
+  /// A worker is about to make an object of a result: it is held here before it is there, so that nothing that happens
+  /// to the worker takes it away.
+  ///
+  /// - Returns: whether somebody still wants it.
+  private func willStore(_ storing: WorkStoring, over connection: RPCConnection) async throws -> Bool {
+    let record = state.withLock { state in
+      slot(storing.lease, over: connection, state).flatMap { _ in state.records[storing.task] }
+    }
+    return try await willStore(record)
+  }
+
+  func willStore(_ record: TaskRecord?) async throws -> Bool {
+    guard let record, record.holdStored(around.holds) else { return false }
+    try await around.holds.flush()
+    return true
   }
 }

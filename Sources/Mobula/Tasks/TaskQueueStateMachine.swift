@@ -1,3 +1,4 @@
+import HeapModule
 import MobulaCore
 
 /// Decides which of a process's tasks run on which of its leases, in which order, and how many leases it asks for.
@@ -6,6 +7,9 @@ import MobulaCore
 /// were pushed, and short ones are pushed ahead, so that it need not wait for the next. What waits behind a task that turns
 /// out to take long is called back. A lease is kept a moment after its last task, and given back after a while in any
 /// case, so that other jobs get their turn.
+///
+/// In a worker, a task that waits has its lease lent to the tasks that it has submitted: those that fit run here, the
+/// newest first, so that work that waits for work ends also where nobody else has room.
 struct TaskQueueStateMachine {
   typealias TaskID = UInt64
   /// Of a lease, also of one that is only asked for.
@@ -16,13 +20,25 @@ struct TaskQueueStateMachine {
   struct Shape: Hashable, Sendable {
     var demand: Resources
     var strategy: PlacementStrategy
+    /// Variables of the workers' environment, beside those that all of the job's have.
+    var environment: [String: String] = [:]
+  }
+
+  /// How often, and for how long, a task is tried.
+  struct Limits: Hashable, Sendable {
+    /// How often it is started again whose worker was lost.
+    var losses = 3
+    /// How often it is started again after an error of its own that is worth it.
+    var errors = 0
+    /// How long one attempt may run.
+    var attempt: Duration?
+    /// When it fails, wherever it is.
+    var end: Instant?
+    /// How long it may wait for a lease.
+    var wait: Duration?
   }
 
   struct Settings: Sendable {
-    /// How often a task is started again whose worker was lost.
-    var retries = 3
-    /// How long a task may wait for a lease, and how long it may run.
-    var workLimit = Duration.seconds(86_400)
     /// How long a lease is kept without work.
     var linger = Duration.milliseconds(10)
     /// How long a lease is kept with work.
@@ -37,8 +53,13 @@ struct TaskQueueStateMachine {
     var mostPushed = 128
     /// The most leases that are asked for at a time.
     var mostRequests = 64
-    /// The pause before a task's second attempt; twice as long before each further one.
+    /// The pause before a task's second attempt; twice as long before each further one, up to `longestPause`.
     var firstPause = Duration.milliseconds(100)
+    var longestPause = Duration.seconds(10)
+    /// How long a task that is to end has for it before its worker is ended.
+    var grace = Duration.seconds(5)
+    /// How long the first task waits for a lease that is lent here before others are asked for.
+    var askDelay = Duration.zero
   }
 
   enum Action: Equatable {
@@ -47,6 +68,10 @@ struct TaskQueueStateMachine {
     case withdraw(SlotID)
     case push(SlotID, [TaskID])
     case recall(SlotID, [TaskID])
+    /// Tasks that are to end, or not to begin.
+    case cancel(SlotID, [TaskID])
+    /// The task runs in this process, on a lease that was lent here.
+    case runHere(SlotID, TaskID)
     case giveBack(SlotID, workerIsReusable: Bool)
     case fail(TaskID, MobulaError)
     /// A task that will run again, and why it did not end.
@@ -55,16 +80,32 @@ struct TaskQueueStateMachine {
   }
 
   private struct Item {
-    var shape: Shape
-    var submitted: Instant
-    var attempts = 0
+    enum Place: Equatable {
+      /// So many of its arguments are still to come.
+      case blocked(Int)
+      case waiting
+      case delayed
+      case at(SlotID)
+    }
+
+    var place: Place
+    /// Since when it has waited for a lease.
+    var ready: Instant
+    var line: Int32
+    var losses: Int16 = 0
+    var errors: Int16 = 0
+    /// Whether there are limits of its own.
+    var hasLimits: Bool
+    /// Whether it is to end; its worker knows.
+    var isCancelled = false
   }
 
   private struct Slot {
     /// Can transition to: open, and to its end.
     enum Phase { case requested, granted, open }
 
-    var shape: Shape
+    /// That which it serves; any for one that is lent here.
+    var line: Int
     var phase = Phase.requested
     /// In the order in which they run.
     var pushed: [TaskID] = []
@@ -77,25 +118,58 @@ struct TaskQueueStateMachine {
     var isStuck = false
     /// Whether it gets no more work, and is given back when it has none.
     var isRetiring = false
+    /// Whether a task of this process lends it while it waits.
+    var isLent = false
+    /// When its worker is ended, since a task that has failed here still runs there.
+    var killAt: Instant?
 
     var isIdle: Bool { phase == .open && pushed.isEmpty }
+
+    /// - Returns: whether the first of the tasks is the one that runs.
+    mutating func push(_ tasks: [TaskID], _ now: Instant) -> Bool {
+      let isFirst = pushed.isEmpty
+      if isFirst { frontSince = now }
+      pushed += tasks
+      idleSince = nil
+      return isFirst
+    }
+
+    /// The task at this place of those that were pushed is not here any more.
+    mutating func leave(_ index: Int, _ now: Instant) {
+      pushed.remove(at: index)
+      guard index == 0 else { return }
+      frontSince = pushed.isEmpty ? nil : now
+      (isStuck, killAt) = (false, nil)
+    }
   }
 
   private struct Line {
+    let shape: Shape
     var waiting = TaskLine()
-    var slots: Set<SlotID> = []
+    /// In the order in which they were asked for.
+    var slots: [SlotID] = []
     /// How long a task runs; `nil` until one has.
     var mean: Duration?
     /// The most leases that are asked for at a time: doubled with each that is granted.
     var ramp = 2
+
+    init(_ shape: Shape) { self.shape = shape }
   }
 
   private let settings: Settings
   private var items: [TaskID: Item] = [:]
   private var slots: [SlotID: Slot] = [:]
-  private var lines: [Shape: Line] = [:]
-  /// Tasks whose next attempt is due later.
-  private var delayed: [(due: Instant, task: TaskID)] = []
+  /// By shape, as they came.
+  private var lines: [Line] = []
+  private var numbers: [Shape: Int] = [:]
+  /// Of tasks that have any beside those that all have.
+  private var limits: [TaskID: Limits] = [:]
+  /// When the workers of tasks are ended that are to end, should they still run.
+  private var forces: [TaskID: Instant] = [:]
+  /// Leases that are lent here, and what they have.
+  private var lent: [(slot: SlotID, resources: Resources)] = []
+  /// When tasks are looked at again: those whose next attempt is due, and those that have limits.
+  private var agenda = TaskAgenda()
   private var lastTask: TaskID = 0
   private var lastSlot: SlotID = 0
   private var actions: [Action] = []
@@ -113,66 +187,175 @@ struct TaskQueueStateMachine {
 
   // MARK: Events
 
-  /// A task is to run.
-  mutating func submit(_ shape: Shape, at now: Instant) -> TaskID {
+  /// A task is to run, once so many of its arguments are there.
+  mutating func submit(
+    _ shape: Shape, _ limits: Limits = Limits(), arguments: Int = 0, at now: Instant
+  ) -> TaskID {
     lastTask += 1
-    items[lastTask] = Item(shape: shape, submitted: now)
-    lines[shape, default: Line()].waiting.append(lastTask)
-    pump(shape, now)
-    if lines[shape]?.waiting.first == lastTask { wake(at: now + settings.workLimit) }
+    let place: Item.Place = arguments > 0 ? .blocked(arguments) : .waiting
+    let hasLimits = limits != Limits()
+    if hasLimits { self.limits[lastTask] = limits }
+    items[lastTask] = Item(place: place, ready: now, line: Int32(line(of: shape)), hasLimits: hasLimits)
+    if let end = limits.end { look(at: lastTask, end) }
+    if arguments == 0 { enqueue(lastTask, now) }
     return lastTask
+  }
+
+  private mutating func line(of shape: Shape) -> Int {
+    // Nearly all tasks of a process are like those before them.
+    if let last = lines.last, last.shape == shape { return lines.count - 1 }
+    if let number = numbers[shape] { return number }
+    lines.append(Line(shape))
+    numbers[shape] = lines.count - 1
+    return lines.count - 1
+  }
+
+  private func limits(of task: TaskID) -> Limits {
+    items[task]?.hasLimits == true ? limits[task] ?? Limits() : Limits()
+  }
+
+  private mutating func removeItem(_ task: TaskID) {
+    guard let item = items.removeValue(forKey: task) else { return }
+    if item.hasLimits { limits[task] = nil }
+    if item.isCancelled { forces[task] = nil }
+  }
+
+  /// One more of a task's arguments is there.
+  mutating func argumentCame(_ task: TaskID, at now: Instant) {
+    guard case .blocked(let count) = items[task]?.place else { return }
+    items[task]!.place = .blocked(count - 1)
+    if count <= 1 { enqueue(task, now) }
+  }
+
+  /// Nobody waits for a task any more that has not begun: one of its arguments has failed.
+  mutating func forget(_ task: TaskID) {
+    if case .blocked = items[task]?.place { removeItem(task) }
+  }
+
+  /// A task is to end. One that runs is told so; after `force` its worker is ended.
+  mutating func cancel(_ task: TaskID, force: Duration?, at now: Instant) {
+    guard let item = items[task] else { return }
+    guard case .at(let id) = item.place, let slot = slots[id] else {
+      if item.place == .waiting { lines[Int(item.line)].waiting.remove(task) }
+      fail(task, Self.cancelled)
+      // What was asked for it may not be needed any more.
+      return pump(Int(item.line), now)
+    }
+    if !item.isCancelled {
+      items[task]!.isCancelled = true
+      actions.append(.cancel(id, [task]))
+    }
+    // Without a process of its own there is nothing to end.
+    guard let force, !slot.isLent else { return }
+    let instant = min(forces[task] ?? now + force, now + force)
+    forces[task] = instant
+    wake(at: instant)
+  }
+
+  static var cancelled: MobulaError { MobulaError(.cancelled, "The task was cancelled.") }
+
+  /// A task of this process's waits: what fits into so much may run here.
+  mutating func lend(_ resources: Resources, at now: Instant) -> SlotID {
+    lastSlot += 1
+    let id = lastSlot
+    var slot = Slot(line: 0)
+    (slot.phase, slot.isLent) = (.open, true)
+    slots[id] = slot
+    lent.append((id, resources))
+    fill(id, resources, now)
+    return id
+  }
+
+  /// It goes on: what runs there by now may end.
+  mutating func takeBack(_ id: SlotID) {
+    guard let slot = slots[id], slot.isLent else { return }
+    lent.removeAll { $0.slot == id }
+    if slot.pushed.isEmpty { slots[id] = nil } else { slots[id]!.isRetiring = true }
   }
 
   /// A lease that was asked for is there; its worker is being connected to.
   mutating func granted(_ id: SlotID) {
     guard let slot = slots[id], slot.phase == .requested else { return }
     slots[id]?.phase = .granted
-    let ramp = lines[slot.shape]?.ramp ?? 1
-    lines[slot.shape]?.ramp = min(ramp * 2, settings.mostRequests)
+    lines[slot.line].ramp = min(lines[slot.line].ramp * 2, settings.mostRequests)
   }
 
   /// A lease that was asked for will not come.
   mutating func refused(_ id: SlotID, _ error: MobulaError, at now: Instant) {
     guard let slot = remove(id) else { return }
     // Each task is told by itself; the others may be what the next answer is about.
-    if let task = lines[slot.shape]?.waiting.popFirst() { fail(task, error) }
-    pump(slot.shape, now)
+    if let task = lines[slot.line].waiting.popFirst() { fail(task, error) }
+    pump(slot.line, now)
   }
 
   /// The worker of a lease takes tasks.
   mutating func opened(_ id: SlotID, at now: Instant) {
     guard let slot = slots[id], slot.phase == .granted else { return }
     (slots[id]!.phase, slots[id]!.openSince) = (.open, now)
-    pump(slot.shape, now)
+    pump(slot.line, now)
     rest(id, now)
   }
 
   /// Tasks have ended, and so long each has run; `nil` for one that did not.
   mutating func done(_ id: SlotID, _ ended: [(task: TaskID, took: Duration?)], at now: Instant) {
-    guard let shape = slots[id]?.shape else { return }
     for (task, took) in ended {
-      guard let index = slots[id]!.pushed.firstIndex(of: task) else { continue }
-      slots[id]!.pushed.remove(at: index)
-      items[task] = nil
-      guard let took else { continue }
-      let mean = lines[shape]?.mean
-      lines[shape]?.mean = mean.map { $0 * 0.9 + took * 0.1 } ?? took
+      guard let line = leave(id, task, now) else { continue }
+      removeItem(task)
+      if let took { learn(took, line) }
     }
-    slots[id]!.frontSince = slots[id]!.pushed.isEmpty ? nil : now
-    slots[id]!.isStuck = false
-    if let since = slots[id]!.openSince, since + settings.tenure <= now { slots[id]!.isRetiring = true }
-    pump(shape, now)
+    look(after: id, now)
+  }
+
+  /// Whether a task that has failed may be tried again.
+  func mayRetry(_ task: TaskID) -> Bool {
+    items[task].map { !$0.isCancelled && Int($0.errors) < limits(of: task).errors } ?? false
+  }
+
+  /// A task has failed by an error of its own, and is to be tried again.
+  mutating func failed(_ id: SlotID, _ task: TaskID, took: Duration, _ error: MobulaError, at now: Instant) {
+    guard let line = leave(id, task, now) else { return }
+    learn(took, line)
+    if items[task] != nil {
+      items[task]!.errors += 1
+      setBack(task, error, now)
+    }
+    look(after: id, now)
+  }
+
+  /// A task is not at a slot any more.
+  private mutating func leave(_ id: SlotID, _ task: TaskID, _ now: Instant) -> Int? {
+    guard let index = slots[id]?.pushed.firstIndex(of: task) else { return nil }
+    slots[id]!.leave(index, now)
+    if index == 0, let front = slots[id]!.pushed.first { wakeForFront(front, since: now) }
+    return items[task].map { Int($0.line) } ?? slots[id]!.line
+  }
+
+  private mutating func learn(_ took: Duration, _ line: Int) {
+    lines[line].mean = lines[line].mean.map { $0 * 0.9 + took * 0.1 } ?? took
+  }
+
+  /// Tasks of a slot have ended.
+  private mutating func look(after id: SlotID, _ now: Instant) {
+    guard let slot = slots[id] else { return }
+    if slot.isLent {
+      if slot.isRetiring, slot.pushed.isEmpty { slots[id] = nil }
+      if let entry = lent.first(where: { $0.slot == id }) { fill(id, entry.resources, now) }
+      return
+    }
+    if let since = slot.openSince, since + settings.tenure <= now { slots[id]!.isRetiring = true }
+    pump(slot.line, now)
     rest(id, now)
   }
 
   /// Tasks were called back that had not begun.
   mutating func recalled(_ id: SlotID, _ tasks: [TaskID], at now: Instant) {
-    guard let shape = slots[id]?.shape else { return }
+    guard let line = slots[id]?.line else { return }
     slots[id]!.isRecalling = false
-    let back = slots[id]!.pushed.filter { Set(tasks).contains($0) }
-    slots[id]!.pushed.removeAll { Set(back).contains($0) }
-    lines[shape]?.waiting.prepend(back)
-    pump(shape, now)
+    let called = Set(tasks)
+    let back = slots[id]!.pushed.filter { called.contains($0) }
+    slots[id]!.pushed.removeAll { called.contains($0) }
+    setWaiting(back, line)
+    pump(line, now)
     rest(id, now)
   }
 
@@ -182,50 +365,51 @@ struct TaskQueueStateMachine {
   mutating func lost(_ id: SlotID, _ error: MobulaError, at now: Instant) {
     guard let slot = remove(id) else { return }
     actions.append(.giveBack(id, workerIsReusable: false))
-    var rest = slot.pushed[...]
     // Of one that never was there the next would be in the place of the first.
-    let front = rest.popFirst() ?? (slot.phase == .open ? nil : lines[slot.shape]?.waiting.popFirst())
-    lines[slot.shape]?.waiting.prepend(Array(rest))
-    if let front { setBack(front, error, now) }
-    pump(slot.shape, now)
+    let front = slot.pushed.first ?? (slot.phase == .open ? nil : lines[slot.line].waiting.popFirst())
+    setWaiting(Array(slot.pushed.dropFirst()), slot.line)
+    if let front, let item = items[front] {
+      if item.isCancelled {
+        fail(front, Self.cancelled)
+      } else if error.code == .connectionClosed {
+        items[front]!.losses += 1
+        if Int(item.losses) < limits(of: front).losses {
+          setBack(front, error, now)
+        } else {
+          fail(front, Self.lost(error, times: Int(item.losses) + 1, hasRun: slot.phase == .open))
+        }
+      } else {
+        // Nobody else would run it better.
+        fail(front, error)
+      }
+    }
+    pump(slot.line, now)
+  }
+
+  private static func lost(_ error: MobulaError, times: Int, hasRun: Bool) -> MobulaError {
+    let again = times > 1 ? "The task was tried \(times) times. " : ""
+    var lost = MobulaError(.workerLost, again + error.message)
+    lost.mayHaveRun = hasRun
+    return lost
   }
 
   /// Time has passed.
   mutating func tick(at now: Instant) {
-    for (_, task) in delayed.filter({ $0.due <= now }) {
-      if let shape = items[task]?.shape { lines[shape, default: Line()].waiting.append(task) }
-    }
-    delayed.removeAll { $0.due <= now }
+    while let task = agenda.popFirst(until: now) { look(atTask: task, now) }
+    if let next = agenda.first { wake(at: next) }
     // Before leases without work are given back.
-    for shape in lines.keys { pump(shape, now) }
+    for line in lines.indices { pump(line, now) }
     for (id, slot) in slots.sorted(by: { $0.key < $1.key }) where slot.phase == .open { look(id, slot, now) }
-    for shape in lines.keys {
-      while let task = lines[shape]?.waiting.first, let item = items[task],
-        item.submitted + settings.workLimit <= now
-      {
-        _ = lines[shape]?.waiting.popFirst()
-        fail(
-          task,
-          MobulaError(
-            .unavailable,
-            "No pod had \(shape.demand) free within \(settings.workLimit): `mobula status` shows what the pods have, and who has it now."
-          ))
-      }
-      pump(shape, now)
-      if let task = lines[shape]?.waiting.first, let item = items[task] {
-        wake(at: item.submitted + settings.workLimit)
-      }
-    }
-    if let next = delayed.map(\.due).min() { wake(at: next) }
   }
 
   /// The process ends: nothing runs any more.
   mutating func close(_ error: MobulaError) {
     for task in items.keys.sorted() { actions.append(.fail(task, error)) }
-    for (id, slot) in slots.sorted(by: { $0.key < $1.key }) {
+    for (id, slot) in slots.sorted(by: { $0.key < $1.key }) where !slot.isLent {
       actions.append(slot.phase == .requested ? .withdraw(id) : .giveBack(id, workerIsReusable: slot.pushed.isEmpty))
     }
-    (items, slots, lines, delayed) = ([:], [:], [:], [])
+    (items, slots, lines, numbers, agenda, lent) = ([:], [:], [], [:], TaskAgenda(), [])
+    (limits, forces) = ([:], [:])
   }
 
   // MARK: Decisions
@@ -233,31 +417,96 @@ struct TaskQueueStateMachine {
   private mutating func wake(at instant: Instant) { actions.append(.wakeAt(instant)) }
 
   private mutating func fail(_ task: TaskID, _ error: MobulaError) {
-    items[task] = nil
+    removeItem(task)
     actions.append(.fail(task, error))
   }
 
-  /// A task did not end. Only a lost worker is worth another try: nobody else would run the task better.
+  /// A task did not end, and is tried again after a pause.
   private mutating func setBack(_ task: TaskID, _ error: MobulaError, _ now: Instant) {
-    guard let attempts = items[task]?.attempts else { return }
-    guard error.code == .connectionClosed, attempts < settings.retries else { return fail(task, error) }
-    items[task]!.attempts += 1
+    guard let item = items[task] else { return }
     actions.append(.retry(task, error))
-    let due = now + settings.firstPause * (1 << min(attempts, 20))
-    delayed.append((due, task))
-    wake(at: due)
+    let times = Int(item.losses) + Int(item.errors) - 1
+    let due = now + min(settings.firstPause * (1 << min(max(times, 0), 20)), settings.longestPause)
+    items[task]!.place = .delayed
+    items[task]!.ready = due
+    look(at: task, due)
+  }
+
+  /// Puts tasks before all others of their line that were at a worker and did not run.
+  private mutating func setWaiting(_ tasks: [TaskID], _ line: Int) {
+    var back: [TaskID] = []
+    for task in tasks where items[task] != nil {
+      if items[task]!.isCancelled { fail(task, Self.cancelled) } else { back.append(task) }
+    }
+    for task in back { items[task]!.place = .waiting }
+    lines[line].waiting.prepend(back)
+  }
+
+  private mutating func enqueue(_ task: TaskID, _ now: Instant) {
+    guard let item = items[task] else { return }
+    items[task]!.place = .waiting
+    items[task]!.ready = now
+    if item.hasLimits, let wait = limits(of: task).wait { look(at: task, now + wait) }
+    lines[Int(item.line)].waiting.append(task)
+    pump(Int(item.line), now)
+  }
+
+  private mutating func look(at task: TaskID, _ instant: Instant) {
+    if agenda.insert(task, at: instant) { wake(at: instant) }
+  }
+
+  /// A task's next attempt may be due, or its time over.
+  private mutating func look(atTask task: TaskID, _ now: Instant) {
+    guard let item = items[task] else { return }
+    let (limits, line) = (limits(of: task), Int(item.line))
+    if let end = limits.end, end <= now {
+      if item.place == .waiting { lines[line].waiting.remove(task) }
+      let limit = "its deadline"
+      switch item.place {
+      case .at(let id): return abandon(task, id, Self.late("The task did not end within \(limit)"), now)
+      case .waiting: return fail(task, Self.late("No pod had \(lines[line].shape.demand) free before \(limit)"))
+      case .blocked: return fail(task, Self.late("The task's arguments did not come before \(limit)"))
+      case .delayed: return fail(task, Self.late("The task was to be tried again, and did not end before \(limit)"))
+      }
+    }
+    if item.place == .delayed, item.ready <= now { return enqueue(task, now) }
+    if item.place == .waiting, let wait = limits.wait, item.ready + wait <= now {
+      lines[line].waiting.remove(task)
+      fail(
+        task,
+        MobulaError(
+          .unschedulable,
+          "No pod had \(lines[line].shape.demand) free within \(wait): `mobula status` shows what the pods have, and who has it now."
+        ))
+    }
+  }
+
+  private static func late(_ what: String) -> MobulaError {
+    MobulaError(
+      .deadlineExceeded,
+      "\(what): give it more time, or less to do; `mobula status` shows what the pods have, and who has it now.")
+  }
+
+  /// A task has failed here, while it still runs there, or may begin.
+  private mutating func abandon(_ task: TaskID, _ id: SlotID, _ error: MobulaError, _ now: Instant) {
+    fail(task, error)
+    guard let slot = slots[id] else { return }
+    actions.append(.cancel(id, [task]))
+    guard !slot.isLent, slot.pushed.first == task else { return }
+    slots[id]!.killAt = now + settings.grace
+    wake(at: now + settings.grace)
   }
 
   private mutating func remove(_ id: SlotID) -> Slot? {
     guard let slot = slots.removeValue(forKey: id) else { return nil }
-    lines[slot.shape]?.slots.remove(id)
+    lines[slot.line].slots.removeAll { $0 == id }
     return slot
   }
 
-  private mutating func giveBack(_ id: SlotID) {
+  private mutating func giveBack(_ id: SlotID, _ now: Instant) {
     guard let slot = remove(id) else { return }
     actions.append(.giveBack(id, workerIsReusable: true))
-    ask(slot.shape)
+    ask(slot.line, now)
   }
 
   /// How many tasks may be at one worker.
@@ -267,66 +516,105 @@ struct TaskQueueStateMachine {
   }
 
   /// Gives waiting tasks to slots that have room, and asks for more of these where that is worth it.
-  private mutating func pump(_ shape: Shape, _ now: Instant) {
-    guard var line = lines[shape] else { return }
-    let window = window(line)
-    while !line.waiting.isEmpty {
-      let free = line.slots.filter { id in
-        slots[id].map {
-          $0.phase == .open && !$0.isRetiring && !$0.isRecalling && !$0.isStuck && $0.pushed.count < window
-        } ?? false
+  private mutating func pump(_ line: Int, _ now: Instant) {
+    for (slot, resources) in lent { fill(slot, resources, now) }
+    let window = window(lines[line])
+    while !lines[line].waiting.isEmpty {
+      var free: [(count: Int, slot: SlotID)] = []
+      for id in lines[line].slots {
+        guard let slot = slots[id], slot.phase == .open, slot.pushed.count < window else { continue }
+        if !slot.isRetiring, !slot.isRecalling, !slot.isStuck { free.append((slot.pushed.count, id)) }
       }
       guard !free.isEmpty else { break }
-      let share = (line.waiting.count + free.count - 1) / free.count
-      for id in free.sorted(by: { (slots[$0]!.pushed.count, $0) < (slots[$1]!.pushed.count, $1) }) {
-        let tasks = line.waiting.popFirst(min(share, window - slots[id]!.pushed.count))
+      if free.count > 1 { free.sort { $0 < $1 } }
+      let share = (lines[line].waiting.count + free.count - 1) / free.count
+      for (count, id) in free {
+        let tasks = lines[line].waiting.popFirst(min(share, window - count))
         if tasks.isEmpty { break }
-        if slots[id]!.pushed.isEmpty { slots[id]!.frontSince = now }
-        slots[id]!.pushed += tasks
-        slots[id]!.idleSince = nil
-        actions.append(.push(id, tasks))
-        if slots[id]!.pushed.count > 1 { wake(at: slots[id]!.frontSince! + settings.patience) }
+        for task in tasks { items[task]?.place = .at(id) }
+        push(tasks, to: id, now)
       }
     }
-    lines[shape] = line
-    ask(shape)
+    ask(line, now)
   }
 
-  private mutating func ask(_ shape: Shape) {
-    guard let line = lines[shape] else { return }
-    let requested = line.slots.filter { slots[$0]?.phase == .requested }.sorted()
-    guard !line.waiting.isEmpty else {
-      for id in requested {
-        _ = remove(id)
-        actions.append(.withdraw(id))
-      }
-      return
+  private mutating func push(_ tasks: [TaskID], to id: SlotID, _ now: Instant) {
+    let isFirst = slots[id]!.push(tasks, now)
+    actions.append(.push(id, tasks))
+    if isFirst { wakeForFront(tasks[0], since: now) }
+    if let slot = slots[id], slot.pushed.count > 1, let since = slot.frontSince { wake(at: since + settings.patience) }
+  }
+
+  private mutating func wakeForFront(_ task: TaskID, since: Instant) {
+    guard let item = items[task], item.hasLimits || item.isCancelled else { return }
+    if let attempt = limits(of: task).attempt { wake(at: since + attempt) }
+    if let force = forces[task] { wake(at: force) }
+  }
+
+  /// Has a lease that is lent here run the newest of the tasks that fit into it.
+  private mutating func fill(_ id: SlotID, _ resources: Resources, _ now: Instant) {
+    guard slots[id]?.pushed.isEmpty == true else { return }
+    var newest: (line: Int, task: TaskID)?
+    for (number, line) in lines.enumerated() {
+      // What is to run on a certain host or with an environment of its own needs a worker of its own.
+      guard let task = line.waiting.last, task > newest?.task ?? 0, line.shape.strategy == .pack,
+        line.shape.environment.isEmpty, resources.covers(line.shape.demand)
+      else { continue }
+      newest = (number, task)
     }
-    var wanted = line.waiting.count
+    guard let (line, task) = newest else { return }
+    _ = lines[line].waiting.popLast()
+    items[task]?.place = .at(id)
+    _ = slots[id]!.push([task], now)
+    wakeForFront(task, since: now)
+    actions.append(.runHere(id, task))
+    ask(line, now)
+  }
+
+  private mutating func ask(_ number: Int, _ now: Instant) {
+    guard let first = lines[number].waiting.first else { return withdraw(number) }
+    if settings.askDelay > .zero, let ready = items[first]?.ready, ready + settings.askDelay > now {
+      return wake(at: ready + settings.askDelay)
+    }
+    var (requested, there) = (0, 0)
+    for id in lines[number].slots {
+      guard let slot = slots[id] else { continue }
+      if slot.phase == .requested { requested += 1 } else if !slot.isRetiring, !slot.isStuck { there += 1 }
+    }
+    var wanted = lines[number].waiting.count
     // More leases than that would be given back before they have done anything.
-    if let mean = line.mean {
-      let there = line.slots.count { id in
-        slots[id].map { $0.phase != .requested && !$0.isRetiring && !$0.isStuck } ?? false
-      }
+    if let mean = lines[number].mean {
       let work = Int(min((mean * wanted / settings.ahead).rounded(.up), 1e6))
       wanted = min(wanted, max(there == 0 ? 1 : 0, work - there))
     }
-    let missing = min(wanted, line.ramp) - requested.count
+    let missing = min(wanted, lines[number].ramp) - requested
     guard missing > 0 else { return }
     for _ in 0..<missing {
       lastSlot += 1
-      slots[lastSlot] = Slot(shape: shape)
-      lines[shape]!.slots.insert(lastSlot)
-      actions.append(.request(lastSlot, shape))
+      slots[lastSlot] = Slot(line: number)
+      lines[number].slots.append(lastSlot)
+      actions.append(.request(lastSlot, lines[number].shape))
     }
     // What another shape keeps for later may be what is missing.
-    for (id, slot) in slots.sorted(by: { $0.key < $1.key }) where slot.isIdle && slot.shape != shape { giveBack(id) }
+    for (id, slot) in slots.sorted(by: { $0.key < $1.key }) where slot.isIdle && !slot.isLent && slot.line != number {
+      giveBack(id, now)
+    }
+  }
+
+  /// Nothing waits for what was asked for.
+  private mutating func withdraw(_ number: Int) {
+    // Nearly always there is nothing of that.
+    guard lines[number].slots.contains(where: { slots[$0]?.phase == .requested }) else { return }
+    for id in lines[number].slots where slots[id]?.phase == .requested {
+      _ = remove(id)
+      actions.append(.withdraw(id))
+    }
   }
 
   /// A slot may have nothing to do, or have been here for long.
   private mutating func rest(_ id: SlotID, _ now: Instant) {
     guard let slot = slots[id], slot.isIdle else { return }
-    if slot.isRetiring { return giveBack(id) }
+    if slot.isRetiring { return giveBack(id, now) }
     if slot.idleSince == nil {
       slots[id]!.idleSince = now
       wake(at: now + settings.linger)
@@ -335,30 +623,41 @@ struct TaskQueueStateMachine {
 
   private mutating func look(_ id: SlotID, _ slot: Slot, _ now: Instant) {
     if slot.isIdle {
-      guard let since = slot.idleSince else { return }
-      if since + settings.linger <= now { giveBack(id) } else { wake(at: since + settings.linger) }
+      guard !slot.isLent, let since = slot.idleSince else { return }
+      if since + settings.linger <= now { giveBack(id, now) } else { wake(at: since + settings.linger) }
       return
     }
     guard let since = slot.frontSince, let front = slot.pushed.first else { return }
-    if since + settings.workLimit <= now {
-      _ = remove(id)
-      actions.append(.giveBack(id, workerIsReusable: false))
-      lines[slot.shape]?.waiting.prepend(Array(slot.pushed.dropFirst()))
-      fail(
-        front,
-        MobulaError(
-          .deadlineExceeded, "The task did not end within \(settings.workLimit): give it more time, or less to do."))
-    } else if slot.pushed.count > 1, !slot.isStuck {
-      if since + settings.patience <= now {
-        (slots[id]!.isRecalling, slots[id]!.isStuck) = (true, true)
-        actions.append(.recall(id, Array(slot.pushed.dropFirst())))
-        wake(at: since + settings.workLimit)
-      } else {
-        wake(at: since + settings.patience)
-      }
-    } else {
-      wake(at: since + settings.workLimit)
+    if let kill = slot.killAt ?? forces[front] {
+      guard kill <= now else { return wake(at: kill) }
+      return end(id, slot, now)
     }
+    if let attempt = limits(of: front).attempt {
+      if since + attempt <= now {
+        abandon(
+          front, id,
+          MobulaError(.deadlineExceeded, "The task did not end within \(attempt): give it more time, or less to do."),
+          now)
+      } else {
+        wake(at: since + attempt)
+      }
+    }
+    guard slot.pushed.count > 1, !slot.isStuck else { return }
+    if since + settings.patience <= now {
+      (slots[id]!.isRecalling, slots[id]!.isStuck) = (true, true)
+      actions.append(.recall(id, Array(slot.pushed.dropFirst())))
+    } else {
+      wake(at: since + settings.patience)
+    }
+  }
+
+  /// Ends a worker whose task did not end when it was told to.
+  private mutating func end(_ id: SlotID, _ slot: Slot, _ now: Instant) {
+    _ = remove(id)
+    actions.append(.giveBack(id, workerIsReusable: false))
+    if let front = slot.pushed.first, items[front] != nil { fail(front, Self.cancelled) }
+    setWaiting(Array(slot.pushed.dropFirst()), slot.line)
+    pump(slot.line, now)
   }
 }
 
@@ -371,17 +670,42 @@ struct TaskLine {
   private var back: [TaskID] = []
   /// Of `back`, those that have gone.
   private var gone = 0
+  /// Those that were taken out of the middle; neither the first nor the last is one of them.
+  private var removed: Set<TaskID> = []
 
-  var count: Int { front.count + back.count - gone }
+  var count: Int { front.count + back.count - gone - removed.count }
   var isEmpty: Bool { count == 0 }
   var first: TaskID? { front.last ?? (gone < back.count ? back[gone] : nil) }
+  var last: TaskID? { gone < back.count ? back.last : front.first }
 
   mutating func append(_ task: TaskID) { back.append(task) }
 
   /// Puts tasks before all others, in their order.
   mutating func prepend(_ tasks: [TaskID]) { front += tasks.reversed() }
 
+  /// Takes a task out that is here.
+  mutating func remove(_ task: TaskID) {
+    removed.insert(task)
+    trim()
+  }
+
   mutating func popFirst() -> TaskID? {
+    defer { trim() }
+    return takeFirst()
+  }
+
+  mutating func popFirst(_ most: Int) -> [TaskID] {
+    var tasks: [TaskID] = []
+    while tasks.count < most, let task = popFirst() { tasks.append(task) }
+    return tasks
+  }
+
+  mutating func popLast() -> TaskID? {
+    defer { trim() }
+    return takeLast()
+  }
+
+  private mutating func takeFirst() -> TaskID? {
     if let task = front.popLast() { return task }
     guard gone < back.count else { return nil }
     gone += 1
@@ -393,9 +717,43 @@ struct TaskLine {
     return task
   }
 
-  mutating func popFirst(_ most: Int) -> [TaskID] {
-    var tasks: [TaskID] = []
-    while tasks.count < most, let task = popFirst() { tasks.append(task) }
-    return tasks
+  private mutating func takeLast() -> TaskID? {
+    if gone < back.count { return back.removeLast() }
+    return front.isEmpty ? nil : front.removeFirst()
+  }
+
+  private mutating func trim() {
+    guard !removed.isEmpty else { return }
+    while let task = first, removed.remove(task) != nil { _ = takeFirst() }
+    while let task = last, removed.remove(task) != nil { _ = takeLast() }
+  }
+}
+
+/// When tasks are to be looked at: a heap, since very many may have limits.
+struct TaskAgenda {
+  typealias TaskID = TaskQueueStateMachine.TaskID
+  typealias Instant = TaskQueueStateMachine.Instant
+
+  private struct Entry: Comparable {
+    var instant: Instant
+    var task: TaskID
+
+    static func < (a: Self, b: Self) -> Bool { (a.instant, a.task) < (b.instant, b.task) }
+  }
+
+  private var heap = Heap<Entry>()
+
+  /// When the first is to be looked at.
+  var first: Instant? { heap.min?.instant }
+
+  /// - Returns: whether it is the first now.
+  mutating func insert(_ task: TaskID, at instant: Instant) -> Bool {
+    heap.insert(Entry(instant: instant, task: task))
+    return heap.min?.task == task
+  }
+
+  mutating func popFirst(until now: Instant) -> TaskID? {
+    guard let first, first <= now else { return nil }
+    return heap.popMin()?.task
   }
 }

@@ -9,6 +9,8 @@ final class TaskRecord: Sendable {
   enum Outcome: Sendable {
     /// The bytes of the object that it would be.
     case inline(InlineObject)
+    /// The bytes of the error that it would be.
+    case failed(InlineObject)
     /// It is an object in the stores of the cluster.
     case stored
   }
@@ -28,25 +30,92 @@ final class TaskRecord: Sendable {
     var making: Task<Void, Never>?
   }
 
+  /// What it takes to run it, and what is to be known of that.
+  private struct Work {
+    var arguments: ByteString
+    /// Those in its arguments.
+    var references: [AnyReference]
+    var task: TaskQueueStateMachine.TaskID?
+    var attempt = 1
+    var cancelsChildren = true
+  }
+
   let object: ObjectID
   /// Under which this process's hold counts.
   let number: UInt64
   let type: String
-  /// With the references in them, while the task is to be run.
-  private let work: Mutex<(arguments: ByteString, references: [AnyReference])?>
+  /// The `RunningWork` that submitted it; 0 for none.
+  let parent: UInt64
+  private let options: Options?
+  /// What it takes while it has not ended: with what is kept beside its arguments.
+  let bytes: Int
+  /// `nil` once it has ended.
+  private let work: Mutex<Work?>
   private let state = Mutex(State())
 
+  /// What few tasks have.
+  private final class Options: Sendable {
+    let name: String?
+    let retries: RetryPolicy
+    let arguments: ArgumentPolicy
+
+    init(_ options: TaskOptions) {
+      name = options.name
+      retries = options.retries
+      arguments = options.arguments
+    }
+  }
+
   init(
-    _ object: ObjectID, number: UInt64, type: String, arguments: (bytes: ByteString, references: [AnyReference])
+    _ object: ObjectID, number: UInt64, type: String, arguments: (bytes: ByteString, references: [AnyReference]),
+    parent: UInt64 = 0, options: TaskOptions
   ) {
     self.object = object
     self.number = number
     self.type = type
-    work = Mutex((arguments.bytes, arguments.references))
+    self.parent = parent
+    let isPlain = options.name == nil && options.retries.isWanted == nil && options.arguments == .ready
+    self.options = isPlain ? nil : Options(options)
+    bytes = arguments.bytes.bytes.count + 500
+    work = Mutex(Work(arguments: arguments.bytes, references: arguments.references))
   }
 
-  var arguments: ByteString { work.withLock { $0?.arguments ?? ByteString([]) } }
   var outcome: Outcome? { state.withLock { $0.outcome } }
+  var failure: InlineObject? { if case .failed(let bytes) = outcome { bytes } else { nil } }
+
+  /// As people call it.
+  var name: String { options?.name ?? readableName(ofType: type) }
+
+  var task: TaskQueueStateMachine.TaskID? {
+    get { work.withLock { $0?.task } }
+    set { work.withLock { $0?.task = newValue } }
+  }
+  /// Which time it is tried, from 1.
+  var attempt: Int {
+    get { work.withLock { $0?.attempt ?? 1 } }
+    set { work.withLock { $0?.attempt = newValue } }
+  }
+  /// Whether those go with it that it has submitted, should it be cancelled.
+  var cancelsChildren: Bool {
+    get { work.withLock { $0?.cancelsChildren ?? true } }
+    set { work.withLock { $0?.cancelsChildren = newValue } }
+  }
+
+  /// As a worker is told of it.
+  func pushed(as task: TaskQueueStateMachine.TaskID) -> PushedTask {
+    let (arguments, attempt) = work.withLock { ($0?.arguments ?? ByteString([]), $0?.attempt ?? 1) }
+    return PushedTask(
+      task: task, type: type, arguments: arguments, result: object, attempt: attempt,
+      bringsArguments: options?.arguments != .asTheyCome)
+  }
+
+  /// The error of an attempt, if its submitter says that another one may do better.
+  func worthAnotherTry(_ bytes: InlineObject) -> MobulaError? {
+    guard let isWanted = options?.retries.isWanted, let error = Failure.of(bytes) as? WorkError, isWanted(error) else {
+      return nil
+    }
+    return MobulaError(.workFailed, error.description)
+  }
 
   /// The task has ended.
   ///
@@ -62,12 +131,9 @@ final class TaskRecord: Sendable {
     let (waiting, watchers) = state.withLock { state in
       state.outcome = outcome
       switch outcome {
-      case .stored where !state.isHeld && !state.isDropped:
-        holds.hold(object, by: number)
-        (state.isHeld, state.isShared) = (true, true)
-      case .inline(let bytes) where state.isShared:
+      case .inline(let bytes) where state.isShared, .failed(let bytes) where state.isShared:
         state.making = Task { [object] in await make(object, bytes) }
-      case .inline, .stored: break
+      case .inline, .failed, .stored: break
       }
       defer { (state.waiting, state.watchers) = ([:], [:]) }
       return (state.waiting, state.watchers)
@@ -75,6 +141,18 @@ final class TaskRecord: Sendable {
     for continuation in waiting.values { continuation.resume(returning: outcome) }
     for watcher in watchers.values { watcher() }
     withExtendedLifetime(former) {}
+  }
+
+  /// An object is about to be made of the result elsewhere.
+  ///
+  /// - Returns: whether this process holds it from now on; false where nobody wants it any more.
+  func holdStored(_ holds: ProcessHolds) -> Bool {
+    state.withLock { state in
+      guard !state.isDropped else { return false }
+      if !state.isHeld { holds.hold(object, by: number) }
+      (state.isHeld, state.isShared) = (true, true)
+      return true
+    }
   }
 
   /// The reference leaves this process: the object is held from now on, and made where it is not.
@@ -89,7 +167,11 @@ final class TaskRecord: Sendable {
         holds.hold(object, by: number)
         state.isHeld = true
       }
-      guard case .inline(let bytes)? = state.outcome else { return }
+      let bytes: InlineObject
+      switch state.outcome {
+      case .inline(let result)?, .failed(let result)?: bytes = result
+      case .stored?, nil: return
+      }
       state.making = Task { [object] in
         await make(object, bytes)
         withExtendedLifetime(reference) {}

@@ -9,6 +9,10 @@ struct PushedTask {
   var arguments: ByteString
   /// The object that the result becomes where it is not small.
   var result: ObjectID
+  /// From 1.
+  var attempt = 1
+  /// Whether objects in its arguments are brought to its host before it begins.
+  var bringsArguments = true
 }
 
 /// What came of a task, as the worker says it.
@@ -16,8 +20,10 @@ struct EndedTask {
   enum Outcome {
     /// The bytes of the object that it would be.
     case inline(InlineObject)
-    /// It is in the host's store, held by the worker until `worker.received` says this number.
-    case stored(UInt64)
+    /// The bytes of the error.
+    case failed(InlineObject)
+    /// It is in the store of the worker's host, held by the submitter.
+    case stored
   }
 
   var task: UInt64
@@ -29,7 +35,8 @@ struct EndedTask {
 /// Tasks and their ends by the dozen, in CBOR that is written and read by hand: `Codable` takes longer for a small task than
 /// all else.
 enum WorkCoding {
-  /// An array of types' names, and one of tasks, each `[task, index of its type, result, arguments]`.
+  /// An array of types' names, and one of tasks, each `[task, index of its type, result, arguments,
+  /// attempt, whether its arguments are brought]`.
   static func encode(_ tasks: [PushedTask]) -> ByteString {
     var types: [String: Int] = [:]
     var names: [String] = []
@@ -43,11 +50,13 @@ enum WorkCoding {
     for name in names { writer.text(name) }
     writer.arrayHead(count: tasks.count)
     for task in tasks {
-      writer.arrayHead(count: 4)
+      writer.arrayHead(count: 6)
       writer.unsigned(task.task)
       writer.unsigned(UInt64(types[task.type]!))
       writer.byteString(bigEndian(task.result))
       writer.byteString(task.arguments.bytes)
+      writer.unsigned(UInt64(clamping: task.attempt))
+      writer.unsigned(task.bringsArguments ? 1 : 0)
     }
     return ByteString(writer.bytes)
   }
@@ -59,29 +68,41 @@ enum WorkCoding {
       for _ in 0..<(try array(&reader)) { names.append(try text(&reader)) }
       var tasks: [PushedTask] = []
       for _ in 0..<(try array(&reader)) {
-        _ = try array(&reader, of: 4)
+        _ = try array(&reader, of: 6)
         let task = try number(&reader)
         let type = try number(&reader)
         guard type < UInt64(names.count) else { throw broken }
         let result = try identifier(&reader)
+        let arguments = try byteString(&reader)
+        let (attempt, brings) = (try number(&reader), try number(&reader))
         tasks.append(
-          PushedTask(task: task, type: names[Int(type)], arguments: try byteString(&reader), result: result))
+          PushedTask(
+            task: task, type: names[Int(type)], arguments: arguments, result: result,
+            attempt: Int(clamping: attempt), bringsArguments: brings != 0))
       }
       return tasks
     }
   }
 
-  /// An array of `[task, nanoseconds, bytes]`, or with a number in the bytes' place for what is stored.
+  /// An array of `[task, nanoseconds, kind, bytes]`: kind 0 is a result, 1 an error, 2 a result that is stored, which has
+  /// no bytes here.
   static func encode(_ ended: [EndedTask]) -> ByteString {
     var writer = CBORWriter()
     writer.arrayHead(count: ended.count)
     for end in ended {
-      writer.arrayHead(count: 3)
+      writer.arrayHead(count: 4)
       writer.unsigned(end.task)
       writer.unsigned(end.took)
       switch end.outcome {
-      case .inline(let object): writer.byteString(object.bytes)
-      case .stored(let number): writer.unsigned(number)
+      case .inline(let object):
+        writer.unsigned(0)
+        writer.byteString(object.bytes)
+      case .failed(let object):
+        writer.unsigned(1)
+        writer.byteString(object.bytes)
+      case .stored:
+        writer.unsigned(2)
+        writer.byteString([])
       }
     }
     return ByteString(writer.bytes)
@@ -91,12 +112,14 @@ enum WorkCoding {
     try reading(bytes) { (reader) throws(MobulaError) in
       var ends: [EndedTask] = []
       for _ in 0..<(try array(&reader)) {
-        _ = try array(&reader, of: 3)
-        let (task, took) = (try number(&reader), try number(&reader))
+        _ = try array(&reader, of: 4)
+        let (task, took, kind) = (try number(&reader), try number(&reader), try number(&reader))
+        guard case .bytes(let bytes) = try reader.next() else { throw broken }
         let outcome: EndedTask.Outcome
-        switch try reader.next() {
-        case .bytes(let bytes): outcome = .inline(InlineObject(bytes))
-        case .unsigned(let number): outcome = .stored(number)
+        switch kind {
+        case 0: outcome = .inline(InlineObject(bytes))
+        case 1: outcome = .failed(InlineObject(bytes))
+        case 2: outcome = .stored
         default: throw broken
         }
         ends.append(EndedTask(task: task, outcome: outcome, took: took))

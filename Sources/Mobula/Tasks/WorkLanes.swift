@@ -11,6 +11,7 @@ final class WorkLanes: Sendable {
       /// Of these, those that have begun.
       var begun = 0
       var waiting: CheckedContinuation<PushedTask?, Never>?
+      var running: (task: UInt64, work: RunningWork)?
       var isOver = false
     }
 
@@ -46,7 +47,13 @@ final class WorkLanes: Sendable {
       }
     }
 
-    var isEmpty: Bool { state.withLock { $0.begun == $0.tasks.count } }
+    /// The task that was taken last runs as this.
+    func runs(_ task: UInt64, as work: RunningWork?) { state.withLock { $0.running = work.map { (task, $0) } } }
+
+    /// That of a task which runs.
+    func running(_ tasks: Set<UInt64>) -> RunningWork? {
+      state.withLock { state in state.running.flatMap { tasks.contains($0.task) ? $0.work : nil } }
+    }
 
     /// The next task, once there is one; `nil` when the lane is over.
     func next() async -> PushedTask? {
@@ -75,136 +82,77 @@ final class WorkLanes: Sendable {
     }
   }
 
-  private struct State {
-    /// By lease; made by whichever comes first, the lane's stream or its first tasks.
-    var lanes: [LeaseID: (lane: Lane, connection: UInt64)] = [:]
-    /// Results in the store, held until their submitters hold them.
-    var kept: [UInt64: (reference: AnyReference, connection: UInt64)] = [:]
-    var last: UInt64 = 0
+  /// By lease; made by whichever comes first, the lane's stream or its first tasks.
+  private let lanes = Mutex<[LeaseID: (lane: Lane, connection: UInt64)]>([:])
+  private let runner: WorkRunner
+  /// Tells the pod that a lease is lent, or is not any more.
+  private let lend: @Sendable (LeaseID, Bool) async -> Void
+
+  init(_ runner: WorkRunner, lend: @escaping @Sendable (LeaseID, Bool) async -> Void) {
+    self.runner = runner
+    self.lend = lend
   }
-
-  /// Results up to this size go to the submitter itself, and not into a store: 100 KB.
-  static let mostInline = 100_000
-
-  private let context: TaskContext
-  private var cluster: Cluster { context.cluster }
-  private let state = Mutex(State())
-
-  init(_ context: TaskContext) { self.context = context }
 
   func add(to router: inout RPCRouter) {
     router.on(WorkerAPI.work) { request, connection, _ in
       let lane = self.lane(request.lease, connection)
-      defer { _ = self.state.withLock { $0.lanes.removeValue(forKey: request.lease) } }
-      try await self.run(lane, request.lease, connection)
+      defer { _ = self.lanes.withLock { $0.removeValue(forKey: request.lease) } }
+      try await self.run(lane, request, connection)
     }
     router.on(WorkerAPI.push) { request, connection in
       self.lane(request.lease, connection).push(try WorkCoding.tasks(request.tasks))
     }
     router.on(WorkerAPI.recall) { request, connection in
-      WorkRecall(
-        lease: request.lease, tasks: self.lane(request.lease, connection).recall(Set(request.tasks)))
+      let back = self.lane(request.lease, connection).recall(Set(request.tasks))
+      try? connection.tell(WorkerAPI.recalled, WorkRecall(lease: request.lease, tasks: back))
     }
-    router.on(WorkerAPI.taken) { request, connection in
-      // References end outside of the lock.
-      let former = self.state.withLock { state in
-        request.results.compactMap { number in
-          state.kept[number]?.connection == connection.id ? state.kept.removeValue(forKey: number) : nil
-        }
+    router.on(WorkerAPI.cancel) { request, connection in
+      let lane = self.lane(request.lease, connection)
+      let tasks = Set(request.tasks)
+      let ends = try lane.recall(tasks).map {
+        EndedTask(task: $0, outcome: .failed(try WorkRunner.cancelled()), took: 0)
       }
-      withExtendedLifetime(former) {}
-      return Empty()
+      if !ends.isEmpty {
+        try? connection.tell(WorkerAPI.ended, WorkEnded(lease: request.lease, ends: WorkCoding.encode(ends)))
+      }
+      // User code may be told of it at once: not where everything of the connection is read.
+      guard let work = lane.running(tasks) else { return }
+      Task { work.cancel(children: request.children) }
     }
   }
 
   /// Forgets what a submitter that is gone never took.
   func disconnected(_ connection: RPCConnection) {
-    let former = state.withLock { state in
-      state.lanes = state.lanes.filter { $0.value.connection != connection.id }
-      let former = state.kept.filter { $0.value.connection == connection.id }
-      for number in former.keys { state.kept[number] = nil }
-      return former
-    }
-    withExtendedLifetime(former) {}
+    lanes.withLock { lanes in lanes = lanes.filter { $0.value.connection != connection.id } }
   }
 
   private func lane(_ lease: LeaseID, _ connection: RPCConnection) -> Lane {
-    state.withLock { state in
-      if let known = state.lanes[lease] { return known.lane }
+    lanes.withLock { lanes in
+      if let known = lanes[lease] { return known.lane }
       let lane = Lane()
-      state.lanes[lease] = (lane, connection.id)
+      lanes[lease] = (lane, connection.id)
       return lane
     }
   }
 
-  private func run(_ lane: Lane, _ lease: LeaseID, _ connection: RPCConnection) async throws {
+  private func run(_ lane: Lane, _ request: WorkLane, _ connection: RPCConnection) async throws {
+    let (lease, lend) = (request.lease, lend)
+    let loan = LeaseLoan { await lend(lease, $0) }
     while let task = await lane.next() {
       let begin = ContinuousClock.now
-      let outcome = try await run(task, connection)
+      let work = RunningWork(resources: request.resources, loan: loan, tasks: runner.tasks)
+      lane.runs(task.task, as: work)
+      let outcome = await runner.run(task, as: work) {
+        try await connection.call(
+          WorkerAPI.storing, WorkStoring(lease: lease, task: task.task), deadline: .seconds(86_400))
+      }
+      lane.runs(task.task, as: nil)
+      // When the lease is over, what stopped then is not what came of the task.
+      try Task.checkCancellation()
       let took = UInt64(max(0, (ContinuousClock.now - begin) / .nanoseconds(1)))
       // At once, since the next task may wait for this one's result; what is told in a moment leaves together.
       let ended = [EndedTask(task: task.task, outcome: outcome, took: took)]
       try connection.tell(WorkerAPI.ended, WorkEnded(lease: lease, ends: WorkCoding.encode(ended)))
     }
-  }
-
-  /// - Throws: `CancellationError` when the lease is over: what stopped then is not what came of the task.
-  private func run(_ pushed: PushedTask, _ connection: RPCConnection) async throws -> EndedTask.Outcome {
-    do {
-      guard let type = TaskTypes.shared[pushed.type] else {
-        throw MobulaError(
-          .mismatch,
-          "The task \(readableName(ofType: pushed.type)) is not in this worker's program: run the same build everywhere."
-        )
-      }
-      return try await run(type, pushed, connection)
-    } catch {
-      try Task.checkCancellation()
-      return .inline(
-        InlineObject(
-          try EncodedValue(WorkerService.failure(error, of: readableName(ofType: pushed.type)), isError: true)))
-    }
-  }
-
-  private func run<Work: RemoteTask>(
-    _ type: Work.Type, _ pushed: PushedTask, _ connection: RPCConnection
-  ) async throws -> EndedTask.Outcome {
-    let reader = ValueReader(cluster: cluster)
-    let task = try ArgumentCoding.decode(type, from: pushed.arguments, reader: reader)
-    if !reader.references.isEmpty { try await cluster.store.holds.flush() }
-    let result: EncodedValue
-    do { result = try EncodedValue(try await task.run(in: context)) } catch {
-      throw WorkerService.failure(error, of: "\(Work.self)")
-    }
-    if result.references.isEmpty, result.layout.size <= Self.mostInline { return .inline(InlineObject(result)) }
-    // What the result contains is held by this process until the object holds it, and that until its submitter does.
-    let reference = cluster.newReference(to: pushed.result)
-    do {
-      try await cluster.make(pushed.result, result, holds: true, confirms: true)
-    } catch let error as MobulaError where error.code == .alreadyExists {
-      // An earlier run of the same task got as far as its result, but not as far as saying so.
-    }
-    // Its submitter is about to know of it, on whichever host: its end here must not be that of one nobody knew of.
-    reference.share()
-    try await cluster.store.holds.flush()
-    let number = state.withLock { state in
-      state.last += 1
-      state.kept[state.last] = (reference, connection.id)
-      return state.last
-    }
-    return .stored(number)
-  }
-}
-
-/// Types of tasks by their mangled names: looking one up takes as long as a small task.
-private final class TaskTypes: Sendable {
-  static let shared = TaskTypes()
-  private let known = Mutex<[String: any RemoteTask.Type]>([:])
-
-  subscript(_ name: String) -> (any RemoteTask.Type)? {
-    if let type = known.withLock({ $0[name] }) { return type }
-    guard let type = _typeByName(name) as? any RemoteTask.Type else { return nil }
-    known.withLock { $0[name] = type }
-    return type
   }
 }

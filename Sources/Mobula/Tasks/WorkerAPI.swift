@@ -8,9 +8,13 @@ enum WorkerAPI {
   static let push = RPCNotice<WorkPush>("worker.push")
   /// The worker's, to whoever has opened the lane.
   static let ended = RPCNotice<WorkEnded>("worker.ended")
-  static let recall = RPCMethod<WorkRecall, WorkRecall>("worker.recall")
-  /// The submitter holds results that are in a store; the worker may let go of them.
-  static let taken = RPCMethod<WorkTaken, Empty>("worker.taken")
+  /// Answered with `recalled`.
+  static let recall = RPCNotice<WorkRecall>("worker.recall")
+  /// The worker's: those that had not begun, and will not.
+  static let recalled = RPCNotice<WorkRecall>("worker.recalled")
+  static let cancel = RPCNotice<WorkCancel>("worker.cancel")
+  /// The worker's: a result becomes an object, which its submitter holds once this is answered with true.
+  static let storing = RPCMethod<WorkStoring, Bool>("worker.storing")
   static let spawn = RPCMethod<SpawnCall, ActorAddress>("worker.spawn")
   static let stop = RPCMethod<ActorAddress, Empty>("worker.stop")
   static let call = RPCMethod<ActorCall, WorkReply>("worker.call")
@@ -21,6 +25,8 @@ enum WorkerAPI {
 /// Where the tasks of one lease run, one after the other.
 struct WorkLane: Codable, Sendable {
   var lease: LeaseID
+  /// What the lease has.
+  var resources: Resources
 }
 
 struct WorkPush: Codable, Sendable {
@@ -29,7 +35,7 @@ struct WorkPush: Codable, Sendable {
   var tasks: ByteString
 }
 
-/// Tasks that are not to be begun; in the answer those that had not been.
+/// Tasks that are not to be begun, or that were not.
 struct WorkRecall: Codable, Sendable {
   var lease: LeaseID
   var tasks: [UInt64]
@@ -41,9 +47,17 @@ struct WorkEnded: Codable, Sendable {
   var ends: ByteString
 }
 
-struct WorkTaken: Codable, Sendable {
-  /// Numbers of `EndedTask.Outcome.stored`.
-  var results: [UInt64]
+/// Tasks that are to end, or not to begin; each ends all the same, with `cancelled` if by nothing else.
+struct WorkCancel: Codable, Sendable {
+  var lease: LeaseID
+  var tasks: [UInt64]
+  /// Whether what they have submitted is to end as well.
+  var children: Bool
+}
+
+struct WorkStoring: Codable, Sendable {
+  var lease: LeaseID
+  var task: UInt64
 }
 
 struct SpawnCall: Codable, Sendable {
@@ -63,8 +77,10 @@ struct ActorCall: Codable, Sendable {
 
 /// The result of a call.
 struct WorkReply: Codable, Sendable {
-  /// `nil` for `Void`.
+  /// `nil` for `Void`, and where it failed.
   var value: ByteString?
+  /// What the actor's code threw: a `WorkError`.
+  var error: ByteString?
   /// Set when the value has references, which the worker keeps until `received` says so.
   var reply: UInt64?
 }

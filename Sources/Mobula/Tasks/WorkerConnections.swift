@@ -18,9 +18,16 @@ final class WorkerConnections: Sendable {
     /// The job's.
     var token: ClusterToken?
     var renewing: (@Sendable () async throws -> ClusterToken)?
-    /// Told of tasks that have ended, where they are read.
-    var ended: (@Sendable (WorkEnded, RPCConnection) throws -> Void)?
+    var listener: Listener?
   }
+
+  /// What is told of what workers say of tasks; notices where they are read.
+  struct Listener: Sendable {
+    var ended: @Sendable (WorkEnded, RPCConnection) throws -> Void
+    var recalled: @Sendable (WorkRecall, RPCConnection) -> Void
+    var storing: @Sendable (WorkStoring, RPCConnection) async throws -> Bool
+  }
+
   /// How long after the end of its worker's connection a lease's loss is waited for.
   private static let lossPatience = Duration.seconds(3)
   private let state = Mutex(State())
@@ -57,16 +64,19 @@ final class WorkerConnections: Sendable {
     state.withLock { ($0.token, $0.renewing) = (token, renewing) }
   }
 
-  /// Has `ended` told of what workers say of tasks.
-  func listen(_ ended: @escaping @Sendable (WorkEnded, RPCConnection) throws -> Void) {
-    state.withLock { $0.ended = ended }
-  }
+  func listen(_ listener: Listener) { state.withLock { $0.listener = listener } }
 
   private func connect(to endpoint: Endpoint) async throws -> RPCConnection {
     let known = state.withLock { $0.token }
     var router = RPCRouter()
     router.on(WorkerAPI.ended) { [weak self] ended, connection in
-      try self?.state.withLock { $0.ended }?(ended, connection)
+      try self?.state.withLock { $0.listener }?.ended(ended, connection)
+    }
+    router.on(WorkerAPI.recalled) { [weak self] recalled, connection in
+      self?.state.withLock { $0.listener }?.recalled(recalled, connection)
+    }
+    router.on(WorkerAPI.storing) { [weak self] storing, connection in
+      try await self?.state.withLock { $0.listener }?.storing(storing, connection) ?? false
     }
     if let known {
       do {

@@ -98,12 +98,12 @@ private actor DriverRun {
 
   /// A model that only the maker's host has.
   private func freshModel(in place: LoaderPlace) async throws -> ObjectRef<Blob> {
-    let maker = ResourceRequest.resources([Name(place.resource): 1], cpu: 0)
+    let maker = TaskOptions.resources([Name(place.resource): 1], cpu: 0)
     if originals[place] == nil {
       originals[place] = try cluster.submit(MakeModel(model: orders.model), maker)
     }
     let model = try cluster.submit(RemakeModel(model: originals[place]!), maker)
-    let (ready, _) = try await cluster.wait([model], timeout: .seconds(120))
+    let (ready, _) = try await cluster.wait(for: [model], timeout: .seconds(120))
     guard !ready.isEmpty else { throw MobulaError(.deadlineExceeded, "The model was not made within two minutes.") }
     return model
   }

@@ -146,9 +146,9 @@ public struct Microbenchmark: Sendable {
   }
 
   private func together<Work: RemoteTask>(
-    _ count: Int, _ request: ResourceRequest = .resources(), _ make: () -> Work
+    _ count: Int, _ options: TaskOptions = .resources(), _ make: () -> Work
   ) async throws where Work.Output == Int {
-    let results = try (0..<count).map { _ in try cluster.submit(make(), request) }
+    let results = try (0..<count).map { _ in try cluster.submit(make(), options) }
     for result in results { _ = try await result.value }
   }
 

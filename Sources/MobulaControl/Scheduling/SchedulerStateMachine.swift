@@ -25,6 +25,11 @@ struct SchedulerStateMachine: Sendable {
     var state: State
     /// Whether it was not granted here: the pod had it when it registered.
     var isBrought = false
+    /// Whether its CPU is lent to others, since what runs on it waits.
+    var isLent = false
+
+    /// What of the pod's it takes now.
+    var taken: Resources { isLent ? resources.withoutCPU : resources }
   }
 
   struct PodBook: Sendable {
@@ -34,7 +39,7 @@ struct SchedulerStateMachine: Sendable {
     /// Whether it has ended what it was told to end when it registered: it is given nothing before.
     var isConfirmed = true
 
-    var leased: Resources { leases.values.reduce(Resources()) { $0 + $1.resources } }
+    var leased: Resources { leases.values.reduce(Resources()) { $0 + $1.taken } }
   }
 
   struct Waiting: Sendable {
@@ -165,13 +170,14 @@ struct SchedulerStateMachine: Sendable {
       let isOver: Bool
       // Its worker stays: to end it would end what it has submitted, which others wait for.
       var isReusable = false
+      pods[pod]?.leases[entry.lease]?.isLent = entry.isLent
       switch book.leases[entry.lease]?.state {
       case .asked, .held: isOver = false
       case .releasing(let workerIsReusable): (isOver, isReusable) = (true, workerIsReusable && areCurrent)
       case .ending: isOver = true
       case nil:
         pods[pod]?.leases[entry.lease] = Booking(
-          job: entry.job, resources: entry.resources, state: .held, isBrought: true)
+          job: entry.job, resources: entry.resources, state: .held, isBrought: true, isLent: entry.isLent)
         let isForeign = !areCurrent || isElsewhere || endedJobs.contains(entry.job)
         isOver = isForeign || givenBack.contains(entry.lease)
         isReusable = !isForeign && givenBackReusable.contains(entry.lease)
@@ -266,6 +272,13 @@ struct SchedulerStateMachine: Sendable {
     // The answer to the question will say so, too.
     if case .asked = booking.state { return [] }
     return drop(lease, at: pod, .workerEnded(reason)) + place(at: now)
+  }
+
+  /// The CPU of a lease is lent to others, or is not any more: then the books may be below nothing until others end.
+  mutating func lent(_ pod: PodID, _ lease: LeaseID, _ isLent: Bool, at now: Duration) -> [SchedulerAction] {
+    guard let booking = pods[pod]?.leases[lease], booking.isLent != isLent else { return [] }
+    pods[pod]?.leases[lease]?.isLent = isLent
+    return place(at: now)
   }
 
   /// The leases that a job's driver has.

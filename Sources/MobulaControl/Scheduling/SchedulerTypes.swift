@@ -16,6 +16,8 @@ struct BookedLease: Hashable, Sendable {
   var lease: LeaseID
   var job: JobID
   var resources: Resources
+  /// Whether its CPU is lent to others.
+  var isLent = false
 }
 
 enum SchedulerAction: Hashable, Sendable {

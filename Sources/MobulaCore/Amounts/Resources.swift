@@ -109,6 +109,13 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
   /// Whether the amounts, which come from outside, are neither negative nor absurd.
   package var arePlausible: Bool { amounts.values.allSatisfy { 0...Self.largestAmount ~= $0.tenThousandths } }
 
+  /// The same with no CPU.
+  package var withoutCPU: Resources {
+    var rest = self
+    rest[Self.cpu] = .zero
+    return rest
+  }
+
   /// Whether all of `demand` fits into what is here.
   public func covers(_ demand: Resources) -> Bool {
     demand.amounts.allSatisfy { self[$0.key] >= $0.value }

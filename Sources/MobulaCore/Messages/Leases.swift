@@ -12,6 +12,14 @@ package struct WorkerProgram: Codable, Sendable, Hashable {
     self.build = build
     self.environment = environment
   }
+
+  /// The same with further variables, which win.
+  package func with(_ variables: [String: String]) -> WorkerProgram {
+    guard !variables.isEmpty else { return self }
+    var program = self
+    program.environment = (environment ?? [:]).merging(variables) { _, new in new }
+    return program
+  }
 }
 
 /// A driver asks for the right to run work of one resource shape on one worker.
@@ -55,11 +63,27 @@ package struct LeaseRecord: Codable, Sendable, Hashable {
   package var lease: LeaseID
   package var job: JobID
   package var demand: Resources
+  /// Whether its CPU is lent to others, since what runs on it waits; `nil` for no.
+  package var isLent: Bool?
 
   package init(lease: LeaseID, job: JobID, demand: Resources) {
     self.lease = lease
     self.job = job
     self.demand = demand
+  }
+
+  /// What of the pod's it takes now.
+  package var taken: Resources { isLent == true ? demand.withoutCPU : demand }
+}
+
+/// What runs on a lease waits, and its CPU is lent to others; or it goes on.
+package struct LeaseLent: Codable, Sendable, Hashable {
+  package var lease: LeaseID
+  package var isLent: Bool
+
+  package init(lease: LeaseID, isLent: Bool) {
+    self.lease = lease
+    self.isLent = isLent
   }
 }
 

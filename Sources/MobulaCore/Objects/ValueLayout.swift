@@ -6,7 +6,7 @@
 /// | 0..<4 | `MBv1` |
 /// | 4..<8 | length of the CBOR header |
 /// | 8..<12 | number of buffers, n |
-/// | 12..<16 | flags: bit 0 says that the header is a `MobulaError` |
+/// | 12..<16 | flags: bit 0 says that the header is an error, a `MobulaError` (with a `code`) or a `WorkError` |
 /// | 16..<16+16n | offset and length of each buffer |
 /// | then | the CBOR header, zeros up to a multiple of 64, the buffers with zeros between them |
 ///
@@ -16,7 +16,7 @@ public struct ValueLayout: Sendable, Hashable {
   public let header: Range<Int>
   /// Where each buffer lies.
   public let buffers: [Range<Int>]
-  /// Whether the header is a `MobulaError`: the task that was to make this value failed.
+  /// Whether the header is an error: the task that was to make this value failed.
   public let isError: Bool
   /// Bytes of the whole object.
   public let size: Int

@@ -9,7 +9,8 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
   public struct Code: Hashable, Sendable, CustomStringConvertible {
     private enum Value: String {
       case invalidArgument, notFound, alreadyExists, full, unauthenticated, denied, unavailable, deadlineExceeded,
-        cancelled, connectionClosed, protocolViolation, corrupted, inputOutput, workFailed, mismatch, unknown
+        cancelled, connectionClosed, protocolViolation, corrupted, inputOutput, workFailed, mismatch, workerLost,
+        unschedulable, unknown
     }
     private let value: Value
     private init(_ value: Value) { self.value = value }
@@ -44,6 +45,10 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     public static let workFailed = Self(.workFailed)
     /// Two builds, versions or incarnations that don't fit together.
     public static let mismatch = Self(.mismatch)
+    /// The worker of a task has ended, or its host is gone, as often as the task was tried.
+    public static let workerLost = Self(.workerLost)
+    /// No pod had what a task or an actor needs for as long as it was to wait.
+    public static let unschedulable = Self(.unschedulable)
     /// A code from a newer peer.
     public static let unknown = Self(.unknown)
 

@@ -3,6 +3,7 @@ package import MobulaCore
 /// What a pod answers to its workers, over its Unix socket. A worker ends with its connection.
 package enum PodAPI {
   package static let workerReady = RPCMethod<WorkerReady, Empty>("pod.workerReady")
+  package static let leaseLent = RPCMethod<LeaseLent, Empty>("pod.leaseLent")
 }
 
 /// A worker listens and can be given work.

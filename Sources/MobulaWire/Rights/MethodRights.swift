@@ -22,12 +22,13 @@ package enum MethodRights {
     "host.rotateToken": nobody, "member.alive": nobody, "pod.grantLease": nobody, "pod.releaseLease": nobody,
     "driver.leaseRevoked": nobody,
 
-    "head.registerPod": [.pod], "head.confirmPod": [.pod], "head.leaseLost": [.pod],
-    "pod.workerReady": [.worker],
+    "head.registerPod": [.pod], "head.confirmPod": [.pod], "head.leaseLost": [.pod], "head.leaseLent": [.pod],
+    "pod.workerReady": [.worker], "pod.leaseLent": [.worker],
 
     "head.startJob": [.driver], "head.resumeJob": [.driver], "head.endJob": [.driver],
     "head.claimLeases": [.worker], "head.requestLease": jobs, "head.returnLease": jobs, "head.jobToken": jobs,
-    "worker.work": jobs, "worker.push": jobs, "worker.recall": jobs, "worker.taken": jobs, "worker.ended": nobody,
+    "worker.work": jobs, "worker.push": jobs, "worker.recall": jobs, "worker.cancel": jobs, "worker.ended": nobody,
+    "worker.recalled": nobody, "worker.storing": nobody,
     "worker.spawn": jobs,
     "worker.stop": jobs, "worker.call": jobs, "worker.received": jobs,
 

@@ -27,7 +27,7 @@ struct EvaluateCommand: AsyncParsableCommand {
   func validate() throws {
     if let beams, !(1...32 ~= beams) { throw ValidationError("--beams is from 1 to 32.") }
     if let actors, !(1...1000 ~= actors) { throw ValidationError("--actors is from 1 to 1000.") }
-    _ = try model.request(.pack)
+    _ = try model.options(.pack)
   }
 
   struct Report: Encodable {

@@ -13,7 +13,7 @@ struct MemoryCommand: AsyncParsableCommand {
 
   func validate() throws {
     guard 1...1000 ~= actors else { throw ValidationError("--actors is from 1 to 1000.") }
-    _ = try model.request(.pack)
+    _ = try model.options(.pack)
   }
 
   @concurrent func run() async throws {
@@ -28,7 +28,7 @@ struct MemoryCommand: AsyncParsableCommand {
         all.append(
           try await cluster.spawn(
             LoadAndRunModel.self, with: .init(model: prepared.blob, host: host.name.text),
-            model.request(.host(host.host))))
+            model.options(.host(host.host))))
       }
       var added = 0
       for actor in all {

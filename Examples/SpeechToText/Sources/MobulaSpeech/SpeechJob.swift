@@ -20,7 +20,7 @@ struct ModelOptions: ParsableArguments {
   @Option(name: .customLong("resource"), help: "What else each actor asks for, as NAME=AMOUNT; may be repeated.")
   var resources: [String] = []
 
-  func request(_ strategy: PlacementStrategy) throws -> ResourceRequest {
+  func options(_ placement: PlacementStrategy) throws -> ActorOptions {
     var custom = Resources()
     for resource in resources {
       let parts = resource.split(separator: "=", maxSplits: 1)
@@ -30,7 +30,7 @@ struct ModelOptions: ParsableArguments {
       custom[Name(parts[0])] = ResourceAmount(amount)
     }
     guard memory > 0, memory < 25_000 else { throw ValidationError("--memory is in GB, above 0.") }
-    return .resources(custom, cpu: 1, memory: ByteCount(Int(memory * 1e9)), strategy: strategy)
+    return .resources(custom, cpu: 1, memory: ByteCount(Int(memory * 1e9)), placement: placement)
   }
 
   /// Connects to this machine's host.
@@ -83,7 +83,7 @@ func spawn(
       let host = hosts[index % hosts.count]
       group.addTask {
         let actor = try await cluster.spawn(
-          LoadAndRunModel.self, with: .init(model: model.blob, host: host.name.text), options.request(.host(host.host)))
+          LoadAndRunModel.self, with: .init(model: model.blob, host: host.name.text), options.options(.host(host.host)))
         return (index, actor)
       }
     }

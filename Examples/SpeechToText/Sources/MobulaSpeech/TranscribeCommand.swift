@@ -48,7 +48,7 @@ struct TranscribeCommand: AsyncParsableCommand {
     guard ["transcribe", "translate"].contains(task) else {
       throw ValidationError("--task is transcribe or translate, not \(task).")
     }
-    _ = try model.request(.pack)
+    _ = try model.options(.pack)
   }
 
   @concurrent func run() async throws {

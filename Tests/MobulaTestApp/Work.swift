@@ -1,0 +1,334 @@
+import Distributed
+import FoundationEssentials
+import Glibc
+import Mobula
+import MobulaCore
+
+// What tasks are told, how they fail, and work that waits for work.
+
+/// An error that arrives as it was thrown.
+enum Refusal: Error, Codable, Equatable {
+  case tooMany(Int)
+}
+
+struct Refuse: RemoteTask {
+  var count: Int
+  func run(in context: TaskContext) async throws -> Int {
+    print("refusing \(count)")
+    throw Refusal.tooMany(count)
+  }
+}
+
+/// Fails until it has been tried so often.
+struct Stubborn: RemoteTask {
+  var marker: String
+  var times: Int
+  func run(in context: TaskContext) async throws -> Int {
+    let attempt = try append(marker)
+    if attempt < times { throw Refusal.tooMany(attempt) }
+    return attempt
+  }
+}
+
+/// Adds a byte to a file.
+func append(_ path: String) throws -> Int {
+  let file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
+  defer { close(file) }
+  guard file >= 0, write(file, "x", 1) == 1 else { throw Failure("\(path) can't be written") }
+  return Int(lseek(file, 0, SEEK_END))
+}
+
+func size(of path: String) -> Int {
+  var status = stat()
+  return stat(path, &status) == 0 ? Int(status.st_size) : 0
+}
+
+struct Touch: RemoteAction {
+  var path: String
+  static var options: TaskOptions { .resources(cpu: 0.5) }
+  func perform(in context: TaskContext) async throws { _ = try append(path) }
+}
+
+/// Sleeps as Swift tasks do, which end when they are cancelled, or as others do.
+struct Sleep: RemoteTask {
+  var seconds: Double
+  var begun: String
+  var ends = true
+  func run(in context: TaskContext) async throws -> Int {
+    _ = try append(begun)
+    if ends { try await Task.sleep(for: .seconds(seconds)) } else { usleep(UInt32(seconds * 1e6)) }
+    return 1
+  }
+}
+
+/// Submits another and waits for it.
+struct Parent: RemoteTask {
+  var begun: String
+  var ended: String
+  func run(in context: TaskContext) async throws -> Int {
+    let child = try context.cluster.submit(Child(begun: begun, ended: ended))
+    return try await child.value
+  }
+}
+
+struct Child: RemoteTask {
+  var begun: String
+  var ended: String
+  func run(in context: TaskContext) async throws -> Int {
+    _ = try append(begun)
+    do { try await Task.sleep(for: .seconds(60)) } catch {
+      _ = try append(ended)
+      throw error
+    }
+    return 1
+  }
+}
+
+struct Variable: RemoteTask {
+  var name: String
+  func run(in context: TaskContext) async throws -> String { currentEnvironment()[name] ?? "" }
+}
+
+struct Square: RemoteTask {
+  var number: Int
+  func run(in context: TaskContext) async throws -> Int {
+    if number % 7 == 0 { try await Task.sleep(for: .milliseconds(20)) }
+    return number * number
+  }
+}
+
+/// A result that goes into the store.
+struct Large: RemoteTask {
+  var size: Int
+  func run(in context: TaskContext) async throws -> Blob { Blob([UInt8](repeating: 3, count: size)) }
+}
+
+/// Makes a large result, and has its worker die before it has said so, at its first attempt.
+struct LargeOnce: RemoteTask {
+  var marker: String
+  func run(in context: TaskContext) async throws -> LargeValue { LargeValue(marker: marker) }
+}
+
+struct LargeValue: Codable, Sendable {
+  var blob = Blob([UInt8](repeating: 9, count: 500_000))
+
+  init(marker: String) {
+    guard access(marker, F_OK) != 0 else { return }
+    close(open(marker, O_CREAT | O_WRONLY, 0o600))
+    // About as long as it takes until the result is in the store.
+    let delay = UInt32.random(in: 100..<6_000)
+    Task.detached {
+      usleep(delay)
+      kill(getpid(), SIGKILL)
+    }
+  }
+}
+
+func options(_ cluster: Cluster) async throws {
+  let folder = (currentEnvironment()["MARKER"] ?? "") + "-"
+  func path(_ name: String) -> String { folder + name }
+
+  // Results, and none.
+  try check(try await cluster.run(Square(number: 9)) == 81, "run")
+  try await cluster.run(Touch(path: path("touched")))
+  try check(size(of: path("touched")) == 1, "an action has run")
+
+  // Errors as they were.
+  let refused = try await failure(of: { _ = try await cluster.run(Refuse(count: 7)) }, as: WorkError.self)
+  try check(refused.cause(as: Refusal.self) == .tooMany(7), "the cause: \(refused)")
+  try check(refused.cause(as: MobulaError.self) == nil, "another type is no cause")
+  try check(refused.type == "Refusal" && refused.work == "Refuse" && refused.attempt == 1, "\(refused)")
+  try check(!refused.host.isEmpty && !refused.pod.isEmpty && refused.log.contains("refusing 7"), "\(refused.log)")
+  // What needs its result fails with it, and does not run.
+  let needy = try await failure(
+    of: {
+      let first = try cluster.submit(Refuse(count: 8))
+      let second = try cluster.submit(Add(a: first, b: first))
+      _ = try await cluster.submit(Add(a: second, b: second)).value
+    }, as: WorkError.self)
+  try check(needy.work == "Refuse" && needy.cause(as: Refusal.self) == .tooMany(8), "an argument's error: \(needy)")
+  // One that waits for it by itself has an error of its own, with that as its cause.
+  var asTheyCome = TaskOptions.resources(cpu: 0)
+  asTheyCome.arguments = .asTheyCome
+  let outer = try await failure(
+    of: {
+      let first = try cluster.submit(Refuse(count: 9))
+      _ = try await cluster.run(Add(a: first, b: first), asTheyCome)
+    }, as: WorkError.self)
+  try check(outer.work == "Add" && outer.cause(as: Refusal.self) == .tooMany(9), "an inner error: \(outer)")
+
+  // Retries of errors that are worth it.
+  var retried = TaskOptions.resources(cpu: 0)
+  retried.retries = .never.and(3, when: { $0.cause(as: Refusal.self) != nil })
+  try check(try await cluster.run(Stubborn(marker: path("stubborn"), times: 3), retried) == 3, "the third attempt")
+  retried.retries = .never.and(1, when: { _ in true })
+  let often = try await failure(
+    of: { _ = try await cluster.run(Stubborn(marker: path("often"), times: 9), retried) }, as: WorkError.self)
+  try check(often.attempt == 2 && size(of: path("often")) == 2, "two attempts: \(often)")
+  retried.retries = .never.and(3, when: { _ in false })
+  _ = try await failure(
+    of: { _ = try await cluster.run(Stubborn(marker: path("once"), times: 9), retried) }, as: WorkError.self)
+  try check(size(of: path("once")) == 1, "one attempt")
+
+  // Limits.
+  var limited = TaskOptions.resources(cpu: 0.1)
+  limited.timeout = .milliseconds(300)
+  let slow = try await failure { _ = try await cluster.run(Sleep(seconds: 30, begun: path("slow")), limited) }
+  try check(slow.code == .deadlineExceeded && slow.message.contains("0.3 seconds"), "a timeout: \(slow)")
+  limited = .resources(["unobtainium": 1])
+  limited.schedulingLimit = .milliseconds(300)
+  let nowhere = try await failure { _ = try await cluster.run(Square(number: 1), limited) }
+  try check(nowhere.code == .unschedulable && nowhere.message.contains("unobtainium"), "a limit: \(nowhere)")
+  limited.schedulingLimit = nil
+  limited.deadline = .milliseconds(300)
+  let late = try await failure { _ = try await cluster.run(Square(number: 1), limited) }
+  try check(late.code == .deadlineExceeded, "a deadline: \(late)")
+
+  // Cancelling.
+  let waiting = try cluster.submit(Square(number: 1), .resources(["unobtainium": 1]))
+  waiting.cancel()
+  waiting.cancel()
+  try check(try await failure { _ = try await waiting.value }.code == .cancelled, "what waits")
+  let running = try cluster.submit(Sleep(seconds: 60, begun: path("running")))
+  try await eventually("it runs") { size(of: path("running")) == 1 }
+  running.cancel()
+  try check(try await failure { _ = try await running.value }.code == .cancelled, "what runs")
+  let deaf = try cluster.submit(Sleep(seconds: 60, begun: path("deaf"), ends: false))
+  try await eventually("it runs") { size(of: path("deaf")) == 1 }
+  deaf.cancel(force: .after(.milliseconds(100)))
+  try check(try await failure { _ = try await deaf.value }.code == .cancelled, "what doesn't listen")
+  try check(size(of: path("deaf")) == 1, "it does not run again")
+  let parent = try cluster.submit(Parent(begun: path("begun"), ended: path("ended")))
+  try await eventually("the child runs") { size(of: path("begun")) == 1 }
+  parent.cancel()
+  try check(try await failure { _ = try await parent.value }.code == .cancelled, "a parent")
+  try await eventually("the child has ended") { size(of: path("ended")) == 1 }
+  // Structured: who is cancelled takes it along.
+  let structured = Task { try await cluster.run(Parent(begun: path("begun"), ended: path("ended"))) }
+  try await eventually("the child runs") { size(of: path("begun")) == 2 }
+  structured.cancel()
+  do {
+    _ = try await structured.value
+    throw Failure("a cancelled run has a result")
+  } catch is CancellationError {
+  }
+  try await eventually("the child has ended") { size(of: path("ended")) == 2 }
+
+  // The environment, and what can't be meant.
+  var environment = TaskOptions()
+  environment.environment = ["COLOUR": "blue"]
+  try check(try await cluster.run(Variable(name: "COLOUR"), environment) == "blue", "a variable")
+  try check(try await cluster.run(Variable(name: "COLOUR")) == "", "nobody else's")
+  for wrong: Resources in [["CPU": -1], ["CPU": ResourceAmount(1e30)]] {
+    let error = try await failure { _ = try cluster.submit(Square(number: 1), .resources(wrong, cpu: wrong["CPU"])) }
+    try check(error.code == .invalidArgument, "\(wrong): \(error)")
+  }
+  struct Local: RemoteTask {
+    func run(in context: TaskContext) async throws -> Int { 1 }
+  }
+  let local = try await failure { _ = try cluster.submit(Local()) }
+  try check(local.message.contains("outside of functions"), "a local type: \(local)")
+
+  // Many.
+  let squares = try (0..<200).map { try cluster.submit(Square(number: $0)) }
+  var seen: Set<Int> = []
+  for await (_, result) in cluster.results(of: squares) { seen.insert(try result.get()) }
+  try check(seen == Set((0..<200).map { $0 * $0 }), "results as they come")
+  try check(try await cluster.values(squares) == (0..<200).map { $0 * $0 }, "values")
+  let (number, text) = try await cluster.values(squares[3], cluster.submit(Variable(name: "PATH")))
+  try check(number == 9 && !text.isEmpty, "values of two types")
+  var ordered: [Int] = []
+  for try await square in cluster.map(0..<300, limit: 20, { Square(number: $0) }) { ordered.append(square) }
+  try check(ordered == (0..<300).map { $0 * $0 }, "a map in order")
+  var unordered: Set<Int> = []
+  for try await square in cluster.map(0..<300, limit: 20, ordered: false, { Square(number: $0) }) {
+    unordered.insert(square)
+  }
+  try check(unordered == Set((0..<300).map { $0 * $0 }), "a map in any order")
+  let first = try await cluster.wait(for: squares)
+  try check(!first.ready.isEmpty && first.ready.count + first.pending.count == 200, "wait for one")
+
+  // Large results on another host.
+  let places = try await cluster.status().hosts.map(\.host)
+  for host in places {
+    for size in [99_000, 101_000, 3_000_000] {
+      let blob = try await cluster.run(Large(size: size), .resources(cpu: 0.1, placement: .host(host)))
+      try check(
+        blob.count == size && blob.withUnsafeBytes { $0.allSatisfy { $0 == 3 } }, "\(size) bytes from \(host.short)")
+    }
+    for round in 0..<10 {
+      let marker = path("large-\(host.short)-\(round)")
+      let reference = try cluster.submit(LargeOnce(marker: marker), .resources(cpu: 0.1, placement: .host(host)))
+      let blob = try await reference.value(within: .seconds(30)).blob
+      try check(
+        blob.count == 500_000 && blob.withUnsafeBytes { $0.allSatisfy { $0 == 9 } },
+        "a result whose worker died, round \(round)")
+    }
+  }
+}
+
+// MARK: - Work that waits for work
+
+/// Waits for one like itself, so deep.
+struct Depth: RemoteTask {
+  var depth: Int
+  func run(in context: TaskContext) async throws -> Int {
+    if depth == 0 { return 0 }
+    return try await context.cluster.submit(Depth(depth: depth - 1)).value + 1
+  }
+}
+
+struct Fibonacci: RemoteTask {
+  var number: Int
+  func run(in context: TaskContext) async throws -> Int {
+    if number < 2 { return number }
+    async let one = context.cluster.run(Fibonacci(number: number - 1))
+    async let two = context.cluster.run(Fibonacci(number: number - 2))
+    return try await one + two
+  }
+}
+
+/// Waits for one that needs all CPUs of a pod.
+struct Greedy: RemoteTask {
+  var cpu: Int
+  func run(in context: TaskContext) async throws -> Int {
+    try await context.cluster.run(Square(number: 5), .resources(cpu: ResourceAmount(cpu)))
+  }
+}
+
+/// Waits for an actor that needs a CPU, and for what that one does.
+struct Employer: RemoteTask {
+  func run(in context: TaskContext) async throws -> Int {
+    let counter = try await context.cluster.spawn(Counter.self, with: 1, .resources(cpu: 1))
+    let sum = try await counter.add(2)
+    await context.cluster.stop(counter)
+    return sum
+  }
+}
+
+/// Waits for something that is not its own.
+struct Patient: RemoteTask {
+  var object: ObjectRef<Int>
+  func run(in context: TaskContext) async throws -> Int { try await object.value }
+}
+
+/// On pods of one CPU: nothing ever hangs.
+func waits(_ cluster: Cluster) async throws {
+  try check(try await cluster.run(Depth(depth: 1_000)) == 1_000, "a thousand deep")
+  try check(try await cluster.run(Fibonacci(number: 14)) == 377, "a tree")
+  let both = try (0..<8).map { _ in try cluster.submit(Depth(depth: 3)) }
+  try check(try await cluster.values(both) == Array(repeating: 3, count: 8), "more that wait than there are CPUs")
+  try check(try await cluster.run(Greedy(cpu: 2)) == 25, "one that needs what its parent has")
+  let greedy = try (0..<6).map { _ in try cluster.submit(Greedy(cpu: 2)) }
+  try check(try await cluster.values(greedy) == Array(repeating: 25, count: 6), "several of them")
+  let employers = try (0..<6).map { _ in try cluster.submit(Employer()) }
+  try check(try await cluster.values(employers) == Array(repeating: 3, count: 6), "actors that need their CPUs")
+  // All CPUs wait for what comes behind them.
+  var asTheyCome = TaskOptions()
+  asTheyCome.arguments = .asTheyCome
+  asTheyCome.placement = .spread
+  let gate = (currentEnvironment()["MARKER"] ?? "") + "-gate"
+  let later = try cluster.submit(Sleep(seconds: 1, begun: gate))
+  let patient = try (0..<10).map { _ in try cluster.submit(Patient(object: later), asTheyCome) }
+  try check(try await cluster.values(patient) == Array(repeating: 1, count: 10), "what waits for a task before it")
+}
