@@ -13,13 +13,52 @@ extension ClusterState {
         state.scheduler.request(
           LeaseDemand(
             id: id, lease: request.lease, job: request.job, resources: request.demand,
-            rule: PlacementRule(request.strategy), deadline: state.now + state.settings.leaseTimeout), at: state.now))
+            rule: PlacementRule(request.strategy), deadline: state.now + state.settings.leaseTimeout,
+            waits: request.waits == true), at: state.now))
     }
   }
 
   /// A driver gives a lease back.
   package mutating func returned(_ lease: LeaseReturn) {
     apply(scheduler.returned(lease.lease, workerIsReusable: lease.workerIsReusable, at: now))
+  }
+
+  /// Why a lease was not granted yet.
+  package func explanation(of lease: LeaseID) -> LeaseExplanation {
+    guard let waiting = scheduler.queue.first(where: { $0.demand.lease == lease }) else {
+      return LeaseExplanation(reason: nil, isInfeasible: false)
+    }
+    return explanation(of: waiting.demand)
+  }
+
+  private func explanation(of demand: LeaseDemand) -> LeaseExplanation {
+    let shortage = scheduler.shortage(demand.resources, demand.rule)
+    if let shortage { return LeaseExplanation(reason: shortage.error(name: hostName).message, isInfeasible: true) }
+    return LeaseExplanation(
+      reason:
+        "No pod has \(demand.resources) free now: it is leased to others; start more hosts, or end work that no longer needs it.",
+      isInfeasible: false)
+  }
+
+  /// What requests wait for, by what they need and where, with the longest wait first.
+  var demands: [ClusterStatus.Demand] {
+    var first: [LeaseDemand] = []
+    var counts: [SchedulerStateMachine.Shape: (count: Int, index: Int)] = [:]
+    for waiting in scheduler.queue {
+      let shape = SchedulerStateMachine.Shape(resources: waiting.demand.resources, rule: waiting.demand.rule)
+      if let known = counts[shape] {
+        counts[shape] = (known.count + 1, known.index)
+      } else {
+        counts[shape] = (1, first.count)
+        first.append(waiting.demand)
+      }
+    }
+    return first.prefix(100).map { demand in
+      let shape = SchedulerStateMachine.Shape(resources: demand.resources, rule: demand.rule)
+      return ClusterStatus.Demand(
+        resources: demand.resources, requests: counts[shape]?.count ?? 1,
+        seconds: Int(max(.zero, now - demand.since) / .seconds(1)), reason: explanation(of: demand).reason ?? "")
+    }
   }
 
   /// The pod's answer to a question.

@@ -36,6 +36,7 @@ extension ClusterState {
       jobs: jobs.elements.map(\.key),
       objects: directory.usage.available, waiting: scheduler.queue.count, absent: absent)
     status.epoch = settings.epoch
+    status.demands = demands
     if isSettling { status.settling = true }
     if hosts.hasMore || pods.hasMore || jobs.hasMore { status.more = true }
     return status

@@ -107,6 +107,26 @@ public struct ClusterStatus: Codable, Sendable {
     }
   }
 
+  /// What lease requests of one shape wait for.
+  public struct Demand: Codable, Sendable {
+    /// What each of them needs.
+    public var resources: Resources
+    /// How many there are; more may wait in the processes that ask.
+    public var requests: Int
+    /// For how long the first of them has waited.
+    public var seconds: Int
+    /// A sentence that says what is missing, and what would help.
+    public var reason: String
+
+    /// Requests that wait.
+    public init(resources: Resources, requests: Int, seconds: Int, reason: String) {
+      self.resources = resources
+      self.requests = requests
+      self.seconds = seconds
+      self.reason = reason
+    }
+  }
+
   /// A host that the head waits for no more, and of which it still knows what it has and holds.
   public struct AbsentHost: Codable, Sendable {
     /// Its identifier.
@@ -146,6 +166,8 @@ public struct ClusterStatus: Codable, Sendable {
   public var objects: Int
   /// Lease requests that wait for resources.
   public var waiting: Int
+  /// What they wait for, the first hundred shapes; `nil` from a head that does not tell.
+  public var demands: [Demand]?
 
   /// A state of a cluster.
   public init(

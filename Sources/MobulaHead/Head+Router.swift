@@ -197,6 +197,9 @@ extension Head {
       self.perform { $0.returned(request) }
       return Empty()
     }
+    router.on(HeadAPI.explainLease) { request, _ in
+      self.perform { $0.explanation(of: request.lease) }
+    }
     router.on(HeadAPI.leaseLent) { request, connection in
       try self.attempt { state throws(MobulaError) in try state.leaseLent(request, on: connection.number) }
       return Empty()

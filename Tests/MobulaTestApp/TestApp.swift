@@ -12,6 +12,7 @@ struct TestApp: MobulaApp {
     case "tasks": try await tasks(cluster)
     case "options": try await options(cluster)
     case "waits": try await waits(cluster)
+    case "starved": try await starved(cluster)
     case "actors": try await actors(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)

@@ -332,3 +332,16 @@ func waits(_ cluster: Cluster) async throws {
   let patient = try (0..<10).map { _ in try cluster.submit(Patient(object: later), asTheyCome) }
   try check(try await cluster.values(patient) == Array(repeating: 1, count: 10), "what waits for a task before it")
 }
+
+/// What nobody has says so, and fails at its limit with what would help.
+func starved(_ cluster: Cluster) async throws {
+  var options = TaskOptions.resources(["unobtainium": 2])
+  options.schedulingLimit = .seconds(3)
+  let waiting = try (0..<3).map { try cluster.submit(Square(number: $0), options) }
+  for reference in waiting {
+    let error = try await failure { _ = try await reference.value }
+    try check(
+      error.code == .unschedulable && error.message.contains("start a host with `--resources unobtainium=2`"),
+      "\(error)")
+  }
+}

@@ -42,6 +42,29 @@ import Testing
     }
   }
 
+  /// Work that no pod could ever do says so where it was submitted, and in the cluster's state.
+  @Test func whatCannotBeScheduledSaysSo() async throws {
+    try await withCluster { cluster in
+      async let running = run(
+        Products.testApp, [], environment: cluster.environment(0).merging(["SCENARIO": "starved"]) { $1 },
+        within: .seconds(30))
+      var demands: [JSONValue] = []
+      for _ in 0..<100 where demands.isEmpty {
+        try await Task.sleep(for: .milliseconds(20))
+        let status = try await cluster.mobula("status", "--json")
+        demands = try JSONDecoder().decode(JSONValue.self, from: Data(status.output.utf8))["demands"]?.elements ?? []
+      }
+      let demand = try #require(demands.first)
+      #expect(demand["resources"]?["unobtainium"] == .number(2), "\(demand)")
+      #expect("\(demand)".contains("--resources unobtainium=2"), "\(demand)")
+      let status = try await cluster.mobula("status")
+      #expect(status.output.contains("for CPU=1,unobtainium=2"), "\(status)")
+      let finished = try await running
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      #expect(finished.errors.contains("3 tasks wait: No pod has unobtainium=2"), "\(finished)")
+    }
+  }
+
   /// Nobody waits a minute for a driver of which its host knows that it has ended.
   @Test(arguments: [false, true]) func aKilledDriversJobEndsWithIt(hostWasStartedAgain: Bool) async throws {
     try await withCluster { cluster in

@@ -24,8 +24,12 @@ import Testing
   private static let secret = JobSecret(high: 7, low: 8)
   private static let nonce = ProcessNonce(high: 9, low: 10)
   private static let program = WorkerProgram(executable: "/bin/app", build: "ab", environment: ["A": "b"])
-  private static let request = LeaseRequest(
-    lease: lease, job: job, demand: ["CPU": 1.5], strategy: .host(host), program: program)
+  private static let request: LeaseRequest = {
+    var request = LeaseRequest(
+      lease: lease, job: job, demand: ["CPU": 1.5], strategy: .host(host), program: program)
+    request.waits = true
+    return request
+  }()
   private static let grant = LeaseGrant(
     lease: lease, host: host, pod: pod, podName: "p", worker: WorkerID(high: 11, low: 12), endpoint: endpoint)
   private static let returned = LeaseReturn(lease: lease, workerIsReusable: true)
@@ -95,6 +99,7 @@ import Testing
       jobs: [job], objects: 1, waiting: 2, absent: [.init(host: host, name: "h", seconds: 60)])
     status.more = true
     (status.epoch, status.settling) = (2, true)
+    status.demands = [.init(resources: ["CPU": 1], requests: 2, seconds: 3, reason: "It is full.")]
     return status
   }
 
@@ -173,6 +178,8 @@ import Testing
     list += GoldenMessage.of(HeadAPI.requestLease, request, grant)
     list += GoldenMessage.of(HeadAPI.returnLease, returned, empty)
     list += GoldenMessage.of(HeadAPI.leaseLost, lost, empty)
+    list += GoldenMessage.of(
+      HeadAPI.explainLease, LeaseQuestion(lease: lease), LeaseExplanation(reason: "It is full.", isInfeasible: false))
     list += GoldenMessage.of(HeadAPI.leaseLent, LeaseLent(lease: lease, isLent: true), empty)
     list += GoldenMessage.of(
       HeadAPI.jobToken, JobTokenRequest(job: job), JobTokenReply(sealed: ByteString([1, 2, 3])))

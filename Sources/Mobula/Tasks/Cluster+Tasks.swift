@@ -203,6 +203,8 @@ extension Cluster {
         // What was granted after all is given back.
         await giveBack(lease.lease, workerIsReusable: true)
         switch (error as? MobulaError)?.code {
+        // The head says what is missing.
+        case .unavailable?: throw MobulaError(.unschedulable, MobulaError(describing: error).message)
         case .connectionClosed? where ContinuousClock.now < end: continue
         case .connectionClosed?, .deadlineExceeded?:
           throw MobulaError(

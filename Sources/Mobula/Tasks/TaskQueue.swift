@@ -380,10 +380,14 @@ final class TaskQueue: Sendable {
   /// The lease, once the head has granted it, for which it takes as long as others have what it needs.
   private func request(_ lease: inout Lease, _ id: SlotID, _ shape: Shape) async throws -> LeaseGrant {
     while true {
-      let request = LeaseRequest(
+      var request = LeaseRequest(
         lease: lease.id, job: around.job, demand: shape.demand, strategy: shape.strategy,
         program: around.program.with(shape.environment))
+      // Its tasks have limits of their own.
+      request.waits = true
       around.workers.requested(lease.id)
+      let looking = Task { [lease] in await self.explain(id, lease) }
+      defer { looking.cancel() }
       do {
         let grant = try await around.head.callOnce(HeadAPI.requestLease, request, deadline: .seconds(3600))
         around.workers.leased(lease.id, at: grant.endpoint)
@@ -402,6 +406,23 @@ final class TaskQueue: Sendable {
           state.slots[id]!.lease = next
         }
       }
+    }
+  }
+
+  /// Says what is missing for a lease that does not come, within a second and when it is something else.
+  private func explain(_ id: SlotID, _ lease: Lease) async {
+    var pause = Duration.milliseconds(500)
+    while (try? await Task.sleep(for: pause)) != nil {
+      pause = .seconds(5)
+      guard
+        let why = try? await around.head.call(
+          HeadAPI.explainLease, LeaseQuestion(lease: lease.id), deadline: .seconds(5)),
+        let reason = why.reason
+      else { continue }
+      let waiting = perform { $0.machine.lacks(id, reason) }
+      guard let waiting, why.isInfeasible else { continue }
+      let tasks = waiting == 1 ? "a task waits" : "\(waiting) tasks wait"
+      around.log.warning("\(tasks): \(reason)")
     }
   }
 

@@ -152,6 +152,8 @@ struct TaskQueueStateMachine {
     var mean: Duration?
     /// The most leases that are asked for at a time: doubled with each that is granted.
     var ramp = 2
+    /// What the head says is missing, for as long as nothing was granted since.
+    var shortage: String?
 
     init(_ shape: Shape) { self.shape = shape }
   }
@@ -277,7 +279,17 @@ struct TaskQueueStateMachine {
   mutating func granted(_ id: SlotID) {
     guard let slot = slots[id], slot.phase == .requested else { return }
     slots[id]?.phase = .granted
+    lines[slot.line].shortage = nil
     lines[slot.line].ramp = min(lines[slot.line].ramp * 2, settings.mostRequests)
+  }
+
+  /// The head says what is missing for a lease that was asked for.
+  ///
+  /// - Returns: how many tasks wait for it; `nil` where that was said before.
+  mutating func lacks(_ id: SlotID, _ reason: String) -> Int? {
+    guard let slot = slots[id], slot.phase == .requested, lines[slot.line].shortage != reason else { return nil }
+    lines[slot.line].shortage = reason
+    return lines[slot.line].waiting.count
   }
 
   /// A lease that was asked for will not come.
@@ -464,7 +476,11 @@ struct TaskQueueStateMachine {
       let limit = "its deadline"
       switch item.place {
       case .at(let id): return abandon(task, id, Self.late("The task did not end within \(limit)"), now)
-      case .waiting: return fail(task, Self.late("No pod had \(lines[line].shape.demand) free before \(limit)"))
+      case .waiting:
+        if let shortage = lines[line].shortage {
+          return fail(task, MobulaError(.deadlineExceeded, "The task did not begin before \(limit). \(shortage)"))
+        }
+        return fail(task, Self.late("No pod had \(lines[line].shape.demand) free before \(limit)"))
       case .blocked: return fail(task, Self.late("The task's arguments did not come before \(limit)"))
       case .delayed: return fail(task, Self.late("The task was to be tried again, and did not end before \(limit)"))
       }
@@ -476,7 +492,8 @@ struct TaskQueueStateMachine {
         task,
         MobulaError(
           .unschedulable,
-          "No pod had \(lines[line].shape.demand) free within \(wait): `mobula status` shows what the pods have, and who has it now."
+          lines[line].shortage.map { "The task did not begin within \(wait). \($0)" }
+            ?? "No pod had \(lines[line].shape.demand) free within \(wait): `mobula status` shows what the pods have, and who has it now."
         ))
     }
   }

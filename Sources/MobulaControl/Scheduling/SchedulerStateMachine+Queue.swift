@@ -4,7 +4,7 @@ extension SchedulerStateMachine {
   /// How many waiting requests have their demand kept for them; bounded so that sums stay small.
   private static let reservations = 32
 
-  private struct Shape: Hashable {
+  struct Shape: Hashable {
     var resources: Resources
     var rule: PlacementRule
   }
@@ -73,10 +73,17 @@ extension SchedulerStateMachine {
       return .impossible(error)
     }
     let isOverdue = demand.deadline <= now
-    if feasible.isEmpty, isOverdue || waiting.infeasibleSince.map({ $0 + infeasibleTimeout <= now }) ?? false {
+    if feasible.isEmpty, !demand.waits, isOverdue || waiting.infeasibleSince.map({ $0 + infeasibleTimeout <= now }) ?? false {
       return .infeasible(demand.resources, demand.rule, pods: views.filter { $0.isEligible(demand.rule) }.map(\.total))
     }
     return isOverdue ? .busy(demand.resources, said: waiting.lastRefusal) : nil
+  }
+
+  /// What is missing where no pod could hold a demand even if it were idle; `nil` where one could.
+  func shortage(_ demand: Resources, _ rule: PlacementRule) -> LeaseRefusal? {
+    let views = views
+    guard !views.contains(where: { PodPlacement.isFeasible($0, demand, rule) }) else { return nil }
+    return .infeasible(demand, rule, pods: views.filter { $0.isEligible(rule) }.map(\.total))
   }
 
   /// A pod that still has the lease to give up is not asked for it again before it has.

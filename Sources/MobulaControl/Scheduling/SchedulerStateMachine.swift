@@ -101,6 +101,8 @@ struct SchedulerStateMachine: Sendable {
     }
     if givenBack.contains(demand.lease) { return [.refuse(demand.id, .givenBack(demand.lease))] }
     arrivals += 1
+    var demand = demand
+    demand.since = now
     queue.append(Waiting(demand: demand, arrival: arrivals))
     return place(at: now)
   }

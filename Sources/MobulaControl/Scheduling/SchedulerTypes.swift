@@ -9,6 +9,10 @@ struct LeaseDemand: Hashable, Sendable {
   var rule = PlacementRule.pack
   /// When it fails if it was not granted.
   var deadline: Duration
+  /// Whether it goes on waiting where no pod could ever hold it.
+  var waits = false
+  /// When it was asked for.
+  var since = Duration.zero
 }
 
 /// A lease that a pod has in its books when it registers.

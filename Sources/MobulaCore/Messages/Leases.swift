@@ -29,6 +29,8 @@ package struct LeaseRequest: Codable, Sendable {
   package var demand: Resources
   package var strategy: PlacementStrategy
   package var program: WorkerProgram
+  /// Whether it goes on waiting where no pod could ever hold it; `nil` for no.
+  package var waits: Bool?
 
   package init(lease: LeaseID, job: JobID, demand: Resources, strategy: PlacementStrategy, program: WorkerProgram) {
     self.lease = lease
@@ -36,6 +38,25 @@ package struct LeaseRequest: Codable, Sendable {
     self.demand = demand
     self.strategy = strategy
     self.program = program
+  }
+}
+
+/// Why is a lease not granted yet?
+package struct LeaseQuestion: Codable, Sendable {
+  package var lease: LeaseID
+
+  package init(lease: LeaseID) { self.lease = lease }
+}
+
+package struct LeaseExplanation: Codable, Sendable {
+  /// A sentence that says what is missing; `nil` for a lease that does not wait.
+  package var reason: String?
+  /// Whether no pod could hold it, were it idle.
+  package var isInfeasible: Bool
+
+  package init(reason: String?, isInfeasible: Bool) {
+    self.reason = reason
+    self.isInfeasible = isInfeasible
   }
 }
 

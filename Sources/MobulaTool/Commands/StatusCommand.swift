@@ -197,6 +197,10 @@ struct StatusReport: Encodable {
     }
     lines += pods.lines()
     lines.append("\(status.objects) objects, \(status.jobs.count) jobs, \(status.waiting) lease requests waiting")
+    for demand in status.demands ?? [] {
+      let requests = demand.requests == 1 ? "1 request waits" : "\(demand.requests) requests wait"
+      lines.append("\(requests) for \(demand.resources), for \(demand.seconds) s: \(demand.reason.printable)")
+    }
     return lines
   }
 }
@@ -230,9 +234,17 @@ struct ClusterReport: Encodable {
   var head: Endpoint
   var hosts: [ClusterStatus.Host]
   var pods: [Pod]
+  struct Demand: Encodable {
+    var resources: [Name: Amount]
+    var requests: Int
+    var seconds: Int
+    var reason: String
+  }
+
   var jobs: [JobID]
   var objects: Int
   var waiting: Int
+  var demands: [Demand]
   var absent: [ClusterStatus.AbsentHost]
 
   init(_ status: ClusterStatus) {
@@ -248,6 +260,9 @@ struct ClusterReport: Encodable {
     jobs = status.jobs
     objects = status.objects
     waiting = status.waiting
+    demands = (status.demands ?? []).map {
+      Demand(resources: amounts($0.resources), requests: $0.requests, seconds: $0.seconds, reason: $0.reason)
+    }
     absent = status.absent ?? []
   }
 }

@@ -75,6 +75,7 @@ package enum HeadAPI {
   package static let requestLease = RPCMethod<LeaseRequest, LeaseGrant>("head.requestLease")
   package static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   package static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
+  package static let explainLease = RPCMethod<LeaseQuestion, LeaseExplanation>("head.explainLease")
   package static let leaseLent = RPCMethod<LeaseLent, Empty>("head.leaseLent")
 
   /// The token with which the workers of a job, and who calls them, prove themselves to each other.

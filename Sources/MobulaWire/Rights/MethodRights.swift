@@ -26,7 +26,8 @@ package enum MethodRights {
     "pod.workerReady": [.worker], "pod.leaseLent": [.worker],
 
     "head.startJob": [.driver], "head.resumeJob": [.driver], "head.endJob": [.driver],
-    "head.claimLeases": [.worker], "head.requestLease": jobs, "head.returnLease": jobs, "head.jobToken": jobs,
+    "head.claimLeases": [.worker], "head.requestLease": jobs, "head.returnLease": jobs, "head.explainLease": jobs,
+    "head.jobToken": jobs,
     "worker.work": jobs, "worker.push": jobs, "worker.recall": jobs, "worker.cancel": jobs, "worker.ended": nobody,
     "worker.recalled": nobody, "worker.storing": nobody,
     "worker.spawn": jobs,
