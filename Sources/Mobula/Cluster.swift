@@ -21,6 +21,7 @@ public final class Cluster: Sendable {
   let references = ReferenceTable()
   let actors = ActorTable()
   let workers: WorkerConnections
+  let calls: ActorCalls
   let log: Logger
   /// `nil` where no work can be started.
   private let queue = Mutex<TaskQueue?>(nil)
@@ -39,6 +40,8 @@ public final class Cluster: Sendable {
     self.program = program
     self.workers = workers
     self.log = log
+    calls = ActorCalls(workers, holds: store.holds, most: options.queueLimit.bytes)
+    calls.cluster = self
     guard let program else { return }
     var settings = TaskQueueStateMachine.Settings()
     // What a task submits and waits for in the next moment runs on its own lease.

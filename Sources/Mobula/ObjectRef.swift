@@ -122,6 +122,7 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   ///   - children: whether the tasks that it has submitted, and that have not ended, are cancelled with it.
   public func cancel(force: Force = .never, children: Bool = true) {
     guard let task = reference.task else { return }
+    if task.isCall { return reference.cluster.calls.cancel(task) }
     reference.cluster.tasks?.cancel(task, force: force.delay, children: children)
   }
 

@@ -13,6 +13,7 @@ struct TestApp: MobulaApp {
     case "options": try await options(cluster)
     case "waits": try await waits(cluster)
     case "starved": try await starved(cluster)
+    case "calls": try await calls(cluster)
     case "actors": try await actors(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)

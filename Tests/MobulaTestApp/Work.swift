@@ -345,3 +345,153 @@ func starved(_ cluster: Cluster) async throws {
       "\(error)")
   }
 }
+
+// MARK: - Calls of actors
+
+/// Notes what it is told, in the order in which it hears it.
+distributed actor Ear: RemoteActor {
+  typealias ActorSystem = Cluster
+  private var heard = 0
+  private var misheard = 0
+  private var inside = 0
+  private var most = 0
+  private var cancelled = 0
+
+  init(configuration: Int, actorSystem: Cluster) async throws { self.actorSystem = actorSystem }
+
+  distributed func hear(_ number: Int) {
+    if number != heard { misheard += 1 }
+    heard += 1
+  }
+  distributed func hearing() -> [Int] { [heard, misheard] }
+  distributed func forget() { (heard, misheard) = (0, 0) }
+  distributed func echo<Value: Codable & Sendable>(_ value: Value) -> Value { value }
+  distributed func refuse() throws -> Int { throw Refusal.tooMany(5) }
+  distributed func nap() async throws -> Int {
+    inside += 1
+    most = max(most, inside)
+    defer { inside -= 1 }
+    do { try await Task.sleep(for: .milliseconds(5)) } catch {
+      cancelled += 1
+      throw error
+    }
+    return most
+  }
+  distributed func sleep(_ seconds: Double) async throws {
+    do { try await Task.sleep(for: .seconds(seconds)) } catch {
+      cancelled += 1
+      throw error
+    }
+  }
+  distributed func cancellations() -> Int { cancelled }
+  distributed func large(_ size: Int) -> Blob { Blob([UInt8](repeating: 5, count: size)) }
+  distributed func made() async throws -> [ObjectRef<Int>] {
+    [try await actorSystem.put(6), try await actorSystem.put(7)]
+  }
+  distributed func process() -> Int32 { getpid() }
+  distributed func die() { kill(getpid(), SIGKILL) }
+}
+
+/// Calls an actor that it was given.
+struct Caller: RemoteTask {
+  var ear: Ear
+  func run(in context: TaskContext) async throws -> [Int] { try await ear.echo([1, 2]) }
+}
+
+func calls(_ cluster: Cluster) async throws {
+  let count = currentEnvironment()["CALLS"].flatMap { Int($0) } ?? 100_000
+  let ear = try await cluster.spawn(Ear.self, with: 0)
+  for number in 0..<count { try await ear.submit { try await $0.hear(number) } }
+  try check(try await ear.hearing() == [count, 0], "calls in their order: \(try await ear.hearing())")
+  // Also those that are made before there is a connection, from another process's point of view.
+  let other = try await cluster.spawn(Ear.self, with: 0)
+  for number in 0..<100 { try await other.submit { try await $0.hear(number) } }
+  let last = try await other.submit { try await $0.hearing() }
+  try check(try await last.value == [100, 0], "the first calls in their order")
+
+  try check(try await ear.submit { try await $0.echo("x") }.value == "x", "a generic call")
+  let thrown = try await failure(of: { _ = try await ear.refuse() }, as: Refusal.self)
+  try check(thrown == .tooMany(5), "an error as it was")
+  let kept = try await failure(of: { _ = try await ear.submit { try await $0.refuse() }.value }, as: WorkError.self)
+  try check(kept.cause(as: Refusal.self) == .tooMany(5) && kept.work.contains("refuse"), "a reference's error: \(kept)")
+
+  for size in [10, 99_000, 101_000, 3_000_000] {
+    let blob = try await ear.large(size)
+    try check(blob.count == size && blob.withUnsafeBytes { $0.allSatisfy { $0 == 5 } }, "\(size) bytes")
+    let again = try await ear.submit { try await $0.large(size) }.value
+    try check(again == blob, "\(size) bytes, by reference")
+  }
+  let made = try await ear.made()
+  try check(try await cluster.values(made) == [6, 7], "references in a result")
+
+  // Reentrant, as Swift's actors are, or one at a time.
+  func naps(_ ear: Ear) async throws -> Int {
+    try await withThrowingTaskGroup(of: Int.self) { group in
+      for _ in 0..<20 { group.addTask { try await ear.nap() } }
+      return try await group.reduce(0) { max($0, $1) }
+    }
+  }
+  try check(try await naps(ear) > 1, "reentrant")
+  for limit in [1, 3] {
+    var options = ActorOptions()
+    options.concurrency = limit == 1 ? .serial : .reentrant(limit: limit)
+    try await cluster.withActor(Ear.self, with: 0, options) { ear in
+      try check(try await naps(ear) == limit, "at most \(limit) at a time")
+    }
+  }
+
+  // Limits, and ends.
+  let late = try await failure {
+    try await Call.with(.timeout(.milliseconds(100))) { try await ear.sleep(60) }
+  }
+  try check(late.code == .deadlineExceeded && late.mayHaveRun, "a timeout: \(late)")
+  try await eventually("it was cancelled there") { try await ear.cancellations() == 1 }
+  let waiting = Task { try await ear.sleep(60) }
+  try await Task.sleep(for: .milliseconds(50))
+  waiting.cancel()
+  do {
+    try await waiting.value
+    throw Failure("a cancelled call has a result")
+  } catch is CancellationError {
+  }
+  try await eventually("it was cancelled there") { try await ear.cancellations() == 2 }
+  let submitted = try await ear.submit { try await $0.sleep(60) }
+  try await Task.sleep(for: .milliseconds(50))
+  submitted.cancel()
+  try check(try await failure { _ = try await submitted.value }.code == .cancelled, "a cancelled reference")
+
+  // Handles travel; those of a driver don't.
+  try check(try await cluster.run(Caller(ear: ear)) == [1, 2], "a handle in a task")
+  let mine = try await Ear(configuration: 0, actorSystem: cluster)
+  try check(try await mine.echo(3) == 3, "an actor of this process")
+  let refused = try await failure { _ = try cluster.submit(Caller(ear: mine)) }
+  try check(refused.code == .invalidArgument && refused.message.contains("Cluster.spawn"), "\(refused)")
+  try check(try await mine.submit { try await $0.echo(4) }.value == 4, "a call of an actor of this process")
+
+  // Several of them.
+  let pool = ActorPool(try await cluster.spawn(Ear.self, count: 3, with: 0))
+  var processes: Set<Int32> = []
+  for try await process in pool.map(
+    0..<60,
+    { ear, _ in
+      _ = try await ear.nap()
+      return try await ear.process()
+    })
+  { processes.insert(process) }
+  try check(processes.count == 3, "all actors of a pool work: \(processes)")
+  var ordered: [Int] = []
+  for try await number in pool.map(0..<60, ordered: true, { try await $0.echo($1) }) { ordered.append(number) }
+  try check(ordered == Array(0..<60), "in the order of inputs")
+  try check(try await pool.with { try await $0.echo(8) } == 8, "one of a pool")
+
+  // What was on its way when its worker died.
+  let dying = (0..<5).map { _ in Task { try await other.sleep(60) } }
+  let lost = try await other.submit { try await $0.sleep(60) }
+  try await Task.sleep(for: .milliseconds(100))
+  _ = try? await other.die()
+  for call in dying {
+    let error = try await failure { try await call.value }
+    try check(error.code == .connectionClosed && error.mayHaveRun && error.message.contains("signal 9"), "\(error)")
+  }
+  try check(try await failure { _ = try await lost.value }.mayHaveRun, "a lost reference")
+}

@@ -11,7 +11,6 @@ import Testing
   private static let actor = ActorAddress(
     actor: RemoteActorID(high: 1, low: 2), endpoint: .tcp(host: "10.0.0.1", port: 7600), lease: LeaseID(high: 5, low: 6)
   )
-  private static let reply = WorkReply(value: ByteString([1, 2]), error: ByteString([3]), reply: 3)
 
   static var all: [GoldenMessage] {
     var list: [GoldenMessage] = []
@@ -31,12 +30,16 @@ import Testing
     list.append(.of(WorkerAPI.cancel.name, "request", WorkCancel(lease: lease, tasks: [7], children: true)))
     list += GoldenMessage.of(WorkerAPI.storing, WorkStoring(lease: lease, task: 7), true)
     list += GoldenMessage.of(
-      WorkerAPI.spawn, SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6)), actor)
+      WorkerAPI.spawn,
+      SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6), limit: 1000), actor)
     list += GoldenMessage.of(WorkerAPI.stop, actor, Empty())
-    list += GoldenMessage.of(
-      WorkerAPI.call,
-      ActorCall(actor: actor.actor, target: "t", substitutions: ["S"], arguments: [ByteString([1, 2])]), reply)
-    list += GoldenMessage.of(WorkerAPI.received, ReplyReceived(reply: 3), Empty())
+    let call = ActorCall(
+      number: 9, actor: actor.actor, target: "t", result: object, substitutions: ["S"],
+      arguments: [ByteString([1, 2])])
+    list.append(.of(WorkerAPI.call.name, "request", ActorCalling(call: WorkCoding.encode(call))))
+    list.append(.of(WorkerAPI.cancelCalls.name, "request", ActorCalls.Numbers(calls: [9])))
+    list.append(.of(WorkerAPI.returned.name, "request", ActorReturns(ends: WorkCoding.encode(ends))))
+    list += GoldenMessage.of(WorkerAPI.storingCall, ActorCalls.Numbers(calls: [9]), true)
     return list
   }
 

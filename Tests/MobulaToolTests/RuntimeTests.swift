@@ -29,14 +29,15 @@ import Testing
 
   /// Options of tasks, their errors and ends, on two hosts; and tasks that wait for tasks, on pods that have as many CPUs
   /// as those need.
-  @Test(arguments: ["options", "waits"]) func work(_ name: String) async throws {
+  @Test(arguments: ["options", "waits", "calls"]) func work(_ name: String) async throws {
+    let isLong = currentEnvironment()["MOBULA_LONG_TESTS"] != nil
     let pods = name == "waits" ? ["--pod", "main:CPU=2"] : ["--pod", "main:CPU=2", "--pod", "other:CPU=2"]
     try await withCluster(others: name == "waits" ? 0 : 1, pods) { cluster in
       let finished = try await run(
         Products.testApp, [],
-        environment: cluster.environment(0).merging(["SCENARIO": name, "MARKER": cluster.folder.path + "/marker"]) {
-          $1
-        },
+        environment: cluster.environment(0).merging([
+          "SCENARIO": name, "MARKER": cluster.folder.path + "/marker", "CALLS": isLong ? "1000000" : "100000",
+        ]) { $1 },
         within: .seconds(120))
       #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
     }

@@ -3,7 +3,7 @@ import MobulaCore
 import Synchronization
 
 /// Gathers the arguments of a distributed call.
-public struct CallEncoder: DistributedTargetInvocationEncoder {
+public struct CallEncoder: DistributedTargetInvocationEncoder, Sendable {
   public typealias SerializationRequirement = Codable
 
   var arguments: [ByteString] = []
@@ -71,14 +71,14 @@ public struct CallDecoder: DistributedTargetInvocationDecoder {
 public final class CallResultHandler: DistributedTargetInvocationResultHandler, Sendable {
   public typealias SerializationRequirement = Codable
 
-  private let result = Mutex<(bytes: ByteString?, references: [AnyReference])>((nil, []))
+  private let result = Mutex<EncodedValue?>(nil)
 
-  /// The encoded result (`nil` for `Void`) and the references in it.
-  var taken: (bytes: ByteString?, references: [AnyReference]) { result.withLock { $0 } }
+  /// The encoded result; `nil` for `Void`.
+  var taken: EncodedValue? { result.withLock { $0 } }
 
   public func onReturn<Value: Codable>(value: Value) async throws {
-    let encoded = try ArgumentCoding.encode(value)
-    result.withLock { $0 = (encoded.bytes, encoded.references) }
+    let encoded = try EncodedValue(value)
+    result.withLock { $0 = encoded }
   }
 
   public func onReturnVoid() async throws {}

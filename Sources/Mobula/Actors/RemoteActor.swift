@@ -17,6 +17,8 @@ extension RemoteActor {
 }
 
 /// Who an actor is and where it listens; enough to call it from anywhere in the cluster.
+///
+/// Two of them are equal when they are the same actor's.
 public struct ActorAddress: Hashable, Sendable, Codable, CustomStringConvertible {
   /// Which actor it is.
   public let actor: RemoteActorID
@@ -26,4 +28,37 @@ public struct ActorAddress: Hashable, Sendable, Codable, CustomStringConvertible
   let lease: LeaseID?
 
   public var description: String { "\(actor.short)@\(endpoint)" }
+
+  public static func == (a: Self, b: Self) -> Bool { a.actor == b.actor }
+  public func hash(into hasher: inout Hasher) { hasher.combine(actor) }
+
+  /// Where an actor "listens" that was made in a driver.
+  static let driver = Endpoint.unix(path: "driver")
+
+  init(actor: RemoteActorID, endpoint: Endpoint, lease: LeaseID?) {
+    (self.actor, self.endpoint, self.lease) = (actor, endpoint, lease)
+  }
+
+  private enum CodingKeys: String, CodingKey { case actor, endpoint, lease }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    actor = try container.decode(RemoteActorID.self, forKey: .actor)
+    endpoint = try container.decode(Endpoint.self, forKey: .endpoint)
+    lease = try container.decodeIfPresent(LeaseID.self, forKey: .lease)
+  }
+
+  /// - Throws: `MobulaError` (`invalidArgument`) for an actor that was made in a driver: nobody else could call it.
+  public func encode(to encoder: any Encoder) throws {
+    guard endpoint != Self.driver else {
+      throw MobulaError(
+        .invalidArgument,
+        "An actor that was made in a driver can't be passed on, since nobody could call it: start it with Cluster.spawn."
+      )
+    }
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(actor, forKey: .actor)
+    try container.encode(endpoint, forKey: .endpoint)
+    try container.encodeIfPresent(lease, forKey: .lease)
+  }
 }

@@ -70,6 +70,8 @@ public struct ActorOptions: Sendable {
   public var resources: Resources = [:]
   /// Which of the pods that have it is taken. Default: the one with the fewest leases.
   public var placement = PlacementStrategy.spread
+  /// How many of its calls run at a time. Default: a thousand, as Swift's actors do, of which one runs and the others wait.
+  public var concurrency = Concurrency.reentrant(limit: 1_000)
   /// How long `spawn` waits for a pod that has it. Default: `ClusterOptions.leaseDeadline`.
   public var startLimit: Duration?
   /// Variables of its worker's environment, beside `ClusterOptions.workerEnvironment`. Default: none.
@@ -101,6 +103,17 @@ extension Resources {
     self[Self.cpu] = cpu
     if let memory { self[Self.memory] = ResourceAmount(memory.bytes) }
   }
+}
+
+/// How many calls of an actor run at a time.
+public struct Concurrency: Sendable, Hashable {
+  let limit: Int
+
+  /// While one call waits, others go on, as in every actor of Swift; so many at most have begun and not ended.
+  public static func reentrant(limit: Int) -> Concurrency { Concurrency(limit: max(1, limit)) }
+
+  /// One call after the other, each to its end.
+  public static let serial = Concurrency(limit: 1)
 }
 
 /// When a task is tried again.

@@ -46,6 +46,8 @@ final class TaskRecord: Sendable {
   let type: String
   /// The `RunningWork` that submitted it; 0 for none.
   let parent: UInt64
+  /// Whether it is a call of an actor: then `type` is its target.
+  let isCall: Bool
   private let options: Options?
   /// What it takes while it has not ended: with what is kept beside its arguments.
   let bytes: Int
@@ -68,8 +70,9 @@ final class TaskRecord: Sendable {
 
   init(
     _ object: ObjectID, number: UInt64, type: String, arguments: (bytes: ByteString, references: [AnyReference]),
-    parent: UInt64 = 0, options: TaskOptions
+    parent: UInt64 = 0, options: TaskOptions = TaskOptions(), isCall: Bool = false
   ) {
+    self.isCall = isCall
     self.object = object
     self.number = number
     self.type = type
@@ -84,8 +87,9 @@ final class TaskRecord: Sendable {
   var failure: InlineObject? { if case .failed(let bytes) = outcome { bytes } else { nil } }
 
   /// As people call it.
-  var name: String { options?.name ?? readableName(ofType: type) }
+  var name: String { options?.name ?? (isCall ? WorkerService.readable(type) : readableName(ofType: type)) }
 
+  /// Among the tasks, or the calls, of this process.
   var task: TaskQueueStateMachine.TaskID? {
     get { work.withLock { $0?.task } }
     set { work.withLock { $0?.task = newValue } }
@@ -111,7 +115,8 @@ final class TaskRecord: Sendable {
 
   /// The error of an attempt, if its submitter says that another one may do better.
   func worthAnotherTry(_ bytes: InlineObject) -> MobulaError? {
-    guard let isWanted = options?.retries.isWanted, let error = Failure.of(bytes) as? WorkError, isWanted(error) else {
+    guard let isWanted = options?.retries.isWanted, let error = StoredFailure.of(bytes) as? WorkError, isWanted(error)
+    else {
       return nil
     }
     return MobulaError(.workFailed, error.description)

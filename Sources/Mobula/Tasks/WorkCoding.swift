@@ -15,7 +15,20 @@ struct PushedTask {
   var bringsArguments = true
 }
 
-/// What came of a task, as the worker says it.
+/// A call of an actor as it is sent to its worker.
+struct ActorCall {
+  /// Grows with each call of the process that makes them.
+  var number: UInt64
+  var actor: RemoteActorID
+  /// Mangled name of the distributed function.
+  var target: String
+  /// The object that the result becomes where it is not small.
+  var result: ObjectID
+  var substitutions: [String] = []
+  var arguments: [ByteString] = []
+}
+
+/// What came of a task, or of a call by its number, as the worker says it.
 struct EndedTask {
   enum Outcome {
     /// The bytes of the object that it would be.
@@ -72,7 +85,7 @@ enum WorkCoding {
         let task = try number(&reader)
         let type = try number(&reader)
         guard type < UInt64(names.count) else { throw broken }
-        let result = try identifier(&reader)
+        let result: ObjectID = try identifier(&reader)
         let arguments = try byteString(&reader)
         let (attempt, brings) = (try number(&reader), try number(&reader))
         tasks.append(
@@ -128,6 +141,35 @@ enum WorkCoding {
     }
   }
 
+  /// `[number, actor, target, result, substitutions, arguments]`.
+  static func encode(_ call: ActorCall) -> ByteString {
+    var writer = CBORWriter()
+    writer.arrayHead(count: 6)
+    writer.unsigned(call.number)
+    writer.byteString(bigEndian(call.actor))
+    writer.text(call.target)
+    writer.byteString(bigEndian(call.result))
+    writer.arrayHead(count: call.substitutions.count)
+    for name in call.substitutions { writer.text(name) }
+    writer.arrayHead(count: call.arguments.count)
+    for argument in call.arguments { writer.byteString(argument.bytes) }
+    return ByteString(writer.bytes)
+  }
+
+  static func call(_ bytes: ByteString) throws(MobulaError) -> ActorCall {
+    try reading(bytes) { (reader) throws(MobulaError) in
+      _ = try array(&reader, of: 6)
+      let number = try number(&reader)
+      let actor: RemoteActorID = try identifier(&reader)
+      let target = try text(&reader)
+      let result: ObjectID = try identifier(&reader)
+      var call = ActorCall(number: number, actor: actor, target: target, result: result)
+      for _ in 0..<(try array(&reader)) { call.substitutions.append(try text(&reader)) }
+      for _ in 0..<(try array(&reader)) { call.arguments.append(try byteString(&reader)) }
+      return call
+    }
+  }
+
   private static var broken: MobulaError {
     MobulaError(.protocolViolation, "Tasks can't be read as they came: use the same build everywhere.")
   }
@@ -168,15 +210,15 @@ enum WorkCoding {
     return ByteString([UInt8](bytes))
   }
 
-  private static func identifier(_ reader: inout CBORReader) throws(MobulaError) -> ObjectID {
+  private static func identifier<Tag>(_ reader: inout CBORReader) throws(MobulaError) -> Identifier<Tag> {
     guard case .bytes(let bytes) = try reader.next(), bytes.count == 16 else { throw broken }
     func word(_ offset: Int) -> UInt64 {
       UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
     }
-    return ObjectID(high: word(0), low: word(8))
+    return Identifier(high: word(0), low: word(8))
   }
 
-  private static func bigEndian(_ object: ObjectID) -> [UInt8] {
-    withUnsafeBytes(of: (object.high.bigEndian, object.low.bigEndian)) { [UInt8]($0) }
+  private static func bigEndian<Tag>(_ identifier: Identifier<Tag>) -> [UInt8] {
+    withUnsafeBytes(of: (identifier.high.bigEndian, identifier.low.bigEndian)) { [UInt8]($0) }
   }
 }

@@ -94,7 +94,7 @@ struct WorkPlace: Sendable {
 }
 
 /// The error that an object holds in a value's place.
-struct Failure: Decodable {
+struct StoredFailure: Decodable {
   let error: any Error
 
   private enum CodingKeys: String, CodingKey { case code }
@@ -107,6 +107,6 @@ struct Failure: Decodable {
   static func of(_ object: InlineObject) -> (any Error)? {
     guard let layout = try? ValueLayout(reading: object.bytes), layout.isError else { return nil }
     let header = UnsafeRawBufferPointer(rebasing: object.bytes[layout.header])
-    return withExtendedLifetime(object) { try? CBORDecoder().decode(Failure.self, from: header).error }
+    return withExtendedLifetime(object) { try? CBORDecoder().decode(StoredFailure.self, from: header).error }
   }
 }

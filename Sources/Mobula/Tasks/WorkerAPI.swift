@@ -17,9 +17,13 @@ enum WorkerAPI {
   static let storing = RPCMethod<WorkStoring, Bool>("worker.storing")
   static let spawn = RPCMethod<SpawnCall, ActorAddress>("worker.spawn")
   static let stop = RPCMethod<ActorAddress, Empty>("worker.stop")
-  static let call = RPCMethod<ActorCall, WorkReply>("worker.call")
-  /// The caller has registered the references in a reply; the worker may let go of them.
-  static let received = RPCMethod<ReplyReceived, Empty>("worker.received")
+  /// Calls of one connection to one actor begin in the order in which they came.
+  static let call = RPCNotice<ActorCalling>("worker.call")
+  static let cancelCalls = RPCNotice<ActorCalls.Numbers>("worker.cancelCalls")
+  /// The worker's: a call has ended.
+  static let returned = RPCNotice<ActorReturns>("worker.returned")
+  /// The worker's, as `storing`.
+  static let storingCall = RPCMethod<ActorCalls.Numbers, Bool>("worker.storingCall")
 }
 
 /// Where the tasks of one lease run, one after the other.
@@ -65,26 +69,16 @@ struct SpawnCall: Codable, Sendable {
   var type: String
   var configuration: ByteString
   var lease: LeaseID
+  /// The most calls that it answers at a time.
+  var limit: Int
 }
 
-struct ActorCall: Codable, Sendable {
-  var actor: RemoteActorID
-  /// Mangled name of the distributed function.
-  var target: String
-  var substitutions: [String]
-  var arguments: [ByteString]
+struct ActorCalling: Codable, Sendable {
+  /// `WorkCoding.call`.
+  var call: ByteString
 }
 
-/// The result of a call.
-struct WorkReply: Codable, Sendable {
-  /// `nil` for `Void`, and where it failed.
-  var value: ByteString?
-  /// What the actor's code threw: a `WorkError`.
-  var error: ByteString?
-  /// Set when the value has references, which the worker keeps until `received` says so.
-  var reply: UInt64?
-}
-
-struct ReplyReceived: Codable, Sendable {
-  var reply: UInt64
+struct ActorReturns: Codable, Sendable {
+  /// `WorkCoding.ends`, by the numbers of calls.
+  var ends: ByteString
 }

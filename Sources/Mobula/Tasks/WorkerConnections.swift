@@ -19,6 +19,7 @@ final class WorkerConnections: Sendable {
     var token: ClusterToken?
     var renewing: (@Sendable () async throws -> ClusterToken)?
     var listener: Listener?
+    var calls: CallListener?
   }
 
   /// What is told of what workers say of tasks; notices where they are read.
@@ -26,6 +27,12 @@ final class WorkerConnections: Sendable {
     var ended: @Sendable (WorkEnded, RPCConnection) throws -> Void
     var recalled: @Sendable (WorkRecall, RPCConnection) -> Void
     var storing: @Sendable (WorkStoring, RPCConnection) async throws -> Bool
+  }
+
+  /// What is told of what workers say of calls.
+  struct CallListener: Sendable {
+    var returned: @Sendable (ActorReturns, RPCConnection) throws -> Void
+    var storing: @Sendable (ActorCalls.Numbers, RPCConnection) async throws -> Bool
   }
 
   /// How long after the end of its worker's connection a lease's loss is waited for.
@@ -65,6 +72,7 @@ final class WorkerConnections: Sendable {
   }
 
   func listen(_ listener: Listener) { state.withLock { $0.listener = listener } }
+  func listen(_ listener: CallListener) { state.withLock { $0.calls = listener } }
 
   private func connect(to endpoint: Endpoint) async throws -> RPCConnection {
     let known = state.withLock { $0.token }
@@ -77,6 +85,12 @@ final class WorkerConnections: Sendable {
     }
     router.on(WorkerAPI.storing) { [weak self] storing, connection in
       try await self?.state.withLock { $0.listener }?.storing(storing, connection) ?? false
+    }
+    router.on(WorkerAPI.returned) { [weak self] returned, connection in
+      try self?.state.withLock { $0.calls }?.returned(returned, connection)
+    }
+    router.on(WorkerAPI.storingCall) { [weak self] call, connection in
+      try await self?.state.withLock { $0.calls }?.storing(call, connection) ?? false
     }
     if let known {
       do {

@@ -26,7 +26,7 @@ final class StoredValue: CBORBufferSource {
   ) throws -> (value: Value, hasReferences: Bool) {
     let header = UnsafeRawBufferPointer(rebasing: object.bytes[layout.header])
     return try withExtendedLifetime(object) {
-      if layout.isError { throw try CBORDecoder().decode(Failure.self, from: header).error }
+      if layout.isError { throw try CBORDecoder().decode(StoredFailure.self, from: header).error }
       if CBORReader.isScalar(type) { return (try CBORDecoder().decode(type, from: header), false) }
       if type == Blob.self, let value = try blob(CBORDecoder().decode(Int.self, from: header)) as? Value {
         return (value, false)

@@ -29,8 +29,10 @@ public struct Microbenchmark: Sendable {
   public static let names = [
     "memcpy gigabytes", "single client get calls", "single client put calls", "multi client put calls",
     "single client put gigabytes", "multi client put gigabytes", "single client get object containing 10k refs",
-    "single client tasks and get batch", "single client tasks sync", "single client tasks async",
-    "multi client tasks async", "1:1 actor calls sync", "1:1 actor calls async",
+    "single client wait 1k refs", "single client tasks and get batch", "single client tasks sync",
+    "single client tasks async", "multi client tasks async", "1:1 actor calls sync", "1:1 actor calls async",
+    "1:1 actor calls concurrent", "1:n actor calls async", "n:n actor calls async", "n:n actor calls with arg async",
+    "1:1 async-actor calls sync", "1:1 async-actor calls async", "1:1 async-actor calls with args async",
   ]
 
   private let cluster: Cluster
@@ -112,6 +114,12 @@ public struct Microbenchmark: Sendable {
       _ = try await container.value
       try await time("single client get object containing 10k refs") { _ = try await container.value }
     }
+    if wants("single client wait 1k refs") {
+      try await time("single client wait 1k refs") {
+        var pending = try (0..<1000).map { _ in try cluster.submit(SmallValue()) }
+        for _ in 0..<1000 { pending = try await cluster.wait(for: pending).pending }
+      }
+    }
     if wants("single client tasks and get batch") {
       try await time("single client tasks and get batch") { try await batch(1000, on: cluster) }
     }
@@ -127,20 +135,62 @@ public struct Microbenchmark: Sendable {
         try await together(4, .resources(cpu: 0)) { SubmitSmall(count: 1000) }
       }
     }
-    if wants("1:1 actor calls sync") {
-      let actor = try await cluster.spawn(SmallActor.self, with: 0, .resources(cpu: 0))
-      try await time("1:1 actor calls sync") { _ = try await actor.smallValue() }
-      await cluster.stop(actor)
+    func timeActor(
+      _ name: String, multiplier: Double = 1, _ options: ActorOptions = ActorOptions(),
+      _ body: (SmallActor) async throws -> Void
+    ) async throws {
+      guard wants(name) else { return }
+      try await cluster.withActor(SmallActor.self, with: 0, options) { actor in
+        try await time(name, multiplier: multiplier) { try await body(actor) }
+      }
     }
-    if wants("1:1 actor calls async") {
-      let actor = try await cluster.spawn(SmallActor.self, with: 0, .resources(cpu: 0))
-      try await time("1:1 actor calls async", multiplier: 1000) {
+    try await timeActor("1:1 actor calls sync") { _ = try await $0.smallValue() }
+    try await timeActor("1:1 actor calls async", multiplier: 1000) { try await callBatch(1000, [$0], on: cluster) }
+    var sixteen = ActorOptions()
+    sixteen.concurrency = .reentrant(limit: 16)
+    try await timeActor("1:1 actor calls concurrent", multiplier: 1000, sixteen) {
+      try await callBatch(1000, [$0], on: cluster)
+    }
+    // As many servers as there are pairs of CPUs, and at least one.
+    let servers = max(1, sysconf(CInt(_SC_NPROCESSORS_ONLN)) / 2)
+    if wants("1:n actor calls async") {
+      let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
+      let client = try await cluster.spawn(SmallClient.self, with: actors)
+      try await time("1:n actor calls async", multiplier: Double(5000 * servers)) { try await client.call(5000) }
+      for actor in actors { await cluster.stop(actor) }
+      await cluster.stop(client)
+    }
+    if wants("n:n actor calls async") {
+      let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
+      try await time("n:n actor calls async", multiplier: 4 * 5000) {
+        try await together(4) { CallSmall(actors: actors, count: 5000) }
+      }
+      for actor in actors { await cluster.stop(actor) }
+    }
+    if wants("n:n actor calls with arg async") {
+      let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
+      var clients: [SmallClient] = []
+      for actor in actors { clients.append(try await cluster.spawn(SmallClient.self, with: [actor])) }
+      let all = clients
+      try await time("n:n actor calls with arg async", multiplier: Double(1000 * servers)) {
         try await withThrowingTaskGroup(of: Void.self) { group in
-          for _ in 0..<1000 { group.addTask { _ = try await actor.smallValue() } }
+          for client in all { group.addTask { try await client.callWithArgument(1000) } }
           try await group.waitForAll()
         }
       }
-      await cluster.stop(actor)
+      for actor in actors { await cluster.stop(actor) }
+      for client in clients { await cluster.stop(client) }
+    }
+    try await timeActor("1:1 async-actor calls sync") { _ = try await $0.smallValueLater() }
+    try await timeActor("1:1 async-actor calls async", multiplier: 1000) { actor in
+      var results: [ObjectRef<String>] = []
+      for _ in 0..<1000 { results.append(try await actor.submit { try await $0.smallValueLater() }) }
+      _ = try await cluster.values(results)
+    }
+    try await timeActor("1:1 async-actor calls with args async", multiplier: 1000) { actor in
+      var results: [ObjectRef<String>] = []
+      for number in 0..<1000 { results.append(try await actor.submit { try await $0.smallValueLater(number) }) }
+      _ = try await cluster.values(results)
     }
     return rows
   }
@@ -206,6 +256,55 @@ distributed actor SmallActor: RemoteActor {
   init(configuration: Int, actorSystem: Cluster) async throws { self.actorSystem = actorSystem }
 
   distributed func smallValue() -> String { "ok" }
+  distributed func smallValue(_ argument: ObjectRef<Int>) -> String { "ok" }
+  distributed func smallValueLater() async -> String { "ok" }
+  distributed func smallValueLater(_ argument: Int) async -> String { "ok" }
+}
+
+/// Calls each of some actors so often, and waits for all.
+private func callBatch(_ count: Int, _ actors: [SmallActor], on cluster: Cluster) async throws {
+  var results: [ObjectRef<String>] = []
+  for actor in actors {
+    for _ in 0..<count { results.append(try await actor.submit { try await $0.smallValue() }) }
+  }
+  _ = try await cluster.values(results)
+}
+
+/// Calls actors from a worker.
+distributed actor SmallClient: RemoteActor {
+  typealias ActorSystem = Cluster
+  private let servers: [SmallActor]
+
+  init(configuration: [SmallActor], actorSystem: Cluster) async throws {
+    self.actorSystem = actorSystem
+    servers = configuration
+  }
+
+  distributed func call(_ count: Int) async throws { try await callBatch(count, servers, on: actorSystem) }
+
+  distributed func callWithArgument(_ count: Int) async throws {
+    let argument = try await actorSystem.put(0)
+    var results: [ObjectRef<String>] = []
+    for server in servers {
+      for _ in 0..<count { results.append(try await server.submit { try await $0.smallValue(argument) }) }
+    }
+    _ = try await actorSystem.values(results)
+  }
+}
+
+/// Calls actors in turn from a task.
+struct CallSmall: RemoteTask {
+  var actors: [SmallActor]
+  var count: Int
+
+  func run(in context: TaskContext) async throws -> Int {
+    var results: [ObjectRef<String>] = []
+    for number in 0..<count {
+      results.append(try await actors[number % actors.count].submit { try await $0.smallValue() })
+    }
+    _ = try await context.cluster.values(results)
+    return count
+  }
 }
 
 /// Submits small tasks from a worker.

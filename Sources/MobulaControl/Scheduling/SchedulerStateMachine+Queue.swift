@@ -73,7 +73,8 @@ extension SchedulerStateMachine {
       return .impossible(error)
     }
     let isOverdue = demand.deadline <= now
-    if feasible.isEmpty, !demand.waits, isOverdue || waiting.infeasibleSince.map({ $0 + infeasibleTimeout <= now }) ?? false {
+    let isHopeless = waiting.infeasibleSince.map { $0 + infeasibleTimeout <= now } ?? false
+    if feasible.isEmpty, !demand.waits, isOverdue || isHopeless {
       return .infeasible(demand.resources, demand.rule, pods: views.filter { $0.isEligible(demand.rule) }.map(\.total))
     }
     return isOverdue ? .busy(demand.resources, said: waiting.lastRefusal) : nil

@@ -31,7 +31,8 @@ package enum MethodRights {
     "worker.work": jobs, "worker.push": jobs, "worker.recall": jobs, "worker.cancel": jobs, "worker.ended": nobody,
     "worker.recalled": nobody, "worker.storing": nobody,
     "worker.spawn": jobs,
-    "worker.stop": jobs, "worker.call": jobs, "worker.received": jobs,
+    "worker.stop": jobs, "worker.call": jobs, "worker.cancelCalls": jobs, "worker.returned": nobody,
+    "worker.storingCall": nobody,
 
     "head.status": everybody, "head.resolve": everybody, "head.waitForObjects": everybody,
     "head.list": [.driver, .tool, .viewer],
