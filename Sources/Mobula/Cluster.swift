@@ -293,8 +293,13 @@ public final class Cluster: Sendable {
   // MARK: - Inside
 
   /// This process's reference to an object; holds are reported with the next flush.
-  func reference(to object: ObjectID) -> AnyReference {
+  ///
+  /// - Parameter container: the reference to the object in which it was found.
+  func reference(to object: ObjectID, in container: AnyReference? = nil) -> AnyReference {
     references.reference(to: object) { number in
+      if let inner = container?.innerReferences, inner.add(object, number) {
+        return AnyReference(object, cluster: self, number: number, isShared: true, container: inner)
+      }
       store.holds.hold(object, by: number)
       return AnyReference(object, cluster: self, number: number, isShared: true)
     }
@@ -326,9 +331,33 @@ public final class Cluster: Sendable {
     withExtendedLifetime(value.references) {}
   }
 
-  func decode<Value: Decodable>(_ type: Value.Type, from pin: any ObjectMemory) async throws -> Value {
-    let (value, hasReferences) = try StoredValue(reading: pin).decode(type, cluster: self)
-    if hasReferences { try await store.holds.flush() }
-    return value
+  func decode<Value: Decodable>(
+    _ type: Value.Type, from pin: any ObjectMemory, of reference: AnyReference
+  ) throws -> Value {
+    try StoredValue(reading: pin).decode(type, reader: ValueReader(cluster: self, container: reference))
+  }
+
+  /// The value of an object that is in this process or in this host's memory.
+  ///
+  /// - Throws: `Absent` for one that is not; as `decode`. (To return an optional would cost the making of that optional's
+  ///   type at run time.)
+  func present<Value: Decodable>(_ reference: AnyReference) throws -> Value {
+    if let task = reference.task {
+      switch task.outcome {
+      case .inline(let bytes)?, .failed(let bytes)?:
+        return try decode(Value.self, from: bytes, of: reference)
+      case .stored?: break
+      case nil: throw Absent()
+      }
+    }
+    if CBORReader.isScalar(Value.self) {
+      guard let pin = try store.client.pin(reference.object) else { throw Absent() }
+      return try StoredValue.scalar(Value.self, in: pin.bytes)
+    }
+    guard let pinned = try store.pinned(reference.object) else { throw Absent() }
+    return try decode(Value.self, from: pinned, of: reference)
   }
 }
+
+/// An object is not here.
+struct Absent: Error {}

@@ -13,8 +13,16 @@ final class AnyReference: Sendable {
   private let isShared: Atomic<Bool>
   /// The task of this process's whose result it is.
   let task: TaskRecord?
+  /// Those of the object in which this reference was found, as long as that one's hold is enough for both.
+  private let container: InnerReferences?
+  /// Of references that were found in this one's object.
+  private let inner = Mutex<InnerReferences?>(nil)
 
-  init(_ object: ObjectID, cluster: Cluster, number: UInt64, isShared: Bool, task: TaskRecord? = nil) {
+  init(
+    _ object: ObjectID, cluster: Cluster, number: UInt64, isShared: Bool, task: TaskRecord? = nil,
+    container: InnerReferences? = nil
+  ) {
+    self.container = container
     self.task = task
     self.isShared = Atomic(isShared)
     self.object = object
@@ -23,25 +31,67 @@ final class AnyReference: Sendable {
   }
 
   deinit {
+    let holds = cluster.store.holds
+    if let inner = inner.withLock({ $0 }) { for (number, object) in inner.end() { holds.hold(object, by: number) } }
+    // Nobody was told of it.
+    if let container, container.remove(number) { return }
     if let task {
-      if task.drop() { cluster.store.holds.release(object, by: number) }
+      if task.drop() { holds.release(object, by: number) }
       return
     }
     if isShared.load(ordering: .relaxed) {
-      cluster.store.holds.release(object, by: number)
+      holds.release(object, by: number)
     } else {
-      cluster.store.holds.releaseUnshared(object, by: number)
+      holds.releaseUnshared(object, by: number)
     }
   }
 
   /// The reference leaves this process: from now on the head has to know when it ends.
   func share() {
+    if let container, container.remove(number) { cluster.store.holds.hold(object, by: number) }
     if let task { return task.share(self) { [cluster] in await cluster.make($0, $1) } }
     if !isShared.exchange(true, ordering: .relaxed) { cluster.store.holds.share(object) }
   }
 }
 
+/// References that were found in one object, which that object's hold is enough for: what it contains is there as long
+/// as it is. Those that are there when it ends are held then, by themselves.
+final class InnerReferences: Sendable {
+  /// By their numbers; `nil` once the object's own reference has ended.
+  private let objects = Mutex<[UInt64: ObjectID]?>([:])
+
+  /// - Returns: whether the object's hold is enough for this one.
+  func add(_ object: ObjectID, _ number: UInt64) -> Bool {
+    objects.withLock { objects in
+      guard objects != nil else { return false }
+      objects?[number] = object
+      return true
+    }
+  }
+
+  /// - Returns: whether the object's hold was enough for it until now.
+  func remove(_ number: UInt64) -> Bool { objects.withLock { $0?.removeValue(forKey: number) != nil } }
+
+  /// The object's own reference ends: these are to be held.
+  func end() -> [(number: UInt64, object: ObjectID)] {
+    objects.withLock { objects in
+      defer { objects = nil }
+      return objects?.sorted { $0.key < $1.key }.map { ($0.key, $0.value) } ?? []
+    }
+  }
+}
+
 extension AnyReference {
+  /// Those that were found in this one's object.
+  var innerReferences: InnerReferences {
+    inner.withLock { inner in
+      if let inner { return inner }
+      let new = InnerReferences()
+      inner = new
+      return new
+    }
+  }
+
   /// As `share`, and returns once there is an object that others may be told of by name.
   func shareWhole() async {
     share()
@@ -88,7 +138,14 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
   ///   `cancelled` and the like where it did not end, `notFound` when no replica is left, `deadlineExceeded` after
   ///   `ClusterOptions.valueDeadline`; `CancellationError` when the Swift task that waits is cancelled.
   public var value: Value {
-    get async throws { try await value() }
+    get async throws {
+      // What is here takes no wait, no call and no system call: that is nearly all of the time that it takes.
+      do {
+        return try reference.cluster.present(reference)
+      } catch is Absent {
+        return try await value()
+      }
+    }
   }
 
   /// The value, with a deadline and a say in where its bytes come from.
@@ -102,14 +159,14 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
     let deadline = deadline ?? cluster.options.valueDeadline
     let end = deadline.map { ContinuousClock.now + $0 }
     if let bytes = try await reference.result(within: deadline) {
-      return try await cluster.decode(Value.self, from: bytes)
+      return try cluster.decode(Value.self, from: bytes, of: reference)
     }
-    if let pinned = try cluster.store.pinned(id) { return try await cluster.decode(Value.self, from: pinned) }
+    if let pinned = try cluster.store.pinned(id) { return try cluster.decode(Value.self, from: pinned, of: reference) }
     let pinned = try await RunningWork.waiting {
       try await cluster.store.pin(
         id, sources: sources, deadline: end.map { max($0 - .now, .milliseconds(1)) } ?? .untilItComes)
     }
-    return try await cluster.decode(Value.self, from: pinned)
+    return try cluster.decode(Value.self, from: pinned, of: reference)
   }
 
   /// Has the task end whose result it is, if this process has submitted it and it has not ended.
@@ -135,7 +192,7 @@ public struct ObjectRef<Value: Codable & Sendable>: Sendable, Hashable {
     }
     let brought = try await cluster.store.bring(
       id, sources: sources, deadline: deadline ?? cluster.options.valueDeadline ?? .untilItComes)
-    let value = try await cluster.decode(Value.self, from: brought.pinned)
+    let value = try cluster.decode(Value.self, from: brought.pinned, of: reference)
     return Fetched(value: value, digest: brought.digest, bytesCopied: brought.bytesCopied)
   }
 
@@ -174,8 +231,9 @@ extension ObjectRef: Codable {
           codingPath: decoder.codingPath,
           debugDescription: "an ObjectRef can only be decoded by Mobula, in a value, an argument or a result"))
     }
-    reference = reader.cluster.reference(to: object)
-    reader.add(reference)
+    reference = reader.cluster.reference(to: object, in: reader.container)
+    // What the object's hold is enough for, nobody has to be told of.
+    if reader.container == nil { reader.add(reference) }
   }
 
   public func encode(to encoder: any Encoder) throws {

@@ -14,6 +14,8 @@ struct TestApp: MobulaApp {
     case "waits": try await waits(cluster)
     case "starved": try await starved(cluster)
     case "calls": try await calls(cluster)
+    case "million": try await million(cluster)
+    case "thousand": try await thousand(cluster)
     case "actors": try await actors(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)

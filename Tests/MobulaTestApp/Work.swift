@@ -495,3 +495,57 @@ func calls(_ cluster: Cluster) async throws {
   }
   try check(try await failure { _ = try await lost.value }.mayHaveRun, "a lost reference")
 }
+
+// MARK: - Many
+
+private func say(_ text: String) {
+  let line = text + "\n"
+  _ = write(2, line, line.utf8.count)
+}
+
+/// Resident memory of this process, in bytes.
+private func resident() -> Int {
+  let text = (try? String(contentsOf: URL(filePath: "/proc/self/statm"), encoding: .utf8)) ?? ""
+  return (text.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) * 4096
+}
+
+/// `COUNT` tasks wait at once, and all end; says what each takes meanwhile.
+func million(_ cluster: Cluster) async throws {
+  let count = currentEnvironment()["COUNT"].flatMap { Int($0) } ?? 1_000_000
+  // Somebody has what they need, until all wait.
+  let gate = (currentEnvironment()["MARKER"] ?? "") + "-million"
+  let options = TaskOptions.resources(["special": 1], cpu: 0)
+  let holder = try cluster.submit(Sleep(seconds: 600, begun: gate), options)
+  try await eventually("it is taken") { size(of: gate) == 1 }
+  let before = resident()
+  let begin = ContinuousClock.now
+  var results: [ObjectRef<Int>] = []
+  results.reserveCapacity(count)
+  for number in 0..<count { results.append(try cluster.submit(Square(number: number * 7 + 1), options)) }
+  let submitted = ContinuousClock.now
+  let each = (resident() - before) / count
+  holder.cancel()
+  for (number, result) in results.enumerated() {
+    let value = try await result.value
+    try check(value == (number * 7 + 1) * (number * 7 + 1), "result \(number)")
+  }
+  let seconds = (ContinuousClock.now - begin) / .seconds(1)
+  say(
+    "\(count) tasks: \(each) bytes each, submitted in \((submitted - begin) / .seconds(1)) s, all ended after \(seconds) s"
+  )
+  try check(each < 1_000, "\(each) bytes for each task that waits")
+}
+
+/// `COUNT` actors at the same time, all of which answer.
+func thousand(_ cluster: Cluster) async throws {
+  let count = currentEnvironment()["COUNT"].flatMap { Int($0) } ?? 1_000
+  let begin = ContinuousClock.now
+  let ears = try await cluster.spawn(Ear.self, count: count, with: 0)
+  let up = (ContinuousClock.now - begin) / .seconds(1)
+  let answers = try await withThrowingTaskGroup(of: Int.self) { group in
+    for (number, ear) in ears.enumerated() { group.addTask { try await ear.echo(number) } }
+    return try await group.reduce(0, +)
+  }
+  try check(answers == count * (count - 1) / 2, "all answer")
+  say("\(count) actors up in \(up) s")
+}

@@ -33,7 +33,7 @@ final class TestObject: ObjectMemory, @unchecked Sendable {
   var header: [UInt8] { Array(bytes[layout.header]) }
 
   func decode<Value: Decodable>(_ type: Value.Type) throws -> Value {
-    try StoredValue(reading: self).decode(type, cluster: nil).value
+    try StoredValue(reading: self).decode(type, reader: nil)
   }
 
   func contains(_ address: UnsafeRawPointer?) -> Bool {

@@ -137,13 +137,14 @@ extension Cluster: DistributedActorSystem {
     let reply = try await reply(of: actor.id, target, invocation)
     do {
       switch reply.outcome {
-      case .inline(let bytes), .failed(let bytes): return try await decode(returning, from: bytes)
+      case .inline(let bytes), .failed(let bytes):
+        return try StoredValue(reading: bytes).decode(returning, reader: ValueReader(cluster: self))
       case .stored:
         guard let held = reply.held else {
           throw MobulaError(.protocolViolation, "The actor \(actor.id) stored a result that nobody holds.")
         }
         let pinned = try await store.pin(held.object, sources: .relay, deadline: .untilItComes)
-        return try await decode(returning, from: pinned)
+        return try decode(returning, from: pinned, of: held)
       }
     } catch let error as WorkError {
       // As it was thrown, where that can be: a call of an actor that is here throws that, too.

@@ -19,28 +19,35 @@ final class StoredValue: CBORBufferSource {
 
   /// Decodes the value.
   ///
-  /// - Parameter cluster: what references in it belong to; without, they are errors.
+  /// - Parameter reader: what references in it belong to; without, they are errors.
   /// - Throws: the error that the object holds instead of a value; `DecodingError` for a value of another type.
-  func decode<Value: Decodable>(
-    _ type: Value.Type, cluster: Cluster?
-  ) throws -> (value: Value, hasReferences: Bool) {
+  func decode<Value: Decodable>(_ type: Value.Type, reader: @autoclosure () -> ValueReader?) throws -> Value {
     let header = UnsafeRawBufferPointer(rebasing: object.bytes[layout.header])
     return try withExtendedLifetime(object) {
       if layout.isError { throw try CBORDecoder().decode(StoredFailure.self, from: header).error }
-      if CBORReader.isScalar(type) { return (try CBORDecoder().decode(type, from: header), false) }
+      if CBORReader.isScalar(type) { return try CBORDecoder().decode(type, from: header) }
       if type == Blob.self, let value = try blob(CBORDecoder().decode(Int.self, from: header)) as? Value {
-        return (value, false)
+        return value
       }
       var decoder = CBORDecoder()
       decoder.userInfo[.storedValue] = self
       decoder.buffers = self
-      guard let cluster else { return (try decoder.decode(type, from: header), false) }
-      let reader = ValueReader(cluster: cluster)
-      decoder.userInfo[.valueReader] = reader
-      decoder.userInfo[.actorSystemKey] = cluster
-      let value = try decoder.decode(type, from: header)
-      return (value, !reader.references.isEmpty)
+      if let reader = reader() {
+        decoder.userInfo[.valueReader] = reader
+        decoder.userInfo[.actorSystemKey] = reader.cluster
+      }
+      return try decoder.decode(type, from: header)
     }
+  }
+
+  /// A value that needs no more than the bytes of its header.
+  ///
+  /// - Throws: as `decode`, and as `init`.
+  static func scalar<Value: Decodable>(_ type: Value.Type, in object: UnsafeRawBufferPointer) throws -> Value {
+    let layout = try ValueLayout(reading: object)
+    let header = UnsafeRawBufferPointer(rebasing: object[layout.header])
+    if layout.isError { throw try CBORDecoder().decode(StoredFailure.self, from: header).error }
+    return try CBORDecoder().decode(type, from: header)
   }
 
   /// A buffer as a view of the object, which it keeps.

@@ -71,13 +71,18 @@ struct ArrayBuffer<Element: BitwiseCopyable & Sendable>: ValueBuffer {
 /// What a value's references need while it is decoded: the cluster that they are of.
 final class ValueReader: Sendable {
   let cluster: Cluster
+  /// That to the object which is read, if it is one.
+  let container: AnyReference?
   private let found = Mutex<[AnyReference]>([])
 
-  init(cluster: Cluster) { self.cluster = cluster }
+  init(cluster: Cluster, container: AnyReference? = nil) {
+    self.cluster = cluster
+    self.container = container
+  }
 
   func add(_ reference: AnyReference) { found.withLock { $0.append(reference) } }
 
-  /// The references that were decoded; their holds are to be registered before the sender lets go.
+  /// The references that were decoded from what is no object; their holds are to be registered before the sender lets go.
   var references: [AnyReference] { found.withLock { $0 } }
 }
 
