@@ -117,10 +117,14 @@ let package = Package(
     // A program as users write them, which the tests of the tool start.
     .executableTarget(
       name: "MobulaTestApp", dependencies: ["Mobula"], path: "Tests/MobulaTestApp", swiftSettings: settings),
+    // Programs as users would write them first.
+    .executableTarget(
+      name: "MobulaTour", dependencies: ["Mobula"], path: "Examples/Tour", swiftSettings: settings),
     tests(
       "MobulaToolTests",
       [
-        "MobulaTool", "MobulaTestApp", "Mobula", "MobulaBench", "MobulaS3", "MobulaSupervisor", "MobulaCore",
+        "MobulaTool", "MobulaTestApp", "MobulaTour", "Mobula", "MobulaBench", "MobulaS3", "MobulaSupervisor",
+        "MobulaCore",
         "MobulaTestKit", "MobulaWire",
       ]),
   ]

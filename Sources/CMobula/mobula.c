@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -77,6 +79,43 @@ int mobula_watch(int watcher, int fd, uint64_t tag) {
 int mobula_unwatch(int watcher, int fd) {
   struct epoll_event event = {0};
   return epoll_ctl(watcher, EPOLL_CTL_DEL, fd, &event);
+}
+
+int mobula_watch_writes(const char *folder) {
+  int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+  if (watch < 0) return -1;
+  if (inotify_add_watch(watch, folder, IN_MODIFY | IN_ONLYDIR) < 0) {
+    int reason = errno;
+    close(watch);
+    errno = reason;
+    return -1;
+  }
+  return watch;
+}
+
+ssize_t mobula_written_files(int watch, char *names, size_t length, int milliseconds) {
+  struct pollfd ready = {.fd = watch, .events = POLLIN};
+  int count = poll(&ready, 1, milliseconds);
+  if (count < 0) return errno == EINTR ? 0 : -1;
+  if (count == 0) return 0;
+  char events[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
+  ssize_t size = read(watch, events, sizeof events);
+  if (size < 0) return errno == EAGAIN || errno == EINTR ? 0 : -1;
+  size_t used = 0;
+  for (char *at = events; at < events + size;) {
+    struct inotify_event *event = (struct inotify_event *)at;
+    // What did not fit into the kernel's queue is of some file: nobody says which.
+    const char *name = event->mask & IN_Q_OVERFLOW ? "*" : event->len ? event->name : NULL;
+    if (name) {
+      size_t bytes = strlen(name) + 1;
+      if (used + bytes <= length) {
+        memcpy(names + used, name, bytes);
+        used += bytes;
+      }
+    }
+    at += sizeof *event + event->len;
+  }
+  return (ssize_t)used;
 }
 
 void mobula_write_out_lines(void) { setvbuf(stdout, NULL, _IOLBF, 0); }

@@ -99,7 +99,11 @@ public final class Cluster: Sendable {
       let tls = try HostPaths.tls(in: options.directory)
       let workers = WorkerConnections(tls: tls, hello: hello)
       let log = Logger(label: "mobula")
-      let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
+      var way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
+      if program != nil, options.workerOutput.handle != nil {
+        way.output = options.workerOutput
+        way.hello.notices = [DriverControlAPI.output.name]
+      }
       let head: HeadSession
       var job = JobID.commandLine
       if program == nil {
@@ -121,6 +125,10 @@ public final class Cluster: Sendable {
   /// Ends the job: its work stops, and its objects go, but for those with a name.
   public func close() async {
     await tasks?.close()
+    // What workers printed last is on its way.
+    if program != nil, hello.role == .driver, options.workerOutput.handle != nil, workers.haveWorked {
+      try? await Task.sleep(for: .milliseconds(100))
+    }
     await workers.close()
     await head.close()
     await store.close()

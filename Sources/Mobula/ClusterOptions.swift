@@ -15,6 +15,9 @@ public struct ClusterOptions: Sendable {
   /// The most memory that tasks may take in this process which have not ended: `submit` throws `full` beyond it. Default:
   /// 1 GiB, which is some two million small ones.
   public var queueLimit: ByteCount = ByteCount(1 << 30)
+  /// What is done with what the workers of this job print. Default: it is written to standard error, each line with the
+  /// pod and the worker that wrote it.
+  public var workerOutput = WorkerOutput.prefixed
   /// Variables that the workers of this job get, beside the few that they have from their pod: `PATH`, `HOME`, locale and
   /// the like, and no secret of the host's. None by default; at most 32 KiB in all.
   public var workerEnvironment: [String: String] = [:]
@@ -56,4 +59,46 @@ public struct ClusterOptions: Sendable {
 
   /// The file with the cluster's token.
   public static func tokenFile(in directory: String) -> String { HostPaths.token(in: directory) }
+}
+
+/// What a driver does with what its workers print, on standard output and standard error; `mobula logs` has all of it.
+public struct WorkerOutput: Sendable {
+  /// A line that a worker has printed.
+  public struct Line: Sendable, Hashable {
+    /// The name of the worker's pod.
+    public let pod: String
+    /// The first digits of the worker's identifier.
+    public let worker: String
+    /// What it has printed, as it was.
+    public let text: String
+  }
+
+  let handle: (@Sendable ([Line], _ more: Int) -> Void)?
+
+  /// It is written to standard error, each line with the pod and the worker that wrote it, and with what a terminal would
+  /// act on escaped.
+  public static let prefixed = WorkerOutput { lines, more in
+    var text = ""
+    for line in lines { text += "(\(line.pod) \(line.worker)) \(line.text.printable)\n" }
+    if more > 0 { text += "(\(more) lines more, which `mobula logs` has on their host)\n" }
+    FileHandleOutput.write(text)
+  }
+
+  /// Nothing.
+  public static let none = WorkerOutput(handle: nil)
+
+  /// Some lines at a time are passed on.
+  ///
+  /// - Parameter handler: is told how many lines more there were than it is given, where workers print more than 10,000 a
+  ///   second. It is not to wait for anything.
+  public static func handler(_ handler: @escaping @Sendable (_ lines: [Line], _ more: Int) -> Void) -> WorkerOutput {
+    WorkerOutput(handle: handler)
+  }
+
+  private init(handle: (@Sendable ([Line], Int) -> Void)?) { self.handle = handle }
+  private init(_ handle: @escaping @Sendable ([Line], Int) -> Void) { self.handle = handle }
+
+  func take(_ report: OutputReport) {
+    handle?(report.lines.map { Line(pod: report.pod, worker: $0.worker, text: $0.text) }, report.dropped)
+  }
 }

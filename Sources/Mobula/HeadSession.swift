@@ -21,6 +21,8 @@ final class HeadSession: Sendable {
     var tls: ClusterTLS?
     var hello: Hello
     var log: Logger
+    /// Told what workers of the job print.
+    var output = WorkerOutput.none
   }
 
   private enum State {
@@ -56,7 +58,7 @@ final class HeadSession: Sendable {
     self.membership = membership
     let link = Self.link(way, first: first)
     state = Mutex(.linking(Task { link }))
-    running = Mutex(Self.run(link, workers, membership, first: first))
+    running = Mutex(Self.run(link, workers, membership, way.output, first: first))
   }
 
   /// Connects and starts a job.
@@ -78,12 +80,13 @@ final class HeadSession: Sendable {
     HeadSession(way, workers, .worker(job), first: try await connect(way, workers))
   }
 
-  private static func router(_ workers: WorkerConnections) -> RPCRouter {
+  private static func router(_ workers: WorkerConnections, _ output: WorkerOutput) -> RPCRouter {
     var router = RPCRouter()
     router.on(DriverControlAPI.leaseRevoked) { lost, _ in
       await workers.leaseLost(lost)
       return Empty()
     }
+    router.on(DriverControlAPI.output) { report, _ in output.take(report) }
     return router
   }
 
@@ -92,7 +95,7 @@ final class HeadSession: Sendable {
     while true {
       do {
         return try await RPCConnection.connect(
-          to: way.endpoint, token: way.token, hello: way.hello, router: router(workers), tls: way.tls)
+          to: way.endpoint, token: way.token, hello: way.hello, router: router(workers, way.output), tls: way.tls)
       } catch let error as MobulaError where error.code == .unavailable && ContinuousClock.now < end {
         try await Task.sleep(for: .milliseconds(50))
       }
@@ -104,11 +107,12 @@ final class HeadSession: Sendable {
   }
 
   private static func run(
-    _ link: PeerLink, _ workers: WorkerConnections, _ membership: Membership, first: RPCConnection
+    _ link: PeerLink, _ workers: WorkerConnections, _ membership: Membership, _ output: WorkerOutput,
+    first: RPCConnection
   ) -> Task<Void, any Error> {
     let id = first.id
     return Task {
-      try await link.run(router: router(workers)) { connection in
+      try await link.run(router: router(workers, output)) { connection in
         // On the first one it was said already.
         guard connection.id != id else { return }
         try await register(membership, workers, on: connection)
@@ -145,7 +149,7 @@ final class HeadSession: Sendable {
   private func firstLink() async throws -> PeerLink {
     let first = try await Self.connect(way, workers)
     let link = Self.link(way, first: first)
-    running.withLock { $0 = Self.run(link, workers, membership, first: first) }
+    running.withLock { $0 = Self.run(link, workers, membership, way.output, first: first) }
     return link
   }
 

@@ -121,7 +121,7 @@ extension ClusterState {
   }
 
   /// Where a job's driver is called; `nil` while it is away.
-  func connection(of job: JobID) -> ConnectionID? {
+  package func connection(of job: JobID) -> ConnectionID? {
     jobs.connection(of: job).flatMap { connections.contains($0) ? $0 : nil }
   }
 }

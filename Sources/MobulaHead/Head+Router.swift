@@ -200,6 +200,12 @@ extension Head {
     router.on(HeadAPI.explainLease) { request, _ in
       self.perform { $0.explanation(of: request.lease) }
     }
+    router.on(HeadAPI.output) { report, _ in
+      // A driver that is away, or does not want it, misses it: it is in the workers' logs.
+      guard let driver = self.connection({ $0.connection(of: report.job) }), driver.takes(DriverControlAPI.output)
+      else { return }
+      try? driver.tell(DriverControlAPI.output, report)
+    }
     router.on(HeadAPI.leaseLent) { request, connection in
       try self.attempt { state throws(MobulaError) in try state.leaseLent(request, on: connection.number) }
       return Empty()

@@ -56,8 +56,9 @@ public final class Head: Sendable {
     knowing before: JournalState, logger: Logger = Logger(label: "mobula.head")
   ) async throws -> Head {
     let head = Head(configuration, journal: journal, knowing: before, logger: logger)
-    let hello = Hello(
+    var hello = Hello(
       role: .head, name: configuration.name, cluster: configuration.cluster, epoch: configuration.epoch)
+    hello.notices = [HeadAPI.output.name]
     let server = try await RPCServer.bind(
       to: configuration.endpoint, token: token, hello: hello, router: router(of: head), tls: tls)
     head.server.withLock { $0 = server }

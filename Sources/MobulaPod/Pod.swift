@@ -67,6 +67,9 @@ public final class Pod: Sendable {
   public let configuration: PodConfiguration
   private let state: Mutex<State>
   private let programs = ProgramCheck()
+  private let output: OutputTail
+  /// What workers have written, for the head.
+  private let reports: AsyncStream<OutputReport>
   private let identity = MemberIdentity()
   private let lifeline: Lifeline
   private let log: Logger
@@ -76,6 +79,17 @@ public final class Pod: Sendable {
     self.configuration = configuration
     self.log = log
     lifeline = try Lifeline()
+    // What is not told in time is in the logs all the same.
+    let (reports, continuation) = AsyncStream.makeStream(
+      of: OutputReport.self, bufferingPolicy: .bufferingNewest(1_000))
+    self.reports = reports
+    output = OutputTail(try WorkerLauncher.logFolder(configuration)) {
+      [name = configuration.name] job, lines, dropped in
+      for part in pages(of: lines, size: { $0.text.utf8.count + 32 }) {
+        continuation.yield(OutputReport(job: job, pod: name, lines: part, dropped: 0))
+      }
+      if dropped > 0 { continuation.yield(OutputReport(job: job, pod: name, lines: [], dropped: dropped)) }
+    }
     state = Mutex(State(books: PodBooksStateMachine(total: configuration.resources)))
   }
 
@@ -98,6 +112,14 @@ public final class Pod: Sendable {
     }
     let head = PeerLink(
       "head", at: configuration.head, token: configuration.token, tls: configuration.tls, hello: hello, log: log)
+    let telling = Task { [reports] in
+      for await report in reports {
+        guard let connection = try? await head.connection(until: .now + .seconds(5)), connection.takes(HeadAPI.output)
+        else { continue }
+        try? connection.tell(HeadAPI.output, report)
+      }
+    }
+    defer { telling.cancel() }
     workers.on(PodAPI.leaseLent) { lent, _ in
       self.lent(lent, head)
       return Empty()
@@ -200,7 +222,9 @@ public final class Pod: Sendable {
   private func start(_ worker: WorkerID, for request: LeaseRequest, head: PeerLink) async throws -> Endpoint {
     let process = try WorkerLauncher.launch(worker, for: request, in: configuration, lifeline: lifeline)
     state.withLock { $0.processes[worker] = process }
-    Task { await self.watch(worker, process, head: head) }
+    let log = WorkerLauncher.logFile(worker, of: request.job, in: configuration)
+    output.add(worker, of: request.job, to: log)
+    Task { await self.watch(worker, process, log, head: head) }
     let timer = Task {
       try await Task.sleep(for: Self.startTimeout)
       self.state.withLock { _ = $0.late.insert(worker) }
@@ -216,17 +240,17 @@ public final class Pod: Sendable {
       }
       if let endpoint { return continuation.resume(returning: endpoint) }
       // It may have ended before the continuation was there for `watch` to find.
-      if process.exit != nil { failStart(worker, process) }
+      if process.exit != nil { failStart(worker, process, log) }
     }
   }
 
-  private func failStart(_ worker: WorkerID, _ process: ChildProcess) {
+  private func failStart(_ worker: WorkerID, _ process: ChildProcess, _ path: String) {
     let (continuation, isLate) = state.withLock { state in
       (state.starting.removeValue(forKey: worker), state.late.remove(worker) != nil)
     }
     guard let continuation else { return }
     let program = "The program did not start as a worker of pod \(configuration.name)"
-    let log = WorkerLog.end(of: WorkerLauncher.logFile(worker, in: configuration))
+    let log = WorkerLog.end(of: path)
     let error =
       if isLate {
         MobulaError(
@@ -242,9 +266,10 @@ public final class Pod: Sendable {
     continuation.resume(throwing: error)
   }
 
-  private func watch(_ worker: WorkerID, _ process: ChildProcess, head: PeerLink) async {
+  private func watch(_ worker: WorkerID, _ process: ChildProcess, _ path: String, head: PeerLink) async {
     let exit = await process.waitForExit()
-    failStart(worker, process)
+    output.remove(path)
+    failStart(worker, process, path)
     let lease = state.withLock { state in
       state.processes[worker] = nil
       state.uses[worker] = nil
@@ -252,7 +277,7 @@ public final class Pod: Sendable {
     }
     guard let lease else { return }
     log.warning("a worker ended under its lease", metadata: ["worker": "\(worker.short)", "exit": "\(exit)"])
-    let said = WorkerLog.end(of: WorkerLauncher.logFile(worker, in: configuration))
+    let said = WorkerLog.end(of: path)
     let reason = "The worker \(worker.short) of pod \(configuration.name) ended with \(exit). \(said)"
     _ = try? await head.call(HeadAPI.leaseLost, LeaseLost(lease: lease, reason: reason))
   }

@@ -5,8 +5,17 @@ import MobulaWire
 
 /// Starts the driver's executable in worker mode.
 enum WorkerLauncher {
-  static func logFile(_ worker: WorkerID, in configuration: PodConfiguration) -> String {
-    "\(configuration.directory)/logs/worker-\(worker.short).log"
+  /// Where the workers' logs are; made if it is not there.
+  static func logFolder(_ configuration: PodConfiguration) throws(MobulaError) -> String {
+    let folder = configuration.directory + "/logs"
+    if mkdir(folder, 0o700) != 0, currentErrno() != EEXIST {
+      throw MobulaError.system("The workers' logs can't be kept in \(folder)")
+    }
+    return folder
+  }
+
+  static func logFile(_ worker: WorkerID, of job: JobID, in configuration: PodConfiguration) -> String {
+    "\(configuration.directory)/logs/worker-\(job)-\(worker.short).log"
   }
 
   static func launch(
@@ -25,11 +34,8 @@ enum WorkerLauncher {
     // For the drivers that a task starts.
     variables["MOBULA_DIRECTORY"] = configuration.directory
     variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)
-    let directory = configuration.directory + "/logs"
-    if mkdir(directory, 0o700) != 0, currentErrno() != EEXIST {
-      throw MobulaError.system("The workers' logs can't be kept in \(directory)")
-    }
-    let path = logFile(worker, in: configuration)
+    _ = try logFolder(configuration)
+    let path = logFile(worker, of: request.job, in: configuration)
     let file = OwnedDescriptor(
       owning: try systemCall("The worker's log \(path) can't be made") {
         open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)

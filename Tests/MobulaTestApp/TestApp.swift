@@ -14,6 +14,8 @@ struct TestApp: MobulaApp {
     case "waits": try await waits(cluster)
     case "starved": try await starved(cluster)
     case "calls": try await calls(cluster)
+    case "prints": try await prints(cluster)
+    case "trace": try await trace(cluster)
     case "million": try await million(cluster)
     case "thousand": try await thousand(cluster)
     case "actors": try await actors(cluster)

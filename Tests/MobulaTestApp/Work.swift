@@ -496,6 +496,32 @@ func calls(_ cluster: Cluster) async throws {
   try check(try await failure { _ = try await lost.value }.mayHaveRun, "a lost reference")
 }
 
+// MARK: - Output
+
+struct Print: RemoteAction {
+  var number: Int
+  func perform(in context: TaskContext) async throws {
+    print("print \(number)")
+    if number == 3 { print("colour \u{1B}[31m") }
+  }
+}
+
+/// Writes something without an end of its line, and is killed.
+struct Mumble: RemoteAction {
+  func perform(in context: TaskContext) async throws {
+    _ = write(1, "not a whole line", 16)
+    kill(getpid(), SIGKILL)
+    try await Task.sleep(for: .seconds(60))
+  }
+}
+
+func prints(_ cluster: Cluster) async throws {
+  var once = TaskOptions()
+  once.retries = .never
+  try check(try await failure { try await cluster.run(Mumble(), once) }.code == .workerLost, "it was killed")
+  for number in 0..<5 { try await cluster.run(Print(number: number)) }
+}
+
 // MARK: - Many
 
 private func say(_ text: String) {
@@ -548,4 +574,15 @@ func thousand(_ cluster: Cluster) async throws {
   }
   try check(answers == count * (count - 1) / 2, "all answer")
   say("\(count) actors up in \(up) s")
+}
+
+/// One task and then another, for who looks at what is said meanwhile.
+func trace(_ cluster: Cluster) async throws {
+  try check(try await cluster.submit(Square(number: 3)).value == 9, "the first")
+  try check(try await cluster.submit(Square(number: 4)).value == 16, "the second")
+  try await Task.sleep(for: .milliseconds(300))
+  try check(try await cluster.run(Large(size: 1_000_000)).count == 1_000_000, "a large one")
+  let ear = try await cluster.spawn(Ear.self, with: 0)
+  try check(try await ear.echo(1) == 1, "a call")
+  await cluster.stop(ear)
 }

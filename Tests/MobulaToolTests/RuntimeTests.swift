@@ -43,6 +43,24 @@ import Testing
     }
   }
 
+  /// What a worker prints is shown where its work was submitted, and is in its log.
+  @Test func whatWorkersPrintIsShown() async throws {
+    try await withCluster { cluster in
+      let finished = try await run(
+        Products.testApp, [], environment: cluster.environment(0).merging(["SCENARIO": "prints"]) { $1 },
+        within: .seconds(30))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      let lines = finished.errors.split(separator: "\n").filter { $0.hasPrefix("(h0 ") }
+      for number in 0..<5 { #expect(lines.contains { $0.hasSuffix(") print \(number)") }, "\(finished.errors)") }
+      #expect(lines.contains { $0.hasSuffix(") not a whole line") }, "\(finished.errors)")
+      #expect(finished.errors.contains("colour \\u{1B}[31m"), "\(finished.errors)")
+      let logs = try await cluster.mobula("logs", "--lines", "3")
+      #expect(logs.status.isSuccess && logs.output.contains("== worker ") && logs.output.contains("print 4"), "\(logs)")
+      let none = try await cluster.mobula("logs", "--job", "4711")
+      #expect(none.status == .status(1) && none.errors.contains("No worker has printed anything here"), "\(none)")
+    }
+  }
+
   /// Work that no pod could ever do says so where it was submitted, and in the cluster's state.
   @Test func whatCannotBeScheduledSaysSo() async throws {
     try await withCluster { cluster in
@@ -126,6 +144,21 @@ import Testing
       ["start", "--head", "--port", "\(try TestCluster.freePort())", "--spill", folder.path + "/file"],
       environment: ["MOBULA_DIRECTORY": folder.path + "/0"])
     #expect(!started.status.isSuccess && started.errors.contains("\(folder.path)/file is no folder"), "\(started)")
+  }
+
+  /// A million tasks that wait at once, each for less than a kilobyte; a thousand actors.
+  @Test(.enabled(if: currentEnvironment()["MOBULA_LONG_TESTS"] != nil), arguments: ["million", "thousand"])
+  func many(_ name: String) async throws {
+    try await withCluster(["--pod", "main:CPU=2,special=1"]) { cluster in
+      let finished = try await run(
+        Products.testApp, [],
+        environment: cluster.environment(0).merging(["SCENARIO": name, "MARKER": cluster.folder.path + "/marker"]) {
+          $1
+        },
+        within: .seconds(300))
+      #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      print(finished.errors)
+    }
   }
 
   /// The head is killed ten times, or two hundred times with MOBULA_LONG_TESTS, under all that a program does.

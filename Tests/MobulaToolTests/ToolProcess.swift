@@ -28,6 +28,7 @@ enum Products {
 
   static var mobula: String { directory + "/mobula" }
   static var testApp: String { directory + "/MobulaTestApp" }
+  static var tour: String { directory + "/MobulaTour" }
 }
 
 /// Runs a program to its end, or kills it at the deadline.

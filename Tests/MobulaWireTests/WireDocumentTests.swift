@@ -180,6 +180,9 @@ import Testing
     list += GoldenMessage.of(HeadAPI.leaseLost, lost, empty)
     list += GoldenMessage.of(
       HeadAPI.explainLease, LeaseQuestion(lease: lease), LeaseExplanation(reason: "It is full.", isInfeasible: false))
+    let output = OutputReport(job: job, pod: "p", lines: [.init(worker: "1b674f39", text: "hello")], dropped: 3)
+    list.append(.of(HeadAPI.output.name, "request", output))
+    list.append(.of(DriverControlAPI.output.name, "request", output))
     list += GoldenMessage.of(HeadAPI.leaseLent, LeaseLent(lease: lease, isLent: true), empty)
     list += GoldenMessage.of(
       HeadAPI.jobToken, JobTokenRequest(job: job), JobTokenReply(sealed: ByteString([1, 2, 3])))
@@ -265,6 +268,7 @@ import Testing
     var hello = Hello(
       role: .driver, name: "ada", cluster: ClusterID(high: 13, low: 14), host: host, incarnation: 1, epoch: 2,
       process: 21, build: "ab")
+    hello.notices = [DriverControlAPI.output.name]
     hello.claims = [ByteString(Handshake.encode(TokenClaims(role: .viewer, expires: 1_798_761_600, name: "ci")))]
     let nonce = [UInt8](0..<32)
     var failure = MobulaError(.denied, "No.", file: "F.swift", line: 3)

@@ -31,6 +31,11 @@ int mobula_watcher(void);
 /// Waits for `fd` to become readable, too; it is told by its tag. -1 and errno on failure.
 int mobula_watch(int watcher, int fd, uint64_t tag);
 int mobula_unwatch(int watcher, int fd);
+/// A descriptor that tells of files in a folder that are written to (inotify). -1 and errno on failure.
+int mobula_watch_writes(const char *folder);
+/// Waits, but not longer than so many milliseconds, until files of a watched folder were written to, and puts their names
+/// into `names`, each ended by a zero: how many bytes those are in all. 0 when none were; -1 and errno on failure.
+ssize_t mobula_written_files(int watch, char *names, size_t length, int milliseconds);
 /// From now on each line that is printed is written out at once, also to a file.
 void mobula_write_out_lines(void);
 /// Writes out what was printed. Returns 0, or why some of it could not be, also of what was written before.

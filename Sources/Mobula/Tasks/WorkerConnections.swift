@@ -19,6 +19,7 @@ final class WorkerConnections: Sendable {
     var token: ClusterToken?
     var renewing: (@Sendable () async throws -> ClusterToken)?
     var listener: Listener?
+    var haveWorked = false
     var calls: CallListener?
   }
 
@@ -131,8 +132,12 @@ final class WorkerConnections: Sendable {
     _ = state.withLock { $0.requested.insert(lease) }
   }
 
+  /// Whether there was ever a lease.
+  var haveWorked: Bool { state.withLock { $0.haveWorked } }
+
   func leased(_ lease: LeaseID, at endpoint: Endpoint) {
     state.withLock { state in
+      state.haveWorked = true
       state.requested.remove(lease)
       state.leases[lease] = endpoint
     }

@@ -47,6 +47,8 @@ public struct Hello: Codable, Sendable, Hashable {
   public var process: Int32
   /// SHA-256 of the executable, where work needs the same build on both sides.
   public var build: String?
+  /// Notices that it takes of those that not every build knows, by their names; `nil` for none.
+  package var notices: [String]?
   /// What a connecting process's token was narrowed by, each step as the bytes that its key was made from; `nil` with
   /// the cluster token.
   package internal(set) var claims: [ByteString]?

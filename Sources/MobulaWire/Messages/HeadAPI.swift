@@ -75,6 +75,8 @@ package enum HeadAPI {
   package static let requestLease = RPCMethod<LeaseRequest, LeaseGrant>("head.requestLease")
   package static let returnLease = RPCMethod<LeaseReturn, Empty>("head.returnLease")
   package static let leaseLost = RPCMethod<LeaseLost, Empty>("head.leaseLost")
+  /// A pod's: what workers have written, for the drivers of their jobs.
+  package static let output = RPCNotice<OutputReport>("head.output")
   package static let explainLease = RPCMethod<LeaseQuestion, LeaseExplanation>("head.explainLease")
   package static let leaseLent = RPCMethod<LeaseLent, Empty>("head.leaseLent")
 
@@ -113,6 +115,7 @@ package enum PodControlAPI {
 package enum DriverControlAPI {
   /// A lease ended without the driver's doing: its worker or its pod is gone.
   package static let leaseRevoked = RPCMethod<LeaseLost, Empty>("driver.leaseRevoked")
+  package static let output = RPCNotice<OutputReport>("driver.output")
 }
 
 /// What hosts and pods both answer to the head.

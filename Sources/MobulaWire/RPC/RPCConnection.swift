@@ -78,6 +78,9 @@ public final class RPCConnection: Sendable {
     return try decode(Response.self, from: body, of: method.name)
   }
 
+  /// Whether the peer has said that it takes such notices. One that a peer does not know ends the connection.
+  package func takes<Message>(_ notice: RPCNotice<Message>) -> Bool { peer.notices?.contains(notice.name) == true }
+
   /// Tells the peer something that it does not answer. Never waits.
   ///
   /// - Throws: `MobulaError`: `connectionClosed`, or `invalidArgument` for a message larger than a frame.

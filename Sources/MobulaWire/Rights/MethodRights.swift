@@ -20,9 +20,10 @@ package enum MethodRights {
     // Answered on connections that the answering process made.
     "host.drop": nobody, "host.keep": nobody, "host.names": nobody, "host.order": nobody, "host.orderProgress": nobody,
     "host.rotateToken": nobody, "member.alive": nobody, "pod.grantLease": nobody, "pod.releaseLease": nobody,
-    "driver.leaseRevoked": nobody,
+    "driver.leaseRevoked": nobody, "driver.output": nobody,
 
     "head.registerPod": [.pod], "head.confirmPod": [.pod], "head.leaseLost": [.pod], "head.leaseLent": [.pod],
+    "head.output": [.pod],
     "pod.workerReady": [.worker], "pod.leaseLent": [.worker],
 
     "head.startJob": [.driver], "head.resumeJob": [.driver], "head.endJob": [.driver],
