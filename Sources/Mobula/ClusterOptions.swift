@@ -1,5 +1,6 @@
 import Glibc
 public import MobulaCore
+import Synchronization
 
 /// How a process uses its cluster.
 public struct ClusterOptions: Sendable {
@@ -81,7 +82,7 @@ public struct WorkerOutput: Sendable {
     var text = ""
     for line in lines { text += "(\(line.pod) \(line.worker)) \(line.text.printable)\n" }
     if more > 0 { text += "(\(more) lines more, which `mobula logs` has on their host)\n" }
-    FileHandleOutput.write(text)
+    OutputPrinter.shared.write(text, lines: lines.count)
   }
 
   /// Nothing.
@@ -100,5 +101,47 @@ public struct WorkerOutput: Sendable {
 
   func take(_ report: OutputReport) {
     handle?(report.lines.map { Line(pod: report.pod, worker: $0.worker, text: $0.text) }, report.dropped)
+  }
+}
+
+/// Writes what workers print to standard error, on a thread of its own: whoever reads that may take as long as he likes.
+private final class OutputPrinter: Sendable {
+  static let shared = OutputPrinter()
+
+  private struct State {
+    var texts: [String] = []
+    var lines = 0
+    var dropped = 0
+    var isWriting = false
+  }
+
+  private static let mostLines = 20_000
+  private let state = Mutex(State())
+
+  func write(_ text: String, lines: Int) {
+    let begins = state.withLock { state in
+      guard state.lines + lines <= Self.mostLines else {
+        state.dropped += lines
+        return false
+      }
+      state.texts.append(text)
+      state.lines += lines
+      defer { state.isWriting = true }
+      return !state.isWriting
+    }
+    if begins { detachThread(named: "worker output") { self.writeAll() } }
+  }
+
+  private func writeAll() {
+    while true {
+      let (text, dropped) = state.withLock { state in
+        defer { (state.texts, state.lines, state.dropped) = ([], 0, 0) }
+        if state.texts.isEmpty { state.isWriting = false }
+        return (state.texts.joined(), state.dropped)
+      }
+      if text.isEmpty { return }
+      FileHandleOutput.write(text)
+      if dropped > 0 { FileHandleOutput.write("(\(dropped) lines more, which `mobula logs` has on their host)\n") }
+    }
   }
 }

@@ -32,7 +32,7 @@ final class AnyReference: Sendable {
 
   deinit {
     let holds = cluster.store.holds
-    if let inner = inner.withLock({ $0 }) { for (number, object) in inner.end() { holds.hold(object, by: number) } }
+    inner.withLock { $0 }?.end(holds)
     // Nobody was told of it.
     if let container, container.remove(number) { return }
     if let task {
@@ -48,7 +48,7 @@ final class AnyReference: Sendable {
 
   /// The reference leaves this process: from now on the head has to know when it ends.
   func share() {
-    if let container, container.remove(number) { cluster.store.holds.hold(object, by: number) }
+    container?.hold(number, cluster.store.holds)
     if let task { return task.share(self) { [cluster] in await cluster.make($0, $1) } }
     if !isShared.exchange(true, ordering: .relaxed) { cluster.store.holds.share(object) }
   }
@@ -72,11 +72,20 @@ final class InnerReferences: Sendable {
   /// - Returns: whether the object's hold was enough for it until now.
   func remove(_ number: UInt64) -> Bool { objects.withLock { $0?.removeValue(forKey: number) != nil } }
 
-  /// The object's own reference ends: these are to be held.
-  func end() -> [(number: UInt64, object: ObjectID)] {
+  // Holds are told under the lock: whoever finds that the object's is not enough any more finds its own told.
+
+  /// One of them is to be held by itself.
+  func hold(_ number: UInt64, _ holds: ProcessHolds) {
     objects.withLock { objects in
-      defer { objects = nil }
-      return objects?.sorted { $0.key < $1.key }.map { ($0.key, $0.value) } ?? []
+      if let object = objects?.removeValue(forKey: number) { holds.hold(object, by: number) }
+    }
+  }
+
+  /// The object's own reference ends: those that are there are held by themselves.
+  func end(_ holds: ProcessHolds) {
+    objects.withLock { objects in
+      for (number, object) in objects ?? [:] { holds.hold(object, by: number) }
+      objects = nil
     }
   }
 }

@@ -66,10 +66,16 @@ public enum Worker {
       cluster: cluster, host: store.welcome.host, hostName: store.welcome.name, pod: environment.pod,
       podName: environment.podName)
 
-    let pod = try await RPCConnection.connect(to: .unix(path: environment.podSocket), token: token, hello: hello)
+    var answers = RPCRouter()
+    answers.on(PodAPI.mayEnd) { [weak cluster] _, _ in
+      guard let cluster else { return true }
+      return cluster.calls.isIdle && cluster.tasks?.isIdle != false
+    }
+    let pod = try await RPCConnection.connect(
+      to: .unix(path: environment.podSocket), token: token, hello: hello, router: answers)
     let service = WorkerService(context: context, worker: environment.worker) { lease, isLent in
       // Without the pod this process ends.
-      _ = try? await pod.call(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: isLent))
+      (try? await pod.call(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: isLent))) ?? false
     }
     let server = try await RPCServer.bind(
       to: .tcp(host: environment.listen ?? environment.address, port: 0), token: token, hello: hello,

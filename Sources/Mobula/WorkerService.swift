@@ -10,7 +10,7 @@ final class WorkerService: Sendable {
 
   /// - Parameter lend: tells the pod that a lease is lent, or is not any more.
   init(
-    context: TaskContext, worker: WorkerID, lend: @escaping @Sendable (LeaseID, Bool) async -> Void
+    context: TaskContext, worker: WorkerID, lend: @escaping @Sendable (LeaseID, Bool) async -> Bool
   ) {
     cluster = context.cluster
     let runner = WorkRunner(context, worker: worker)

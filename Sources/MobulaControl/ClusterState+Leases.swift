@@ -2,7 +2,9 @@ package import MobulaCore
 
 extension ClusterState {
   /// A driver asks for a lease: answered when a pod has granted it.
-  package mutating func requestLease(_ id: RequestID, _ request: LeaseRequest) {
+  ///
+  /// - Parameter isNested: whether a worker asks.
+  package mutating func requestLease(_ id: RequestID, _ request: LeaseRequest, isNested: Bool = false) {
     decide(id) { state throws(MobulaError) in
       guard state.jobs[request.job] != nil else {
         throw MobulaError(
@@ -14,7 +16,7 @@ extension ClusterState {
           LeaseDemand(
             id: id, lease: request.lease, job: request.job, resources: request.demand,
             rule: PlacementRule(request.strategy), deadline: state.now + state.settings.leaseTimeout,
-            waits: request.waits == true), at: state.now))
+            waits: request.waits == true, isNested: isNested), at: state.now))
     }
   }
 

@@ -79,7 +79,7 @@ package struct PodBooksStateMachine: Sendable {
         MobulaError(.full, "The pod has \(free) free of \(total), not \(request.demand): return a lease first."))
     }
     leases[request.lease] = LeaseRecord(lease: request.lease, job: request.job, demand: request.demand)
-    for (worker, entry) in workers.sorted(by: { $0.key < $1.key }) {
+    for (worker, entry) in workers.sorted(by: { $0.key < $1.key }) where request.isForActor != true {
       if case .idle(let endpoint) = entry.state, entry.program == request.program, entry.job == request.job {
         workers[worker]?.state = .leased(request.lease, endpoint)
         return .use(worker, endpoint)

@@ -188,7 +188,8 @@ extension Head {
   private func answerLeases(_ router: inout RPCRouter) {
     router.on(HeadAPI.requestLease) { request, connection in
       try self.check(request.job, of: connection)
-      let grant = try await self.ask { $0.requestLease($1, request) }.lease
+      let isNested = connection.peer.role == .worker
+      let grant = try await self.ask { $0.requestLease($1, request, isNested: isNested) }.lease
       // Nobody is left to take it.
       if Task.isCancelled { self.perform { $0.returned(LeaseReturn(lease: request.lease, workerIsReusable: true)) } }
       return grant

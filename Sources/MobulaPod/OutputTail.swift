@@ -82,7 +82,9 @@ final class OutputTail: Sendable {
       if watch < 0 { usleep(200_000) }
       guard size > 0 || watch < 0 else { continue }
       var written = Set(
-        names.prefix(max(0, size)).split(separator: 0).map { String(decoding: $0.map(UInt8.init), as: UTF8.self) })
+        names.prefix(max(0, size)).split(separator: 0).map {
+          String(decoding: $0.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        })
       if watch < 0 || written.contains("*") { written = Set(tail.state.withLock { $0.sources.keys }) }
       tail.read(written.sorted())
       // What is written in a moment goes together.
@@ -134,7 +136,8 @@ final class OutputTail: Sendable {
       lines.append(String(decoding: source.rest, as: UTF8.self))
       source.rest.removeAll(keepingCapacity: true)
     }
-    if source.offset > largestLog { begin(path, anew: &source) }
+    // Not before all that it has was told.
+    if source.offset > largestLog, count < bytes.count { begin(path, anew: &source) }
     return (lines, count == bytes.count)
   }
 
@@ -145,7 +148,13 @@ final class OutputTail: Sendable {
     defer { for descriptor in [from, to] where descriptor >= 0 { close(descriptor) } }
     guard from >= 0, to >= 0 else { return }
     var offset: Int64 = 0
-    while mobula_sendfile(to, from, offset, 1 << 24) > 0 { offset += 1 << 24 }
+    while true {
+      let sent = mobula_sendfile(to, from, offset, 1 << 24)
+      // On a disk that is full the log stays as it is.
+      if sent < 0 { return }
+      if sent == 0 { break }
+      offset += Int64(sent)
+    }
     if ftruncate(from, 0) == 0 { source.offset = 0 }
   }
 

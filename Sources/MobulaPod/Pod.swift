@@ -55,6 +55,7 @@ public final class Pod: Sendable {
     /// Did not listen in time, and were ended for it.
     var late: Set<WorkerID> = []
     /// Leases of which the head is to be told whether they are lent.
+    var connections: [WorkerID: RPCConnection] = [:]
     var lent: Set<LeaseID> = []
     var isTellingLent = false
   }
@@ -100,7 +101,8 @@ public final class Pod: Sendable {
     var hello = Hello(role: .pod, name: configuration.name)
     hello.host = configuration.host
     var workers = RPCRouter()
-    workers.on(PodAPI.workerReady) { ready, _ in
+    workers.on(PodAPI.workerReady) { ready, connection in
+      self.state.withLock { $0.connections[ready.worker] = connection }
       let continuation: CheckedContinuation<Endpoint, any Error>? = try self.state.withLock { state in
         guard state.books.ready(ready.worker, at: ready.endpoint) else {
           throw MobulaError(.notFound, "Worker \(ready.worker.short) is not expected here: it came too late.")
@@ -122,7 +124,6 @@ public final class Pod: Sendable {
     defer { telling.cancel() }
     workers.on(PodAPI.leaseLent) { lent, _ in
       self.lent(lent, head)
-      return Empty()
     }
     let server = try await RPCServer.bind(
       to: .unix(path: configuration.socket), token: configuration.token, hello: hello, router: workers)
@@ -272,6 +273,7 @@ public final class Pod: Sendable {
     failStart(worker, process, path)
     let lease = state.withLock { state in
       state.processes[worker] = nil
+      state.connections[worker] = nil
       state.uses[worker] = nil
       return state.books.workerGone(worker)
     }
@@ -283,14 +285,19 @@ public final class Pod: Sendable {
   }
 
   /// A worker says that what it does for a lease waits, or goes on.
-  private func lent(_ lent: LeaseLent, _ head: PeerLink) {
-    let tells = state.withLock { state in
-      guard state.books.lent(lent.lease, lent.isLent) else { return false }
+  ///
+  /// - Returns: whether it is so.
+  private func lent(_ lent: LeaseLent, _ head: PeerLink) -> Bool {
+    let (isSo, tells) = state.withLock { state in
+      let hasChanged = state.books.lent(lent.lease, lent.isLent)
+      let isSo = (state.books.leases[lent.lease]?.isLent == true) == lent.isLent
+      guard hasChanged else { return (isSo, false) }
       state.lent.insert(lent.lease)
       defer { state.isTellingLent = true }
-      return !state.isTellingLent
+      return (isSo, !state.isTellingLent)
     }
     if tells { Task { await self.tellLent(head) } }
+    return isSo
   }
 
   /// Tells the head how it is now with each lease, one after the other.
@@ -304,8 +311,13 @@ public final class Pod: Sendable {
         return LeaseLent(lease: lease, isLent: state.books.leases[lease]?.isLent == true)
       }
       guard let next else { return }
-      // A head that was started again is told with the registration.
-      _ = try? await head.call(HeadAPI.leaseLent, next)
+      do { _ = try await head.call(HeadAPI.leaseLent, next) } catch {
+        // A head of the build before does not want to know; any other is told again.
+        if (error as? MobulaError)?.code == .notFound { continue }
+        _ = state.withLock { $0.lent.insert(next.lease) }
+        try? await Task.sleep(for: .seconds(1))
+        if Task.isCancelled { return }
+      }
     }
   }
 
@@ -318,14 +330,27 @@ public final class Pod: Sendable {
     case .stop(let worker): state.withLock { $0.processes[worker] }?.signal(9)
     case .keep(let worker):
       let use = state.withLock { $0.uses[worker, default: 0] }
-      Task {
-        try await Task.sleep(for: Self.idleTimeout)
-        let process = self.state.withLock { state -> ChildProcess? in
-          guard state.uses[worker, default: 0] == use, state.books.idleTooLong(worker) else { return nil }
-          return state.processes[worker]
-        }
-        process?.signal(9)
+      Task { try await self.endIdle(worker, since: use) }
+    }
+  }
+
+  /// Ends a worker that nobody has had for a while, once nothing goes on that it has submitted.
+  private func endIdle(_ worker: WorkerID, since use: Int) async throws {
+    while true {
+      try await Task.sleep(for: Self.idleTimeout)
+      let (isIdle, connection) = state.withLock { state in
+        (state.uses[worker, default: 0] == use && state.processes[worker] != nil, state.connections[worker])
       }
+      guard isIdle else { return }
+      // One that does not answer, or knows no such question, has nothing to say against it.
+      let mayEnd = try? await connection?.call(PodAPI.mayEnd, Empty(), deadline: .seconds(5))
+      if mayEnd == false { continue }
+      let process = state.withLock { state -> ChildProcess? in
+        guard state.uses[worker, default: 0] == use, state.books.idleTooLong(worker) else { return nil }
+        return state.processes[worker]
+      }
+      process?.signal(9)
+      return
     }
   }
 

@@ -63,4 +63,23 @@ import Testing
       }
     }
   }
+
+  /// What kept an object may end in the same moment as somebody holds it by himself.
+  @Test func holdsAreToldBeforeEndsAcrossReports() {
+    var ledger = HoldLedgerStateMachine()
+    let container = ObjectID(high: 9, low: 9)
+    ledger.hold([container], by: 1)
+    #expect(ledger.takeReport().added == [container])
+    let inner = (0..<100).map { ObjectID(high: 1, low: $0) }
+    for (number, object) in inner.enumerated() { ledger.hold([object], by: UInt64(number + 2)) }
+    ledger.release([container], by: 1)
+    var added: Set<ObjectID> = []
+    while ledger.hasChanges {
+      let report = ledger.takeReport(limit: 30)
+      #expect(report.added.count + report.removed.count <= 30)
+      added.formUnion(report.added)
+      if !report.removed.isEmpty { #expect(added == Set(inner) && report.removed == [container]) }
+    }
+    #expect(added == Set(inner))
+  }
 }

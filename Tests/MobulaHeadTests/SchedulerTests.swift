@@ -34,6 +34,35 @@ import Testing
     #expect(scheduler.returned(lease(1), at: .zero) == [])
   }
 
+  @Test func whatIsLentIsGivenToOthers() {
+    var scheduler = SchedulerStateMachine()
+    let booked = BookedLease(lease: lease(1), job: job, resources: ["CPU": 1, "b": 1], isLent: true)
+    #expect(
+      scheduler.podRegistered(p, host: host(1), total: ["CPU": 1, "b": 2], leases: [booked], at: .zero).actions == [])
+    // The pod had lent it already; what else it has it keeps.
+    #expect(scheduler.request(demand(2, ["CPU": 1, "b": 1]), at: .zero) == [.ask(p, lease(2), 2)])
+    #expect(scheduler.podGranted(p, lease(2), at: .zero) == [.grant(2, lease(2), p)])
+    #expect(scheduler.request(demand(3, ["CPU": 1]), at: .zero) == [.wakeAt(.seconds(100))])
+    // One goes on, and then the other waits: nobody else has room before.
+    #expect(scheduler.lent(p, lease(1), false, at: .zero) == [])
+    #expect(scheduler.lent(p, lease(2), true, at: .zero) == [])
+    #expect(scheduler.lent(p, lease(1), true, at: .zero) == [.ask(p, lease(3), 3)])
+    #expect(scheduler.lent(p, lease(9), true, at: .zero) == [])
+  }
+
+  @Test func whatIsMissingIsSaid() {
+    var scheduler = scheduler()
+    var waiting = demand(1, ["d": 2], deadline: .seconds(1))
+    waiting.waits = true
+    _ = scheduler.request(waiting, at: .zero)
+    #expect(scheduler.shortage(["d": 2], .pack) == .infeasible(["d": 2], .pack, pods: [["b": 2], ["b": 1, "c": 1]]))
+    #expect(scheduler.shortage(["b": 2], .pack) == nil)
+    #expect(scheduler.shortage(["b": 2], .host(host(2))) != nil)
+    // It goes on waiting for somebody who has it; only its time ends it.
+    #expect(scheduler.tick(.milliseconds(900)) == [.wakeAt(.seconds(1))])
+    #expect(scheduler.tick(.seconds(1)) == [.refuse(1, .busy(["d": 2], said: nil))])
+  }
+
   /// A driver whose connection broke gives back what it does not know to be granted, on another connection, while the
   /// head still has its request.
   @Test func whatIsGivenBackBeforeItIsGrantedIsNobodys() {

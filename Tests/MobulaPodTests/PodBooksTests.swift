@@ -30,6 +30,50 @@ import Testing
     #expect(books.free["CPU"] == .zero)
   }
 
+  @Test func aLentLeaseTakesNoCPU() {
+    var books = PodBooksStateMachine(total: ["CPU": 1, "gpu": 4])
+    #expect(books.offered(request(1, ["CPU": 1, "gpu": 1]), newWorker: worker(1)) == .start(worker(1)))
+    let first = LeaseID(high: 0, low: 1)
+    #expect(books.lent(first, true) == true)
+    #expect(books.lent(first, true) == false, "once")
+    #expect(books.free == ["CPU": 1, "gpu": 3])
+    #expect(books.leases[first]?.isLent == true, "a head that registers it anew hears of it")
+    #expect(books.offered(request(2), newWorker: worker(2)) == .start(worker(2)))
+    // It goes on without waiting for anybody: what is free is below nothing, and nobody gets any.
+    #expect(books.lent(first, false) == true)
+    #expect(books.free["CPU"] == -1)
+    guard case .refuse = books.offered(request(3), newWorker: worker(3)) else {
+      Issue.record("a CPU that nobody has was granted")
+      return
+    }
+    // What takes none still finds room.
+    #expect(books.offered(request(4, ["gpu": 1]), newWorker: worker(4)) == .start(worker(4)))
+    #expect(books.released(LeaseID(high: 0, low: 2), workerIsReusable: false) == .stop(worker(2)))
+    #expect(books.free["CPU"] == 0)
+    #expect(books.lent(LeaseID(high: 0, low: 2), true) == false, "one that is over lends nothing")
+  }
+
+  @Test func notAllLendAtATime() {
+    var books = PodBooksStateMachine(total: ["CPU": 1])
+    for number in 1...4 as ClosedRange<UInt64> {
+      #expect(books.offered(request(number), newWorker: worker(number)) == .start(worker(number)))
+      #expect(books.lent(LeaseID(high: 0, low: number), true) == (number < 4))
+    }
+    #expect(books.free["CPU"] == 0)
+  }
+
+  @Test func anActorGetsAWorkerOfItsOwn() {
+    var books = PodBooksStateMachine(total: ["CPU": 2])
+    #expect(books.offered(request(1), newWorker: worker(1)) == .start(worker(1)))
+    #expect(books.ready(worker(1), at: endpoint) == true)
+    #expect(books.released(LeaseID(high: 0, low: 1), workerIsReusable: true) == .keep(worker(1)))
+    // What the idle one has submitted may go on, and would end with the actor.
+    var actor = request(2)
+    actor.isForActor = true
+    #expect(books.offered(actor, newWorker: worker(2)) == .start(worker(2)))
+    #expect(books.offered(request(3), newWorker: worker(3)) == .use(worker(1), endpoint))
+  }
+
   @Test func anotherJobGetsAnotherWorker() {
     var books = PodBooksStateMachine(total: ["CPU": 2])
     #expect(books.offered(request(1), newWorker: worker(1)) == .start(worker(1)))

@@ -243,6 +243,26 @@ func holds(_ cluster: Cluster) async throws {
   try check(try await objects(cluster).contains(insideID), "who decoded the reference holds the object itself")
   try check(try await again[0].value == [9], "and reads it")
 
+  // References that were found in an object are there as long as somebody has them, also without it.
+  var found: [ObjectRef<[Int]>] = []
+  var third: ObjectID?
+  do {
+    let inner = [try await cluster.put([1]), try await cluster.put([2]), try await cluster.put([3])]
+    let container = try await cluster.put(inner)
+    third = inner[2].id
+    found = Array(try await container.value.prefix(2))
+  }
+  try await eventually("what nobody found goes") { try await !objects(cluster).contains(third!) }
+  try await Task.sleep(for: .milliseconds(300))
+  try check(try await cluster.values(found) == [[1], [2]], "what was found is there without its container")
+  try await counter.keep(found[1])
+  let second = found[1].id
+  found = []
+  try await Task.sleep(for: .milliseconds(300))
+  try check(try await counter.readKept() == [2], "what was found and passed on")
+  try await counter.forget()
+  try await eventually("and goes with its last reference") { try await !objects(cluster).contains(second) }
+
   let kept = try await cluster.put([5])
   try await counter.keep(kept)
   let keptID = kept.id

@@ -124,9 +124,18 @@ struct LargeValue: Codable, Sendable {
   }
 }
 
+struct Numbers: RemoteTask {
+  var count: Int
+  var after: Double
+  func run(in context: TaskContext) async throws -> [Int] {
+    try await Task.sleep(for: .seconds(after))
+    return Array(0..<count)
+  }
+}
+
 func options(_ cluster: Cluster) async throws {
   let folder = (currentEnvironment()["MARKER"] ?? "") + "-"
-  func path(_ name: String) -> String { folder + name }
+  @Sendable func path(_ name: String) -> String { folder + name }
 
   // Results, and none.
   try check(try await cluster.run(Square(number: 9)) == 81, "run")
@@ -214,6 +223,16 @@ func options(_ cluster: Cluster) async throws {
   }
   try await eventually("the child has ended") { size(of: path("ended")) == 2 }
 
+  // At once, before a worker can have begun, or just when it does.
+  for round in 0..<100 {
+    _ = try await cluster.run(Square(number: 2))
+    let never = try cluster.submit(Sleep(seconds: 60, begun: path("at-once")))
+    if round % 2 == 0 { usleep(UInt32(round)) }
+    never.cancel()
+    let error = try await failure { _ = try await never.value(within: .seconds(10)) }
+    try check(error.code == .cancelled, "cancelled at once, round \(round): \(error)")
+  }
+
   // The environment, and what can't be meant.
   var environment = TaskOptions()
   environment.environment = ["COLOUR": "blue"]
@@ -245,8 +264,29 @@ func options(_ cluster: Cluster) async throws {
     unordered.insert(square)
   }
   try check(unordered == Set((0..<300).map { $0 * $0 }), "a map in any order")
+  // Results are there before the next input is.
+  let (inputs, more) = AsyncStream.makeStream(of: Int.self)
+  more.yield(1)
+  var lastSquare = 0
+  for try await square in cluster.map(inputs, { Square(number: $0) }) {
+    lastSquare = square
+    if square < 1_000 { more.yield(square + 1) } else { more.finish() }
+  }
+  try check(lastSquare == 458_329, "a map whose inputs follow from its results: \(lastSquare)")
+  // One that is left ends what it has begun.
+  for try await _ in cluster.map(0..<10, { _ in Sleep(seconds: 0.01, begun: path("left")) }) { break }
   let first = try await cluster.wait(for: squares)
   try check(!first.ready.isEmpty && first.ready.count + first.pending.count == 200, "wait for one")
+
+  // One that was passed on is made for who has it, whatever becomes of this process's reference.
+  let counter = try await cluster.spawn(Counter.self, with: 0)
+  for size in [10, 100_000] {
+    var slow: ObjectRef<[Int]>? = try cluster.submit(Numbers(count: size, after: 0.3))
+    try await counter.keep(slow!)
+    slow = nil
+    try check(try await counter.readKept().count == size, "\(size) numbers that were passed on before they were there")
+  }
+  await cluster.stop(counter)
 
   // Large results on another host.
   let places = try await cluster.status().hosts.map(\.host)
@@ -306,6 +346,22 @@ struct Employer: RemoteTask {
   }
 }
 
+/// Waits for one that can't run where it does.
+struct Stranger: RemoteTask {
+  func run(in context: TaskContext) async throws -> String {
+    var options = TaskOptions()
+    options.environment = ["COLOUR": "green"]
+    return try await context.cluster.run(Variable(name: "COLOUR"), options)
+  }
+}
+
+/// Returns what it has not waited for.
+struct Absent: RemoteTask {
+  func run(in context: TaskContext) async throws -> ObjectRef<[Int]> {
+    try context.cluster.submit(Numbers(count: 3, after: 13), .resources(cpu: 0))
+  }
+}
+
 /// Waits for something that is not its own.
 struct Patient: RemoteTask {
   var object: ObjectRef<Int>
@@ -314,6 +370,8 @@ struct Patient: RemoteTask {
 
 /// On pods of one CPU: nothing ever hangs.
 func waits(_ cluster: Cluster) async throws {
+  // Its worker is idle for long before that has ended.
+  let absent = try cluster.submit(Absent(), .resources(cpu: 0))
   try check(try await cluster.run(Depth(depth: 1_000)) == 1_000, "a thousand deep")
   try check(try await cluster.run(Fibonacci(number: 14)) == 377, "a tree")
   let both = try (0..<8).map { _ in try cluster.submit(Depth(depth: 3)) }
@@ -323,6 +381,9 @@ func waits(_ cluster: Cluster) async throws {
   try check(try await cluster.values(greedy) == Array(repeating: 25, count: 6), "several of them")
   let employers = try (0..<6).map { _ in try cluster.submit(Employer()) }
   try check(try await cluster.values(employers) == Array(repeating: 3, count: 6), "actors that need their CPUs")
+  let strangers = try (0..<20).map { _ in try cluster.submit(Stranger()) }
+  try check(
+    try await cluster.values(strangers) == Array(repeating: "green", count: 20), "children with workers of their own")
   // All CPUs wait for what comes behind them.
   var asTheyCome = TaskOptions()
   asTheyCome.arguments = .asTheyCome
@@ -331,6 +392,7 @@ func waits(_ cluster: Cluster) async throws {
   let later = try cluster.submit(Sleep(seconds: 1, begun: gate))
   let patient = try (0..<10).map { _ in try cluster.submit(Patient(object: later), asTheyCome) }
   try check(try await cluster.values(patient) == Array(repeating: 1, count: 10), "what waits for a task before it")
+  try check(try await absent.value.value == [0, 1, 2], "what a task has left behind")
 }
 
 /// What nobody has says so, and fails at its limit with what would help.
@@ -460,6 +522,23 @@ func calls(_ cluster: Cluster) async throws {
   submitted.cancel()
   try check(try await failure { _ = try await submitted.value }.code == .cancelled, "a cancelled reference")
 
+  // What stands behind another call never begins when it is cancelled, and is told so at once.
+  var serial = ActorOptions()
+  serial.concurrency = .serial
+  try await cluster.withActor(Ear.self, with: 0, serial) { ear in
+    let sleeping = try await ear.submit { try await $0.sleep(60) }
+    let behind = try await ear.submit { try await $0.hear(0) }
+    let more = try await ear.submit { try await $0.hear(0) }
+    try await Task.sleep(for: .milliseconds(50))
+    behind.cancel()
+    try check(
+      try await failure { _ = try await behind.value(within: .seconds(10)) }.code == .cancelled, "a call behind another"
+    )
+    sleeping.cancel()
+    _ = try await more.value
+    try check(try await ear.hearing()[0] == 1, "it never began")
+  }
+
   // Handles travel; those of a driver don't.
   try check(try await cluster.run(Caller(ear: ear)) == [1, 2], "a handle in a task")
   let mine = try await Ear(configuration: 0, actorSystem: cluster)
@@ -467,6 +546,14 @@ func calls(_ cluster: Cluster) async throws {
   let refused = try await failure { _ = try cluster.submit(Caller(ear: mine)) }
   try check(refused.code == .invalidArgument && refused.message.contains("Cluster.spawn"), "\(refused)")
   try check(try await mine.submit { try await $0.echo(4) }.value == 4, "a call of an actor of this process")
+  let counter = try await cluster.spawn(Counter.self, with: 5)
+  let own = try await Counter(configuration: 0, actorSystem: cluster)
+  let through = try await own.submit { try await $0.addThrough(counter, 2) }
+  try check(try await through.value == 7, "an actor of this process calls another in its call")
+  let sum = try await counter.submit { try await $0.add(try await own.add(3)) }
+  try check(try await sum.value == 10, "an argument that another actor answers")
+  let nothing = try await failure { try await counter.submit { _ in 3 } }
+  try check(nothing.code == .invalidArgument, "nothing is called: \(nothing)")
 
   // Several of them.
   let pool = ActorPool(try await cluster.spawn(Ear.self, count: 3, with: 0))

@@ -114,6 +114,24 @@ import Testing
     #expect(take(&machine) == [.fail(2, error)])
   }
 
+  @Test func nobodyIsChargedForAWorkerThatCannotBeReached() {
+    var machine = Machine()
+    let task = machine.submit(Self.shape, Machine.Limits(losses: 0), at: begin)
+    var now = begin
+    let error = MobulaError(.connectionClosed, "nobody there")
+    for round in 1...11 as ClosedRange<UInt64> {
+      #expect(take(&machine).contains(.request(round, Self.shape)))
+      machine.granted(round)
+      machine.lost(round, error, at: now)
+      now += .milliseconds(100)
+      if round < 11 { machine.tick(at: now) }
+    }
+    // Something keeps it from all of them.
+    let failed = failures(&machine)
+    #expect(failed.count == 1 && failed[0].code == .workerLost && !failed[0].mayHaveRun)
+    #expect(task == 1 && machine.count == 0)
+  }
+
   @Test func leasesAreKeptForAMomentAndGivenBack() {
     var machine = warm(.microseconds(10))
     machine.tick(at: after(5))

@@ -27,7 +27,7 @@ import Testing
   private static let request: LeaseRequest = {
     var request = LeaseRequest(
       lease: lease, job: job, demand: ["CPU": 1.5], strategy: .host(host), program: program)
-    request.waits = true
+    (request.waits, request.isForActor) = (true, true)
     return request
   }()
   private static let grant = LeaseGrant(
@@ -208,7 +208,8 @@ import Testing
     list += GoldenMessage.of(DriverControlAPI.leaseRevoked, lost, empty)
     list += GoldenMessage.of(
       PodAPI.workerReady, WorkerReady(worker: WorkerID(high: 11, low: 12), endpoint: endpoint), empty)
-    list += GoldenMessage.of(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: false), empty)
+    list += GoldenMessage.of(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: false), true)
+    list += GoldenMessage.of(PodAPI.mayEnd, empty, true)
     return list
   }
 

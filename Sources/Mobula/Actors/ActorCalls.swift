@@ -60,6 +60,9 @@ final class ActorCalls: Sendable {
         storing: { [weak self] call, connection in try await self?.willStore(call, connection) ?? false }))
   }
 
+  /// Whether no call goes on.
+  var isIdle: Bool { state.withLock { $0.pending.isEmpty } }
+
   var cluster: Cluster? {
     get { state.withLock { $0.cluster } }
     set { state.withLock { $0.cluster = newValue } }
@@ -75,17 +78,8 @@ final class ActorCalls: Sendable {
       state.last += 1
       return state.last
     }
-    let timer = limit.map { limit in
-      Task {
-        try await Task.sleep(for: limit)
-        var late = MobulaError(
-          .deadlineExceeded,
-          "\(WorkerService.readable(target)) did not end within \(limit): give it more time, or less to do.")
-        late.mayHaveRun = true
-        self.giveUp(number, late)
-      }
-    }
-    defer { timer?.cancel() }
+    let timer = Mutex<Task<Void, any Error>?>(nil)
+    defer { timer.withLock { $0?.cancel() } }
     return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
         let call = ActorCall(
@@ -94,6 +88,17 @@ final class ActorCalls: Sendable {
         if Task.isCancelled { return continuation.resume(throwing: CancellationError()) }
         send(call, to: address, .continuation(continuation), invocation.references)
         if Task.isCancelled { giveUp(number, CancellationError()) }
+        // Not before it is there to be given up.
+        guard let limit else { return }
+        let task = Task {
+          try await Task.sleep(for: limit)
+          var late = MobulaError(
+            .deadlineExceeded,
+            "\(WorkerService.readable(target)) did not end within \(limit): give it more time, or less to do.")
+          late.mayHaveRun = true
+          self.giveUp(number, late)
+        }
+        timer.withLock { $0 = task }
       }
     } onCancel: {
       giveUp(number, CancellationError())
@@ -122,7 +127,12 @@ final class ActorCalls: Sendable {
   /// A call is to end; its record says when it has.
   func cancel(_ record: TaskRecord) {
     guard let number = record.task, record.outcome == nil else { return }
-    tellCancelled(number)
+    let isSent = state.withLock { $0.pending[number].map { $0.connection != nil } ?? true }
+    if isSent {
+      tellCancelled(number)
+    } else {
+      end(number, .failure(MobulaError(.cancelled, "The call was cancelled.")))
+    }
   }
 
   private func send(_ call: ActorCall, to address: ActorAddress, _ waiter: Waiter, _ references: [AnyReference]) {
@@ -150,7 +160,8 @@ final class ActorCalls: Sendable {
     switch next {
     case .nothing: break
     case .fail(let error): end(call.number, .failure(error))
-    case .connect: Task { await self.connect(address) }
+    // With nothing of what the caller's code has in its task.
+    case .connect: Task.detached { await self.connect(address) }
     }
   }
 

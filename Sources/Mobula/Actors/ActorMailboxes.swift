@@ -34,13 +34,22 @@ final class ActorMailboxes: Sendable {
   func add(to router: inout RPCRouter) {
     router.on(WorkerAPI.call) { calling, connection in
       let call = try WorkCoding.call(calling.call)
+      self.state.withLock { state in
+        state.running[CallKey(connection: connection.id, number: call.number)] = RunningCall()
+      }
       self.mailbox(call.actor, connection).push(call)
     }
     router.on(WorkerAPI.cancelCalls) { numbers, connection in
       for number in numbers.calls {
-        let call = self.state.withLock { $0.running[CallKey(connection: connection.id, number: number)] }
-        // User code may be told of it at once: not where everything of the connection is read.
-        if let call { Task { call.cancel() } }
+        let key = CallKey(connection: connection.id, number: number)
+        guard let call = self.state.withLock({ $0.running[key] }) else { continue }
+        if call.endUnlessBegun() {
+          _ = self.state.withLock { $0.running.removeValue(forKey: key) }
+          Self.tell(number, .failed(WorkRunner.failure(Self.cancelled)), connection)
+        } else {
+          // User code may be told of it at once: not where everything of the connection is read.
+          Task { call.cancel() }
+        }
       }
     }
   }
@@ -59,7 +68,8 @@ final class ActorMailboxes: Sendable {
     }
     for mailbox in mailboxes.values { mailbox.close() }
     // Nobody is there to be told what comes of them.
-    for call in calls.values { Task { call.cancel() } }
+    state.withLock { state in state.running = state.running.filter { $0.key.connection != connection.id } }
+    for call in calls.values where !call.endUnlessBegun() { Task { call.cancel() } }
   }
 
   private func mailbox(_ actor: RemoteActorID, _ connection: RPCConnection) -> Mailbox {
@@ -77,27 +87,36 @@ final class ActorMailboxes: Sendable {
   private func serve(_ mailbox: Mailbox, _ connection: RPCConnection) async {
     while let call = await mailbox.next() {
       let key = CallKey(connection: connection.id, number: call.number)
-      let running = RunningCall()
-      let gate = state.withLock { state in
-        state.running[key] = running
-        return state.gates[call.actor]
-      }
+      let (running, gate) = state.withLock { state in (state.running[key], state.gates[call.actor]) }
+      // It has ended before it began, where there is none.
+      guard let running, !running.isOver else { continue }
       await gate?.enter()
+      guard running.begin() else {
+        gate?.leave()
+        continue
+      }
       // It runs here until it first waits, so that each reaches its actor before the next begins.
       running.task = Task.immediate {
-        let outcome = await self.run(call, connection)
+        let outcome =
+          running.isCancelled ? .failed(WorkRunner.failure(Self.cancelled)) : await self.run(call, connection)
         gate?.leave()
         _ = self.state.withLock { $0.running.removeValue(forKey: key) }
-        let ended = [EndedTask(task: call.number, outcome: outcome, took: 0)]
-        do throws(MobulaError) {
-          try connection.tell(WorkerAPI.returned, ActorReturns(ends: WorkCoding.encode(ended)))
-        } catch {
-          // Of a connection that is gone nobody waits for it; what is too large for a frame is said.
-          guard error.code == .invalidArgument else { return }
-          let failed = [EndedTask(task: call.number, outcome: .failed(WorkRunner.failure(error)), took: 0)]
-          try? connection.tell(WorkerAPI.returned, ActorReturns(ends: WorkCoding.encode(failed)))
-        }
+        Self.tell(call.number, outcome, connection)
       }
+    }
+  }
+
+  private static var cancelled: MobulaError { MobulaError(.cancelled, "The call was cancelled.") }
+
+  private static func tell(_ number: UInt64, _ outcome: EndedTask.Outcome, _ connection: RPCConnection) {
+    let ended = [EndedTask(task: number, outcome: outcome, took: 0)]
+    do throws(MobulaError) {
+      try connection.tell(WorkerAPI.returned, ActorReturns(ends: WorkCoding.encode(ended)))
+    } catch {
+      // Of a connection that is gone nobody waits for it; what is too large for a frame is said.
+      guard error.code == .invalidArgument else { return }
+      let failed = [EndedTask(task: number, outcome: .failed(WorkRunner.failure(error)), took: 0)]
+      try? connection.tell(WorkerAPI.returned, ActorReturns(ends: WorkCoding.encode(failed)))
     }
   }
 
@@ -113,12 +132,15 @@ final class ActorMailboxes: Sendable {
       if !reader.references.isEmpty { try await cluster.store.holds.flush() }
       let result = try handler.taken ?? EncodedValue(Done())
       if result.references.isEmpty, result.layout.size <= WorkRunner.mostInline { return .inline(InlineObject(result)) }
-      let isWanted = try await connection.call(
-        WorkerAPI.storingCall, ActorCalls.Numbers(calls: [call.number]), deadline: .untilItComes)
-      if isWanted { try await cluster.make(call.result, result, holds: false, confirms: true) }
+      // A call that was cancelled meanwhile has a result all the same.
+      try await Task.detached { [cluster] in
+        let isWanted = try await connection.call(
+          WorkerAPI.storingCall, ActorCalls.Numbers(calls: [call.number]), deadline: .untilItComes)
+        if isWanted { try await cluster.make(call.result, result, holds: false, confirms: true) }
+      }.value
       return .stored
     } catch is CancellationError where Task.isCancelled {
-      return .failed(WorkRunner.failure(MobulaError(.cancelled, "The call was cancelled.")))
+      return .failed(WorkRunner.failure(Self.cancelled))
     } catch {
       return .failed(WorkRunner.failure(error))
     }
@@ -196,9 +218,38 @@ private final class Mailbox: Sendable {
   }
 }
 
-/// A call that runs, for who may want it to end.
+/// A call, for who may want it to end.
 private final class RunningCall: Sendable {
-  private let state = Mutex<(task: Task<Void, Never>?, isCancelled: Bool)>((nil, false))
+  private struct State {
+    var hasBegun = false
+    var isOver = false
+    var isCancelled = false
+    var task: Task<Void, Never>?
+  }
+
+  private let state = Mutex(State())
+
+  /// Whether it has ended before it began.
+  var isOver: Bool { state.withLock { $0.isOver } }
+  var isCancelled: Bool { state.withLock { $0.isCancelled } }
+
+  /// - Returns: false where it has ended.
+  func begin() -> Bool {
+    state.withLock { state in
+      guard !state.isOver else { return false }
+      state.hasBegun = true
+      return true
+    }
+  }
+
+  /// - Returns: whether it has ended with that, since it had not begun.
+  func endUnlessBegun() -> Bool {
+    state.withLock { state in
+      guard !state.hasBegun, !state.isOver else { return false }
+      state.isOver = true
+      return true
+    }
+  }
 
   var task: Task<Void, Never>? {
     get { state.withLock { $0.task } }

@@ -164,7 +164,7 @@ extension Cluster: DistributedActorSystem {
   private func reply(
     of address: ActorAddress, _ target: RemoteCallTarget, _ invocation: CallEncoder
   ) async throws -> ActorCalls.Reply {
-    if let recorder = CallRecorder.current {
+    if let recorder = CallRecorder.current, recorder.actor == address {
       recorder.record(address, target.identifier, invocation)
       throw CallRecorder.Recorded()
     }
@@ -193,6 +193,11 @@ final class CallRecorder: Sendable {
 
   @TaskLocal static var current: CallRecorder?
 
+  /// Whose calls are noted; others are made.
+  let actor: ActorAddress
+
+  init(_ actor: ActorAddress) { self.actor = actor }
+
   private let call = Mutex<(address: ActorAddress, target: String, invocation: CallEncoder)?>(nil)
 
   func record(_ address: ActorAddress, _ target: String, _ invocation: CallEncoder) {
@@ -213,7 +218,8 @@ extension RemoteActor {
   nonisolated public func submit<Value: Codable & Sendable>(
     _ call: (Self) async throws -> Value
   ) async throws -> ObjectRef<Value> {
-    let recorder = CallRecorder()
+    // An actor of this process is called at once, and what it calls itself is not meant.
+    let recorder = actorSystem.isHere(id) ? nil : CallRecorder(id)
     let result: Result<Value, any Error>
     do {
       result = .success(try await CallRecorder.$current.withValue(recorder) { try await call(self) })
@@ -229,7 +235,8 @@ extension RemoteActor {
   /// - Throws: as for calls with a result.
   @discardableResult
   nonisolated public func submit(_ call: (Self) async throws -> Void) async throws -> ObjectRef<Done> {
-    let recorder = CallRecorder()
+    // An actor of this process is called at once, and what it calls itself is not meant.
+    let recorder = actorSystem.isHere(id) ? nil : CallRecorder(id)
     let result: Result<Done, any Error>
     do {
       try await CallRecorder.$current.withValue(recorder) { try await call(self) }
@@ -242,8 +249,10 @@ extension RemoteActor {
 }
 
 extension Cluster {
+  fileprivate func isHere(_ id: ActorAddress) -> Bool { id.endpoint == actors.endpoint ?? ActorAddress.driver }
+
   fileprivate func submitted<Value: Codable & Sendable>(
-    _ recorder: CallRecorder, _ result: Result<Value, any Error>
+    _ recorder: CallRecorder?, _ result: Result<Value, any Error>
   ) throws -> ObjectRef<Value> {
     let object = ObjectID.random(job: job)
     func record(_ target: String, _ references: [AnyReference]) -> AnyReference {
@@ -253,15 +262,17 @@ extension Cluster {
           task: TaskRecord(object, number: number, type: target, arguments: (ByteString([]), references), isCall: true))
       }
     }
-    guard let call = recorder.recorded else {
-      // It was made here: the actor lives in this process, or the arguments could not be encoded.
+    guard let call = recorder?.recorded else {
+      // The arguments could not be encoded, or nothing was called.
+      let value = try result.get()
+      guard recorder == nil else {
+        throw MobulaError(
+          .invalidArgument, "submit takes one call of the actor, as in { try await $0.add(3) }: nothing was called.")
+      }
       let reference = record("", [])
-      let outcome: TaskRecord.Outcome =
-        switch result {
-        case .success(let value): .inline(InlineObject(try EncodedValue(value)))
-        case .failure(let error): throw error
-        }
-      reference.task?.finish(outcome, holds: store.holds) { [weak self] in await self?.make($0, $1) }
+      reference.task?.finish(.inline(InlineObject(try EncodedValue(value))), holds: store.holds) { [weak self] in
+        await self?.make($0, $1)
+      }
       return ObjectRef(reference)
     }
     let reference = record(call.target, call.invocation.references)

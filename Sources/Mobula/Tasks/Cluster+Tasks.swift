@@ -8,8 +8,8 @@ extension Cluster {
   ///
   /// Tasks wait here for workers that have what they need, in the order in which they were submitted, and begin when the
   /// results that they refer to are there. A result of up to 100 KB comes to this process itself, and becomes an object of
-  /// the cluster's when its reference is passed on. Inside a task, `value` of what it has submitted never waits for room:
-  /// a task that waits has what it has submitted run on its own lease.
+  /// the cluster's when its reference is passed on. Inside a task, `value` of what it has submitted does not wait for room
+  /// that the task itself has: what fits into its lease runs there meanwhile.
   /// - Parameter options: those of the type, unless told otherwise.
   /// - Throws: `MobulaError`: `invalidArgument` for a task that no worker could find, for options that can't be meant so,
   ///   or in a process that started no job; `full` beyond `ClusterOptions.queueLimit`; `unavailable` once the cluster was
@@ -154,9 +154,23 @@ extension Cluster {
     _ inputs: Inputs, limit: Int = 1_000, ordered: Bool = true, options: TaskOptions? = nil,
     _ make: @escaping @Sendable (Inputs.Element) throws -> Work
   ) -> some AsyncSequence<Work.Output, any Error> & Sendable where Inputs.Element: Sendable {
-    MappedTasks(
-      cluster: self, inputs: inputs, limit: max(1, limit), ordered: ordered, options: options ?? Work.options,
-      make: make)
+    let options = options ?? Work.options
+    return BoundedMap(inputs: inputs, limit: max(1, limit), ordered: ordered) { input in
+      let task = try make(input)
+      while true {
+        let reference: ObjectRef<Work.Output>
+        do { reference = try self.submit(task, options) } catch let error as MobulaError where error.code == .full {
+          // Those that are there have to end first.
+          try await Task.sleep(for: .milliseconds(20))
+          continue
+        }
+        return try await withTaskCancellationHandler {
+          try await reference.value
+        } onCancel: {
+          reference.cancel()
+        }
+      }
+    }
   }
 
   /// Makes an object of a task's small result, which others were told of.
@@ -190,9 +204,10 @@ extension Cluster {
     let end = ContinuousClock.now + limit
     while true {
       // A new identifier each time: a head that went away may have had the one before granted.
-      let lease = LeaseRequest(
+      var lease = LeaseRequest(
         lease: .random(), job: job, demand: options.resources, strategy: options.placement,
         program: program.with(options.environment))
+      lease.isForActor = true
       workers.requested(lease.lease)
       do {
         let grant = try await head.callOnce(

@@ -13,6 +13,8 @@ final class RunningWork: Sendable {
     var slot: TaskQueueStateMachine.SlotID?
     var isCancelled = false
     var cancel: (@Sendable () -> Void)?
+    /// Whether it has ended: what still waits in its name lends nothing.
+    var isOver = false
   }
 
   private static let numbers = Atomic<UInt64>(0)
@@ -47,7 +49,7 @@ final class RunningWork: Sendable {
   /// Runs `body` as this work, in a task that `cancel` ends.
   func run<Value: Sendable>(_ body: @escaping @Sendable () async -> Value) async -> Value {
     loan.begin()
-    defer { if isGuest { loan.pause() } else { loan.end() } }
+    defer { end() }
     let task = Task.immediate { await Self.$current.withValue(self) { await body() } }
     let isCancelled = state.withLock { state in
       state.cancel = { task.cancel() }
@@ -78,32 +80,43 @@ final class RunningWork: Sendable {
     return try await body()
   }
 
+  /// It has ended, whatever still waits in its name.
+  private func end() {
+    let slot = state.withLock { state in
+      state.isOver = true
+      if state.waits > 0 { loan.begin() }
+      if isGuest { loan.pause() } else { loan.end() }
+      return state.slot.take()
+    }
+    if let slot { tasks?.takeBack(slot) }
+  }
+
   private func beginWaiting() {
+    // The loan is told under the lock, so that it hears of begin and end in their order.
     let isFirst = state.withLock { state in
+      guard !state.isOver else { return false }
       state.waits += 1
+      if state.waits == 1 { loan.pause() }
       return state.waits == 1
     }
-    guard isFirst else { return }
-    loan.pause()
-    guard let slot = tasks?.lend(self) else { return }
-    let isOver = state.withLock { state in
+    guard isFirst, let slot = tasks?.lend(self) else { return }
+    let isUseless = state.withLock { state in
       // It may wait no more by now, or again.
-      guard state.waits > 0, state.slot == nil else { return true }
+      guard state.waits > 0, state.slot == nil, !state.isOver else { return true }
       state.slot = slot
       return false
     }
-    if isOver { tasks?.takeBack(slot) }
+    if isUseless { tasks?.takeBack(slot) }
   }
 
   private func endWaiting() {
-    let (isLast, slot) = state.withLock { state in
+    let slot = state.withLock { state -> TaskQueueStateMachine.SlotID? in
+      guard !state.isOver, state.waits > 0 else { return nil }
       state.waits -= 1
-      guard state.waits == 0 else { return (false, TaskQueueStateMachine.SlotID?.none) }
-      defer { state.slot = nil }
-      return (true, state.slot)
+      guard state.waits == 0 else { return nil }
+      loan.begin()
+      return state.slot.take()
     }
-    guard isLast else { return }
-    loan.begin()
     if let slot { tasks?.takeBack(slot) }
   }
 }
@@ -123,11 +136,11 @@ final class LeaseLoan: Sendable {
   /// What waits for less is not worth telling anybody.
   private static let patience = Duration.milliseconds(10)
 
-  private let tell: @Sendable (_ isLent: Bool) async -> Void
+  private let tell: @Sendable (_ isLent: Bool) async -> Bool
   private let state = Mutex(State())
 
-  /// - Parameter tell: tells the pod.
-  init(_ tell: @escaping @Sendable (_ isLent: Bool) async -> Void) { self.tell = tell }
+  /// - Parameter tell: tells the pod; false where it says that too many are lent.
+  init(_ tell: @escaping @Sendable (_ isLent: Bool) async -> Bool) { self.tell = tell }
 
   /// A task runs on it, or runs on.
   func begin() {
@@ -136,7 +149,7 @@ final class LeaseLoan: Sendable {
       state.pausedSince = nil
       return Self.beginTelling(&state)
     }
-    if tells { Task { await keepTelling() } }
+    if tells { Task.detached { await self.keepTelling() } }
   }
 
   /// A task that runs on it waits, or has ended for which another one waits.
@@ -148,7 +161,7 @@ final class LeaseLoan: Sendable {
       defer { state.isLooking = true }
       return !state.isLooking
     }
-    if looks { Task { await look() } }
+    if looks { Task.detached { await self.look() } }
   }
 
   /// The task that it was given for has ended: the next one is about to come.
@@ -200,7 +213,10 @@ final class LeaseLoan: Sendable {
         return isLent
       }
       guard let isLent else { return }
-      await tell(isLent)
+      if await tell(isLent) || !isLent { continue }
+      // Too many are lent: it is asked for again as long as it waits.
+      state.withLock { $0.isLent = false }
+      try? await Task.sleep(for: .milliseconds(500))
     }
   }
 }

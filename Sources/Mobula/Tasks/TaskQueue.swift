@@ -73,6 +73,8 @@ final class TaskQueue: Sendable {
 
   private let around: Surroundings
   private let state: Mutex<State>
+  /// Tasks that are over, and whose records do not know yet.
+  private let finishing = Atomic<Int>(0)
 
   init(_ settings: TaskQueueStateMachine.Settings, _ surroundings: Surroundings) {
     around = surroundings
@@ -85,6 +87,12 @@ final class TaskQueue: Sendable {
           guard let self else { return false }
           return try await self.willStore(task, over: connection)
         }))
+  }
+
+  /// Whether nothing goes on that was submitted here.
+  var isIdle: Bool {
+    state.withLock { $0.machine.count == 0 && $0.here.isEmpty }
+      && finishing.load(ordering: .acquiring) == 0 && TaskRecord.makings.load(ordering: .acquiring) == 0
   }
 
   /// Says who runs tasks in this process itself.
@@ -127,13 +135,16 @@ final class TaskQueue: Sendable {
       state.machine.forget(task)
       return take(task, &state)
     }
-    record?.finish(.failed(failure), holds: around.holds, make: around.make)
+    guard let record else { return }
+    // Others may wait for this one, and others for those: each in its turn, and not each in the one before it.
+    Task.detached { self.finish(record, .failed(failure)) }
   }
 
   /// The record of a task that is over.
   private func take(_ task: TaskID, _ state: inout State) -> TaskRecord? {
     guard let record = state.records.removeValue(forKey: task) else { return nil }
     state.bytes -= record.bytes
+    finishing.add(1, ordering: .relaxed)
     return record
   }
 
@@ -294,7 +305,8 @@ final class TaskQueue: Sendable {
   private func carryOut(_ effect: Effect) {
     switch effect {
     case .ask(let id, let lease, let shape):
-      let task = Task { await self.serve(id, lease, shape) }
+      // With nothing of what the code has in its task that has just submitted something.
+      let task = Task.detached { await self.serve(id, lease, shape) }
       let isWanted = state.withLock { state in
         guard state.slots[id] != nil else { return false }
         state.slots[id]!.running = task
@@ -306,11 +318,12 @@ final class TaskQueue: Sendable {
       perform { state in
         records = tasks.compactMap { take($0, &state) }
         state.machine.done(id, tasks.map { ($0, nil) }, at: .now)
+        for task in tasks { state.machine.discard(task) }
       }
       for record in records { finish(record, with: error) }
     case .runHere(let id, let task, let pushed, let record, let work, let runner):
       // Never where it was submitted: that code is not to wait.
-      Task {
+      Task.detached {
         let begin = ContinuousClock.now
         let outcome = await runner(pushed, record, work)
         self.ended(here: id, task, outcome, took: .now - begin)
@@ -331,7 +344,7 @@ final class TaskQueue: Sendable {
   private func finish(_ record: TaskRecord, with error: MobulaError) {
     do {
       let value = try EncodedValue(error, isError: true)
-      record.finish(.failed(InlineObject(value)), holds: around.holds, make: around.make)
+      finish(record, .failed(InlineObject(value)))
     } catch {
       preconditionFailure("an error of ours can be encoded: \(error)")
     }
@@ -496,6 +509,7 @@ final class TaskQueue: Sendable {
 
   private func finish(_ record: TaskRecord?, _ outcome: EndedTask.Outcome) {
     guard let record else { return }
+    defer { finishing.subtract(1, ordering: .releasing) }
     switch outcome {
     case .inline(let bytes): record.finish(.inline(bytes), holds: around.holds, make: around.make)
     case .failed(let bytes): record.finish(.failed(bytes), holds: around.holds, make: around.make)

@@ -92,8 +92,10 @@ struct TaskQueueStateMachine {
     /// Since when it has waited for a lease.
     var ready: Instant
     var line: Int32
-    var losses: Int16 = 0
-    var errors: Int16 = 0
+    var losses: Int32 = 0
+    var errors: Int32 = 0
+    /// How often its worker could not be reached, without its having begun.
+    var misses: Int16 = 0
     /// Whether there are limits of its own.
     var hasLimits: Bool
     /// Whether it is to end; its worker knows.
@@ -234,6 +236,17 @@ struct TaskQueueStateMachine {
     if case .blocked = items[task]?.place { removeItem(task) }
   }
 
+  /// A task is over, wherever it is.
+  mutating func discard(_ task: TaskID) {
+    guard let item = items[task] else { return }
+    switch item.place {
+    case .waiting: lines[Int(item.line)].waiting.remove(task)
+    case .at(let id): slots[id]?.pushed.removeAll { $0 == task }
+    case .blocked, .delayed: break
+    }
+    removeItem(task)
+  }
+
   /// A task is to end. One that runs is told so; after `force` its worker is ended.
   mutating func cancel(_ task: TaskID, force: Duration?, at now: Instant) {
     guard let item = items[task] else { return }
@@ -327,9 +340,13 @@ struct TaskQueueStateMachine {
   mutating func failed(_ id: SlotID, _ task: TaskID, took: Duration, _ error: MobulaError, at now: Instant) {
     guard let line = leave(id, task, now) else { return }
     learn(took, line)
-    if items[task] != nil {
-      items[task]!.errors += 1
-      setBack(task, error, now)
+    if let item = items[task] {
+      if item.isCancelled {
+        fail(task, Self.cancelled)
+      } else {
+        items[task]!.errors += 1
+        setBack(task, error, now)
+      }
     }
     look(after: id, now)
   }
@@ -383,6 +400,10 @@ struct TaskQueueStateMachine {
     if let front, let item = items[front] {
       if item.isCancelled {
         fail(front, Self.cancelled)
+      } else if error.code == .connectionClosed, slot.phase != .open, item.misses < Self.mostMisses {
+        // It has not begun: nobody is charged.
+        items[front]!.misses += 1
+        setBack(front, error, now)
       } else if error.code == .connectionClosed {
         items[front]!.losses += 1
         if Int(item.losses) < limits(of: front).losses {
@@ -397,6 +418,9 @@ struct TaskQueueStateMachine {
     }
     pump(slot.line, now)
   }
+
+  /// What can't be reached so often has something else that keeps it from it.
+  private static let mostMisses = 10
 
   private static func lost(_ error: MobulaError, times: Int, hasRun: Bool) -> MobulaError {
     let again = times > 1 ? "The task was tried \(times) times. " : ""
@@ -464,6 +488,8 @@ struct TaskQueueStateMachine {
   }
 
   private mutating func look(at task: TaskID, _ instant: Instant) {
+    // Of tasks that have ended nearly all entries are for much later.
+    if agenda.count > 2 * items.count + 1_024 { agenda.keep { items[$0] != nil } }
     if agenda.insert(task, at: instant) { wake(at: instant) }
   }
 
@@ -759,6 +785,10 @@ struct TaskAgenda {
   }
 
   private var heap = Heap<Entry>()
+
+  var count: Int { heap.count }
+
+  mutating func keep(_ isWanted: (TaskID) -> Bool) { heap.removeAll { !isWanted($0.task) } }
 
   /// When the first is to be looked at.
   var first: Instant? { heap.min?.instant }

@@ -122,6 +122,21 @@ final class TaskRecord: Sendable {
     return MobulaError(.workFailed, error.description)
   }
 
+  /// How many objects are being made in this process of results that others wait for.
+  static let makings = Atomic<Int>(0)
+
+  private static func making(
+    _ object: ObjectID, _ bytes: InlineObject, _ make: @escaping @Sendable (ObjectID, InlineObject) async -> Void,
+    keeping reference: AnyReference? = nil
+  ) -> Task<Void, Never> {
+    makings.add(1, ordering: .acquiringAndReleasing)
+    return Task {
+      await make(object, bytes)
+      makings.subtract(1, ordering: .acquiringAndReleasing)
+      withExtendedLifetime(reference) {}
+    }
+  }
+
   /// The task has ended.
   ///
   /// - Parameter make: makes an object of the bytes, for who knows of it elsewhere.
@@ -137,7 +152,7 @@ final class TaskRecord: Sendable {
       state.outcome = outcome
       switch outcome {
       case .inline(let bytes) where state.isShared, .failed(let bytes) where state.isShared:
-        state.making = Task { [object] in await make(object, bytes) }
+        state.making = Self.making(object, bytes, make)
       case .inline, .failed, .stored: break
       }
       defer { (state.waiting, state.watchers) = ([:], [:]) }
@@ -153,7 +168,8 @@ final class TaskRecord: Sendable {
   /// - Returns: whether this process holds it from now on; false where nobody wants it any more.
   func holdStored(_ holds: ProcessHolds) -> Bool {
     state.withLock { state in
-      guard !state.isDropped else { return false }
+      // Others may have it who hold it themselves.
+      guard !state.isDropped else { return state.isShared }
       if !state.isHeld { holds.hold(object, by: number) }
       (state.isHeld, state.isShared) = (true, true)
       return true
@@ -177,10 +193,7 @@ final class TaskRecord: Sendable {
       case .inline(let result)?, .failed(let result)?: bytes = result
       case .stored?, nil: return
       }
-      state.making = Task { [object] in
-        await make(object, bytes)
-        withExtendedLifetime(reference) {}
-      }
+      state.making = Self.making(object, bytes, make, keeping: reference)
     }
   }
 

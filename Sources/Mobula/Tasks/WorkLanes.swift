@@ -11,7 +11,8 @@ final class WorkLanes: Sendable {
       /// Of these, those that have begun.
       var begun = 0
       var waiting: CheckedContinuation<PushedTask?, Never>?
-      var running: (task: UInt64, work: RunningWork)?
+      /// The task that was taken last; its work, once it runs as one; and whether it is to end.
+      var running: (task: UInt64, work: RunningWork?, isCancelled: Bool)?
       var isOver = false
     }
 
@@ -29,6 +30,7 @@ final class WorkLanes: Sendable {
 
     private static func begin(_ state: inout State) -> PushedTask {
       let task = state.tasks[state.begun]
+      state.running = (task.task, nil, false)
       state.begun += 1
       if state.begun == state.tasks.count || state.begun > 256 {
         state.tasks.removeFirst(state.begun)
@@ -48,11 +50,23 @@ final class WorkLanes: Sendable {
     }
 
     /// The task that was taken last runs as this.
-    func runs(_ task: UInt64, as work: RunningWork?) { state.withLock { $0.running = work.map { (task, $0) } } }
+    ///
+    /// - Returns: whether it is to end by now.
+    func runs(as work: RunningWork?) -> Bool {
+      state.withLock { state in
+        state.running?.work = work
+        return state.running?.isCancelled == true
+      }
+    }
 
-    /// That of a task which runs.
-    func running(_ tasks: Set<UInt64>) -> RunningWork? {
-      state.withLock { state in state.running.flatMap { tasks.contains($0.task) ? $0.work : nil } }
+    /// Tasks are to end: those that have not begun are taken out, and one that runs is returned.
+    func cancel(_ numbers: Set<UInt64>) -> (back: [UInt64], running: RunningWork?) {
+      let back = recall(numbers)
+      return state.withLock { state in
+        guard let running = state.running, numbers.contains(running.task) else { return (back, nil) }
+        state.running?.isCancelled = true
+        return (back, running.work)
+      }
     }
 
     /// The next task, once there is one; `nil` when the lane is over.
@@ -85,10 +99,10 @@ final class WorkLanes: Sendable {
   /// By lease; made by whichever comes first, the lane's stream or its first tasks.
   private let lanes = Mutex<[LeaseID: (lane: Lane, connection: UInt64)]>([:])
   private let runner: WorkRunner
-  /// Tells the pod that a lease is lent, or is not any more.
-  private let lend: @Sendable (LeaseID, Bool) async -> Void
+  /// Tells the pod that a lease is lent, or is not any more; false where too many are.
+  private let lend: @Sendable (LeaseID, Bool) async -> Bool
 
-  init(_ runner: WorkRunner, lend: @escaping @Sendable (LeaseID, Bool) async -> Void) {
+  init(_ runner: WorkRunner, lend: @escaping @Sendable (LeaseID, Bool) async -> Bool) {
     self.runner = runner
     self.lend = lend
   }
@@ -103,21 +117,17 @@ final class WorkLanes: Sendable {
       self.lane(request.lease, connection).push(try WorkCoding.tasks(request.tasks))
     }
     router.on(WorkerAPI.recall) { request, connection in
-      let back = self.lane(request.lease, connection).recall(Set(request.tasks))
+      let back = self.known(request.lease)?.recall(Set(request.tasks)) ?? []
       try? connection.tell(WorkerAPI.recalled, WorkRecall(lease: request.lease, tasks: back))
     }
     router.on(WorkerAPI.cancel) { request, connection in
-      let lane = self.lane(request.lease, connection)
-      let tasks = Set(request.tasks)
-      let ends = try lane.recall(tasks).map {
-        EndedTask(task: $0, outcome: .failed(try WorkRunner.cancelled()), took: 0)
-      }
+      guard let (back, work) = self.known(request.lease)?.cancel(Set(request.tasks)) else { return }
+      let ends = back.map { EndedTask(task: $0, outcome: .failed(WorkRunner.cancelled()), took: 0) }
       if !ends.isEmpty {
         try? connection.tell(WorkerAPI.ended, WorkEnded(lease: request.lease, ends: WorkCoding.encode(ends)))
       }
       // User code may be told of it at once: not where everything of the connection is read.
-      guard let work = lane.running(tasks) else { return }
-      Task { work.cancel(children: request.children) }
+      if let work { Task { work.cancel(children: request.children) } }
     }
   }
 
@@ -125,6 +135,8 @@ final class WorkLanes: Sendable {
   func disconnected(_ connection: RPCConnection) {
     lanes.withLock { lanes in lanes = lanes.filter { $0.value.connection != connection.id } }
   }
+
+  private func known(_ lease: LeaseID) -> Lane? { lanes.withLock { $0[lease]?.lane } }
 
   private func lane(_ lease: LeaseID, _ connection: RPCConnection) -> Lane {
     lanes.withLock { lanes in
@@ -141,12 +153,12 @@ final class WorkLanes: Sendable {
     while let task = await lane.next() {
       let begin = ContinuousClock.now
       let work = RunningWork(resources: request.resources, loan: loan, tasks: runner.tasks)
-      lane.runs(task.task, as: work)
+      if lane.runs(as: work) { work.cancel(children: true) }
       let outcome = await runner.run(task, as: work) {
         try await connection.call(
           WorkerAPI.storing, WorkStoring(lease: lease, task: task.task), deadline: .seconds(86_400))
       }
-      lane.runs(task.task, as: nil)
+      _ = lane.runs(as: nil)
       // When the lease is over, what stopped then is not what came of the task.
       try Task.checkCancellation()
       let took = UInt64(max(0, (ContinuousClock.now - begin) / .nanoseconds(1)))

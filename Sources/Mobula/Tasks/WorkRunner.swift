@@ -27,6 +27,8 @@ final class WorkRunner: Sendable {
   ) async -> EndedTask.Outcome {
     await work.run {
       do {
+        // It may have been cancelled before it began.
+        if work.isCancelled { throw TaskQueueStateMachine.cancelled }
         guard let type = TaskTypes.shared[pushed.type] else {
           throw MobulaError(
             .mismatch,
@@ -43,7 +45,7 @@ final class WorkRunner: Sendable {
     }
   }
 
-  static func cancelled() throws -> InlineObject { failure(TaskQueueStateMachine.cancelled) }
+  static func cancelled() -> InlineObject { failure(TaskQueueStateMachine.cancelled) }
 
   /// The object of an error.
   static func failure(_ error: any Error) -> InlineObject {
@@ -60,7 +62,7 @@ final class WorkRunner: Sendable {
   }
 
   private func run<Work: RemoteTask>(
-    _ type: Work.Type, _ pushed: PushedTask, _ store: @Sendable () async throws -> Bool
+    _ type: Work.Type, _ pushed: PushedTask, _ store: @escaping @Sendable () async throws -> Bool
   ) async throws -> (EndedTask.Outcome, [WeakReference]) {
     let reader = ValueReader(cluster: cluster)
     let task = try ArgumentCoding.decode(type, from: pushed.arguments, reader: reader)
@@ -73,12 +75,16 @@ final class WorkRunner: Sendable {
     }
     if result.references.isEmpty, result.layout.size <= Self.mostInline { return (.inline(InlineObject(result)), weak) }
     // Its submitter holds the object before it is there: whatever happens here then, it stays.
-    guard try await store() else { return (.stored, weak) }
-    do {
-      try await cluster.make(pushed.result, result, holds: false, confirms: true)
-    } catch let error as MobulaError where error.code == .alreadyExists {
-      // An earlier attempt got as far as its result, but not as far as saying so.
-    }
+    // A task that was cancelled meanwhile has a result all the same.
+    let (object, cluster) = (pushed.result, cluster)
+    try await Task.detached {
+      guard try await store() else { return }
+      do {
+        try await cluster.make(object, result, holds: false, confirms: true)
+      } catch let error as MobulaError where error.code == .alreadyExists {
+        // An earlier attempt got as far as its result, but not as far as saying so.
+      }
+    }.value
     return (.stored, weak)
   }
 

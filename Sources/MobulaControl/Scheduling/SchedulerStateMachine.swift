@@ -57,7 +57,7 @@ struct SchedulerStateMachine: Sendable {
   }
 
   private(set) var pods: [PodID: PodBook] = [:]
-  /// In order of arrival.
+  /// In order of arrival, those of workers first.
   var queue: [Waiting] = []
   var asking: [RequestID: Waiting] = [:]
   /// Hosts whose pods get no more leases.
@@ -71,6 +71,8 @@ struct SchedulerStateMachine: Sendable {
   /// Those of them whose workers may serve others, and may be waiting for tasks that they have submitted themselves.
   private var givenBackReusable = RecentSet<LeaseID>(capacity: 16_384)
   private var arrivals: UInt64 = 0
+  /// Puts requests of drivers behind all of workers.
+  private static let afterNested: UInt64 = 1 << 62
   var nextWake: Duration?
   /// How long a request may wait while no pod could ever hold it.
   let infeasibleTimeout: Duration
@@ -103,7 +105,8 @@ struct SchedulerStateMachine: Sendable {
     arrivals += 1
     var demand = demand
     demand.since = now
-    queue.append(Waiting(demand: demand, arrival: arrivals))
+    let waiting = Waiting(demand: demand, arrival: demand.isNested ? arrivals : arrivals | Self.afterNested)
+    queue.insert(waiting, at: queue.firstIndex { $0.arrival > waiting.arrival } ?? queue.count)
     return place(at: now)
   }
 

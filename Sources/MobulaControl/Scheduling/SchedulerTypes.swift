@@ -11,6 +11,8 @@ struct LeaseDemand: Hashable, Sendable {
   var deadline: Duration
   /// Whether it goes on waiting where no pod could ever hold it.
   var waits = false
+  /// Whether a worker asks: what waits for it may have what others wait for, so that it goes first.
+  var isNested = false
   /// When it was asked for.
   var since = Duration.zero
 }

@@ -31,6 +31,9 @@ package struct LeaseRequest: Codable, Sendable {
   package var program: WorkerProgram
   /// Whether it goes on waiting where no pod could ever hold it; `nil` for no.
   package var waits: Bool?
+  /// Whether an actor is to live there: then it gets a worker that nothing else was done in, since that ends with it;
+  /// `nil` for no.
+  package var isForActor: Bool?
 
   package init(lease: LeaseID, job: JobID, demand: Resources, strategy: PlacementStrategy, program: WorkerProgram) {
     self.lease = lease

@@ -84,7 +84,7 @@ package struct HoldLedgerStateMachine: Sendable {
   /// Takes what was not told yet, of at most so many objects; from here on it counts as told.
   package mutating func takeReport(limit: Int = .max) -> Report {
     var report = Report(added: [], removed: [])
-    let taken = changed.count <= limit ? changed : Set(changed.prefix(limit))
+    let taken = changed.count <= limit ? changed : firstChanges(limit)
     if taken.count == changed.count { changed.removeAll() } else { changed.subtract(taken) }
     for object in taken.sorted() {
       switch (isHeld(object), reported.contains(object)) {
@@ -98,6 +98,13 @@ package struct HoldLedgerStateMachine: Sendable {
       }
     }
     return report
+  }
+
+  /// What is held comes before what ends, also in another report: the one may be what kept the other.
+  private func firstChanges(_ limit: Int) -> Set<ObjectID> {
+    let added = changed.filter { isHeld($0) && !reported.contains($0) }
+    if added.count >= limit { return Set(added.prefix(limit)) }
+    return added.union(changed.lazy.filter { !added.contains($0) }.prefix(limit - added.count))
   }
 
   /// The report of a sealed object carries whether it is held; it need not be told again.

@@ -3,7 +3,10 @@ package import MobulaCore
 /// What a pod answers to its workers, over its Unix socket. A worker ends with its connection.
 package enum PodAPI {
   package static let workerReady = RPCMethod<WorkerReady, Empty>("pod.workerReady")
-  package static let leaseLent = RPCMethod<LeaseLent, Empty>("pod.leaseLent")
+  /// Answered with whether it is so: too many don't lend at a time.
+  package static let leaseLent = RPCMethod<LeaseLent, Bool>("pod.leaseLent")
+  /// The pod's, to a worker that has no lease: whether it may end, since nothing that it has submitted goes on.
+  package static let mayEnd = RPCMethod<Empty, Bool>("member.mayEnd")
 }
 
 /// A worker listens and can be given work.

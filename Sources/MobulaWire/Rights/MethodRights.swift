@@ -33,7 +33,7 @@ package enum MethodRights {
     "worker.recalled": nobody, "worker.storing": nobody,
     "worker.spawn": jobs,
     "worker.stop": jobs, "worker.call": jobs, "worker.cancelCalls": jobs, "worker.returned": nobody,
-    "worker.storingCall": nobody,
+    "worker.storingCall": nobody, "member.mayEnd": nobody,
 
     "head.status": everybody, "head.resolve": everybody, "head.waitForObjects": everybody,
     "head.list": [.driver, .tool, .viewer],
