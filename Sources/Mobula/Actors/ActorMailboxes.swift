@@ -7,7 +7,6 @@ import Synchronization
 final class ActorMailboxes: Sendable {
   private struct Key: Hashable {
     var connection: UInt64
-    /// An actor, by its low half, or a call.
     var actor: RemoteActorID
   }
 
