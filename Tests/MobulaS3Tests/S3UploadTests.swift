@@ -1,3 +1,4 @@
+import Glibc
 import MobulaCore
 import Synchronization
 import Testing
@@ -181,6 +182,26 @@ import Testing
     await #expect {
       _ = try await upload(to: server.port)
     } throws: { ($0 as? S3Error)?.code == "InvalidPart" }
+    #expect(service.object == nil && service.aborted >= 1)
+  }
+
+  /// The service has begun the upload, and its answer is on its way: who stops waiting for that leaves it there for good.
+  @Test func oneThatIsCancelledAsItBeginsIsGivenUp() async throws {
+    let service = Service()
+    let hasBegun = Mutex(false)
+    let server = try FaultyServer(replying: { request in
+      let reply = service.reply(request)
+      if request.head.contains("uploads=") {
+        hasBegun.withLock { $0 = true }
+        usleep(200_000)
+      }
+      return reply
+    })
+    defer { server.stop() }
+    let sending = Task { try await upload(to: server.port) }
+    while !hasBegun.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(1)) }
+    sending.cancel()
+    await #expect(throws: (any Error).self) { _ = try await sending.value }
     #expect(service.object == nil && service.aborted >= 1)
   }
 

@@ -78,9 +78,19 @@ extension S3Client {
       method: .post, bucket: bucket, key: key, query: [("uploads", "")],
       headers: configuration.uploadChecksums
         ? [("x-amz-checksum-algorithm", "CRC32C"), ("x-amz-checksum-type", "FULL_OBJECT")] : [])
-    guard let id = try await document(create, named: "InitiateMultipartUploadResult", having: "UploadId")["UploadId"],
-      !id.isEmpty
-    else {
+    // Also where this task is cancelled, its answer is waited for: without the name in it nobody can end what has begun.
+    let beginning = Task {
+      try await document(create, named: "InitiateMultipartUploadResult", having: "UploadId")["UploadId"]
+    }
+    let begun = try await withTaskCancellationHandler {
+      try await beginning.value
+    } onCancel: {
+      Task {
+        try? await Task.sleep(for: .seconds(2))
+        beginning.cancel()
+      }
+    }
+    guard let id = begun, !id.isEmpty else {
       throw malformed("its answer to an upload's begin has no UploadId", bucket: bucket, key: key)
     }
     var settings = configuration.concurrency(
@@ -96,9 +106,11 @@ extension S3Client {
       // Also where this task was cancelled: parts that nobody ends are stored, and paid for, for good.
       await Task {
         try? await self.done(upload.whole(.delete))
-        // A part that was on its way may have come after it.
-        try? await Task.sleep(for: .milliseconds(300))
-        try? await self.done(upload.whole(.delete))
+        // A part that was on its way may have come after it: where the upload is there again, it is given up once more.
+        for pause in [300, 700] {
+          try? await Task.sleep(for: .milliseconds(pause))
+          do { try await self.done(upload.whole(.delete)) } catch { break }
+        }
       }.value
       throw error
     }
