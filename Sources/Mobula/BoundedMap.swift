@@ -1,15 +1,5 @@
 import Synchronization
 
-/// Counts down from whichever threads.
-final class Countdown: Sendable {
-  private let left: Atomic<Int>
-
-  init(_ count: Int) { left = Atomic(count) }
-
-  /// - Returns: whether that was the last.
-  func countDown() -> Bool { left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 }
-}
-
 /// A sequence, asynchronously.
 struct SequenceStream<Base: Sequence & Sendable>: AsyncSequence, Sendable where Base.Element: Sendable {
   let base: Base

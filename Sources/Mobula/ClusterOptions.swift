@@ -78,7 +78,7 @@ public struct WorkerOutput: Sendable {
 
   /// It is written to standard error, each line with the pod and the worker that wrote it, and with what a terminal would
   /// act on escaped.
-  public static let prefixed = WorkerOutput { lines, more in
+  public static let prefixed = handler { lines, more in
     var text = ""
     for line in lines { text += "(\(line.pod) \(line.worker)) \(line.text.printable)\n" }
     if more > 0 { text += "(\(more) lines more, which `mobula logs` has on their host)\n" }
@@ -95,9 +95,6 @@ public struct WorkerOutput: Sendable {
   public static func handler(_ handler: @escaping @Sendable (_ lines: [Line], _ more: Int) -> Void) -> WorkerOutput {
     WorkerOutput(handle: handler)
   }
-
-  private init(handle: (@Sendable ([Line], Int) -> Void)?) { self.handle = handle }
-  private init(_ handle: @escaping @Sendable ([Line], Int) -> Void) { self.handle = handle }
 
   func take(_ report: OutputReport) {
     handle?(report.lines.map { Line(pod: report.pod, worker: $0.worker, text: $0.text) }, report.dropped)

@@ -30,6 +30,8 @@ final class OutputTail: Sendable {
 
   /// What is longer is told in pieces.
   private static let longestLine = 8_192
+  /// At a time.
+  private static let mostBytes = 1 << 20
   /// In a second; the rest is counted, and is in the logs.
   private static let mostLines = 10_000
   /// A log that is larger begins anew, and what it had is kept once, beside it.
@@ -120,15 +122,11 @@ final class OutputTail: Sendable {
 
   /// What was written since the last time, up to a megabyte of it.
   private static func take(_ path: String, _ source: inout Source) -> (lines: [String], isMore: Bool) {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return ([], false) }
-    defer { close(descriptor) }
-    var bytes = [UInt8](repeating: 0, count: 1 << 20)
-    let count = pread(descriptor, &bytes, bytes.count, off_t(source.offset))
-    guard count > 0 else { return ([], false) }
-    source.offset += count
+    let bytes = readFile(path, from: source.offset, most: mostBytes)
+    guard !bytes.isEmpty else { return ([], false) }
+    source.offset += bytes.count
     var lines: [String] = []
-    for byte in bytes[..<count] {
+    for byte in bytes {
       if byte != UInt8(ascii: "\n") {
         source.rest.append(byte)
         if source.rest.count < longestLine { continue }
@@ -137,8 +135,8 @@ final class OutputTail: Sendable {
       source.rest.removeAll(keepingCapacity: true)
     }
     // Not before all that it has was told.
-    if source.offset > largestLog, count < bytes.count { begin(path, anew: &source) }
-    return (lines, count == bytes.count)
+    if source.offset > largestLog, bytes.count < mostBytes { begin(path, anew: &source) }
+    return (lines, bytes.count == mostBytes)
   }
 
   /// Keeps what a log has beside it, and has it begin anew: who writes appends to it.
@@ -160,14 +158,8 @@ final class OutputTail: Sendable {
 
   /// Removes logs of workers that are long gone.
   private func clean() {
-    guard let entries = opendir(folder) else { return }
-    defer { closedir(entries) }
     let live = state.withLock { Set($0.sources.keys) }
-    while let entry = readdir(entries) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) {
-        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-      }
-      guard name.hasPrefix("worker-"), !live.contains(name) else { continue }
+    for name in names(inFolder: folder) where name.hasPrefix("worker-") && !live.contains(name) {
       var status = stat()
       guard stat(folder + "/" + name, &status) == 0, status.st_mtim.tv_sec + Self.age < time(nil) else { continue }
       unlink(folder + "/" + name)

@@ -223,7 +223,7 @@ public final class Pod: Sendable {
   private func start(_ worker: WorkerID, for request: LeaseRequest, head: PeerLink) async throws -> Endpoint {
     let process = try WorkerLauncher.launch(worker, for: request, in: configuration, lifeline: lifeline)
     state.withLock { $0.processes[worker] = process }
-    let log = WorkerLauncher.logFile(worker, of: request.job, in: configuration)
+    let log = HostPaths.workerLog(worker, of: request.job, in: configuration.directory)
     output.add(worker, of: request.job, to: log)
     Task { await self.watch(worker, process, log, head: head) }
     let timer = Task {

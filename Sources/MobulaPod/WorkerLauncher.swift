@@ -7,15 +7,11 @@ import MobulaWire
 enum WorkerLauncher {
   /// Where the workers' logs are; made if it is not there.
   static func logFolder(_ configuration: PodConfiguration) throws(MobulaError) -> String {
-    let folder = configuration.directory + "/logs"
+    let folder = HostPaths.logs(in: configuration.directory)
     if mkdir(folder, 0o700) != 0, currentErrno() != EEXIST {
       throw MobulaError.system("The workers' logs can't be kept in \(folder)")
     }
     return folder
-  }
-
-  static func logFile(_ worker: WorkerID, of job: JobID, in configuration: PodConfiguration) -> String {
-    "\(configuration.directory)/logs/worker-\(job)-\(worker.short).log"
   }
 
   static func launch(
@@ -35,7 +31,7 @@ enum WorkerLauncher {
     variables["MOBULA_DIRECTORY"] = configuration.directory
     variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)
     _ = try logFolder(configuration)
-    let path = logFile(worker, of: request.job, in: configuration)
+    let path = HostPaths.workerLog(worker, of: request.job, in: configuration.directory)
     let file = OwnedDescriptor(
       owning: try systemCall("The worker's log \(path) can't be made") {
         open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)

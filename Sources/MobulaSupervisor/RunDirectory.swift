@@ -12,7 +12,7 @@ package struct RunDirectory {
   package var tokenFile: String { HostPaths.token(in: path) }
   package var configurationFile: String { HostPaths.configuration(in: path) }
   package var lockFile: String { HostPaths.supervisor(in: path) }
-  package var logFile: String { path + "/logs/mobula.log" }
+  package var logFile: String { HostPaths.logs(in: path) + "/mobula.log" }
 
   /// The last sentence in the log that says why a process does not run.
   func lastError() -> String? {
@@ -39,7 +39,7 @@ package struct RunDirectory {
       )
     }
     try OwnFolder.make(path, "--directory")
-    try OwnFolder.make(path + "/logs", "--directory")
+    try OwnFolder.make(HostPaths.logs(in: path), "--directory")
   }
 
   /// Keeps other starts out until what it returns goes.

@@ -253,6 +253,12 @@ func options(_ cluster: Cluster) async throws {
   var seen: Set<Int> = []
   for await (_, result) in cluster.results(of: squares) { seen.insert(try result.get()) }
   try check(seen == Set((0..<200).map { $0 * $0 }), "results as they come")
+  for await _ in cluster.results(of: [ObjectRef<Int>]()) { throw Failure("a result of nothing") }
+  var patient = TaskOptions()
+  (patient.deadline, patient.timeout) = (.seconds(Int64.max), .seconds(Int64.max))
+  try check(try await cluster.run(Square(number: 6), patient) == 36, "limits beyond all time")
+  let fewer = try await failure { _ = try await cluster.spawn(Counter.self, count: -1, with: 0) }
+  try check(fewer.code == .invalidArgument, "fewer than none: \(fewer)")
   try check(try await cluster.values(squares) == (0..<200).map { $0 * $0 }, "values")
   let (number, text) = try await cluster.values(squares[3], cluster.submit(Variable(name: "PATH")))
   try check(number == 9 && !text.isEmpty, "values of two types")

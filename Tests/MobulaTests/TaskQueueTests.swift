@@ -257,7 +257,7 @@ import Testing
     machine.argumentCame(task, at: after(3))
     #expect(take(&machine) == [.push(1, [task])])
     let other = machine.submit(Self.shape, arguments: 1, at: after(3))
-    machine.forget(other)
+    machine.discard(other)
     machine.argumentCame(other, at: after(4))
     #expect(take(&machine) == [] && machine.count == 1)
   }

@@ -56,6 +56,8 @@ import Testing
       #expect(finished.errors.contains("colour \\u{1B}[31m"), "\(finished.errors)")
       let logs = try await cluster.mobula("logs", "--lines", "3")
       #expect(logs.status.isSuccess && logs.output.contains("== worker ") && logs.output.contains("print 4"), "\(logs)")
+      let all = try await cluster.mobula("logs", "--lines", "\(Int.max)")
+      #expect(all.status.isSuccess && all.output.contains("print 0"), "\(all)")
       let none = try await cluster.mobula("logs", "--job", "4711")
       #expect(none.status == .status(1) && none.errors.contains("No worker has printed anything here"), "\(none)")
     }

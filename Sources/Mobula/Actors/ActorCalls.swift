@@ -237,13 +237,11 @@ final class ActorCalls: Sendable {
     case .continuation(let continuation):
       continuation.resume(with: result.map { ($0, ended.held) })
     case .record(let record):
-      let outcome: TaskRecord.Outcome
-      switch result {
-      case .success(.inline(let bytes)): outcome = .inline(bytes)
-      case .success(.failed(let bytes)): outcome = .failed(bytes)
-      case .success(.stored): outcome = .stored
-      case .failure(let error): outcome = .failed(WorkRunner.failure(error))
-      }
+      let outcome =
+        switch result {
+        case .success(let outcome): outcome
+        case .failure(let error): TaskRecord.Outcome.failed(WorkRunner.failure(error))
+        }
       record.finish(outcome, holds: holds) { [cluster] object, bytes in await cluster?.make(object, bytes) }
     }
   }

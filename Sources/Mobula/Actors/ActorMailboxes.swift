@@ -63,11 +63,11 @@ final class ActorMailboxes: Sendable {
       let mailboxes = state.mailboxes.filter { $0.key.connection == connection.id }
       for key in mailboxes.keys { state.mailboxes[key] = nil }
       let calls = state.running.filter { $0.key.connection == connection.id }
+      for key in calls.keys { state.running[key] = nil }
       return (mailboxes, calls)
     }
     for mailbox in mailboxes.values { mailbox.close() }
     // Nobody is there to be told what comes of them.
-    state.withLock { state in state.running = state.running.filter { $0.key.connection != connection.id } }
     for call in calls.values where !call.endUnlessBegun() { Task { call.cancel() } }
   }
 

@@ -54,12 +54,14 @@ extension Cluster: DistributedActorSystem {
 
   /// Starts so many actors alike, at the same time.
   ///
-  /// - Throws: as for one; then those that were started have been stopped.
+  /// - Throws: as for one; then those that were started have been stopped. `MobulaError` (`invalidArgument`) for fewer
+  ///   than none.
   public func spawn<Act: RemoteActor>(
     _ type: Act.Type = Act.self, count: Int, with configuration: Act.Configuration,
     _ options: ActorOptions = Act.options
   ) async throws -> [Act] {
-    try await withThrowingTaskGroup(of: Act.self) { group in
+    guard count >= 0 else { throw MobulaError(.invalidArgument, "\(count) actors can't be started: give 0 or more.") }
+    return try await withThrowingTaskGroup(of: Act.self) { group in
       for _ in 0..<count { group.addTask { try await self.spawn(type, with: configuration, options) } }
       var actors: [Act] = []
       var failure: (any Error)?

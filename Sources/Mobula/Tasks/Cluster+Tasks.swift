@@ -1,7 +1,6 @@
 import Logging
 import MobulaCore
 import MobulaWire
-import Synchronization
 
 extension Cluster {
   /// Has some worker run a task, and returns at once; the reference's `value` waits for it.
@@ -34,8 +33,10 @@ extension Cluster {
     }
     var limits = TaskQueueStateMachine.Limits()
     (limits.losses, limits.errors) = (options.retries.losses, options.retries.errors)
-    (limits.attempt, limits.wait) = (options.timeout, options.schedulingLimit)
-    limits.end = (options.deadline ?? self.options.workDeadline).map { .now + $0 }
+    // What is longer than that never comes, and may be more than instants can be.
+    func bounded(_ limit: Duration?) -> Duration? { limit.map { min($0, .untilItComes) } }
+    (limits.attempt, limits.wait) = (bounded(options.timeout), bounded(options.schedulingLimit))
+    limits.end = bounded(options.deadline ?? self.options.workDeadline).map { .now + $0 }
     try tasks.submit(
       reference.task!,
       .init(demand: options.resources, strategy: options.placement, environment: options.environment), limits,
@@ -98,12 +99,7 @@ extension Cluster {
   ) -> some AsyncSequence<(ObjectRef<Value>, Result<Value, any Error>), Never> & Sendable {
     let references = Array(references)
     let (ready, continuation) = AsyncStream.makeStream(of: Int.self)
-    let counter = Countdown(references.count)
-    @Sendable func has(_ index: Int) {
-      continuation.yield(index)
-      if counter.countDown() { continuation.finish() }
-    }
-    if references.isEmpty { continuation.finish() }
+    @Sendable func has(_ index: Int) { continuation.yield(index) }
     var watched: [(task: TaskRecord, ticket: UInt64)] = []
     var others: [Task<Void, Never>] = []
     for (index, reference) in references.enumerated() {
@@ -122,7 +118,7 @@ extension Cluster {
       for (task, ticket) in watched { task.stopWatching(ticket) }
       for task in others { task.cancel() }
     }
-    return ready.map { index in
+    return ready.prefix(references.count).map { index in
       let reference = references[index]
       do { return (reference, .success(try await reference.value)) } catch { return (reference, .failure(error)) }
     }

@@ -27,7 +27,7 @@ final class TaskQueue: Sendable {
   typealias Runner = @Sendable (PushedTask, TaskRecord, RunningWork) async -> EndedTask.Outcome
 
   /// A lease that is given back once, by whoever is the first.
-  private final class Lease: Sendable {
+  final class Lease: Sendable {
     let id: LeaseID
     private let isOver = Atomic(false)
 
@@ -37,14 +37,14 @@ final class TaskQueue: Sendable {
   }
 
   /// A lease, from when it is asked for.
-  private struct Slot {
+  struct Slot {
     var lease: Lease
     /// Asks for the lease, and then reads what comes of its tasks.
     var running: Task<Void, Never>?
     var connection: RPCConnection?
   }
 
-  private struct State {
+  struct State {
     var machine: TaskQueueStateMachine
     var records: [TaskID: TaskRecord] = [:]
     var slots: [SlotID: Slot] = [:]
@@ -71,8 +71,8 @@ final class TaskQueue: Sendable {
     case warn(String, MobulaError)
   }
 
-  private let around: Surroundings
-  private let state: Mutex<State>
+  let around: Surroundings
+  let state: Mutex<State>
   /// Tasks that are over, and whose records do not know yet.
   private let finishing = Atomic<Int>(0)
 
@@ -110,6 +110,12 @@ final class TaskQueue: Sendable {
     let unready = arguments.filter { $0.outcome == nil || $0.failure != nil }
     let task = try perform { state throws(MobulaError) in
       guard !state.isClosed else { throw Self.closed }
+      guard record.bytes <= around.most else {
+        throw MobulaError(
+          .invalidArgument,
+          "A task's arguments have \(ByteCount(record.bytes)), and all that wait may have \(ByteCount(around.most)): put what is big, and pass its reference."
+        )
+      }
       guard state.bytes + record.bytes <= around.most else {
         throw MobulaError(
           .full,
@@ -132,7 +138,7 @@ final class TaskQueue: Sendable {
   private func came(_ argument: TaskRecord?, of task: TaskID) {
     guard let failure = argument?.failure else { return perform { $0.machine.argumentCame(task, at: .now) } }
     let record = perform { state in
-      state.machine.forget(task)
+      state.machine.discard(task)
       return take(task, &state)
     }
     guard let record else { return }
@@ -199,7 +205,7 @@ final class TaskQueue: Sendable {
   // MARK: Carrying out
 
   /// Has the machine decide, and does what it says.
-  private func perform<Value: Sendable, Failure>(
+  func perform<Value: Sendable, Failure>(
     _ event: (inout State) throws(Failure) -> Value
   ) throws(Failure) -> Value {
     let result: (value: Value, effects: [Effect]) = try state.withLock { state throws(Failure) in
@@ -229,9 +235,7 @@ final class TaskQueue: Sendable {
       // Under the lock, so that they come in the order in which the machine believes them to be.
       guard let slot = state.slots[id], let connection = slot.connection else { return nil }
       let pushed = tasks.compactMap { task in
-        state.records[task].map {
-          $0.pushed(as: task)
-        }
+        state.records[task]?.pushed(as: task)
       }
       var refused: (tasks: [TaskID], error: MobulaError)?
       func tell(_ tasks: [PushedTask]) {
@@ -289,7 +293,7 @@ final class TaskQueue: Sendable {
     }
   }
 
-  private func remove(_ id: SlotID, _ state: inout State) -> Slot? {
+  func remove(_ id: SlotID, _ state: inout State) -> Slot? {
     guard let slot = state.slots.removeValue(forKey: id) else { return nil }
     state.byLease[slot.lease.id] = nil
     return slot
@@ -320,13 +324,14 @@ final class TaskQueue: Sendable {
         state.machine.done(id, tasks.map { ($0, nil) }, at: .now)
         for task in tasks { state.machine.discard(task) }
       }
-      for record in records { finish(record, with: error) }
+      for record in records { finish(record, .failed(WorkRunner.failure(error))) }
     case .runHere(let id, let task, let pushed, let record, let work, let runner):
       // Never where it was submitted: that code is not to wait.
       Task.detached {
         let begin = ContinuousClock.now
         let outcome = await runner(pushed, record, work)
-        self.ended(here: id, task, outcome, took: .now - begin)
+        let took = UInt64(max(0, (ContinuousClock.now - begin) / .nanoseconds(1)))
+        self.ended(here: id, EndedTask(task: task, outcome: outcome, took: took))
       }
     case .cancelHere(let work): work.cancel(children: true)
     case .giveBack(let slot, let isReusable):
@@ -334,118 +339,11 @@ final class TaskQueue: Sendable {
       // The worker ends what it does for the lease when the stream ends.
       slot.running?.cancel()
       Task { await self.tell(slot.lease, isReusable: isReusable) }
-    case .fail(let record, let error): finish(record, with: error)
+    case .fail(let record, let error): finish(record, .failed(WorkRunner.failure(error)))
     case .warn(let task, let error):
       let what = error.code == .workFailed ? "a task failed, and runs again" : "a worker was lost; the task runs again"
       around.log.warning("\(what)", metadata: ["task": "\(task)", "error": "\(error)"])
     }
-  }
-
-  private func finish(_ record: TaskRecord, with error: MobulaError) {
-    do {
-      let value = try EncodedValue(error, isError: true)
-      finish(record, .failed(InlineObject(value)))
-    } catch {
-      preconditionFailure("an error of ours can be encoded: \(error)")
-    }
-  }
-
-  // MARK: Leases
-
-  /// Asks for a lease, and reads what comes of its tasks until it is over.
-  private func serve(_ id: SlotID, _ first: Lease, _ shape: Shape) async {
-    var lease = first
-    let grant: LeaseGrant
-    do {
-      grant = try await request(&lease, id, shape)
-    } catch {
-      // What was granted after all is given back.
-      await giveBack(lease)
-      if Task.isCancelled { return }
-      let error = MobulaError(describing: error)
-      return perform { state in
-        _ = self.remove(id, &state)
-        state.machine.refused(id, error, at: .now)
-      }
-    }
-    guard !Task.isCancelled else { return await giveBack(lease) }
-    perform { $0.machine.granted(id) }
-    do {
-      let connection = try await around.workers.leasedConnection(to: grant)
-      let stream = try await connection.stream(
-        WorkerAPI.work, WorkLane(lease: lease.id, resources: shape.demand))
-      perform { state in
-        state.slots[id]?.connection = connection
-        state.machine.opened(id, at: .now)
-      }
-      for try await _ in stream {}
-      throw MobulaError(.connectionClosed, "The worker ended before its work.")
-    } catch {
-      if Task.isCancelled { return await giveBack(lease) }
-      var reason = MobulaError(describing: error)
-      if reason.code == .connectionClosed, let said = await around.workers.loss(of: lease.id) {
-        reason = MobulaError(.connectionClosed, said)
-      }
-      perform { $0.machine.lost(id, reason, at: .now) }
-    }
-  }
-
-  /// The lease, once the head has granted it, for which it takes as long as others have what it needs.
-  private func request(_ lease: inout Lease, _ id: SlotID, _ shape: Shape) async throws -> LeaseGrant {
-    while true {
-      var request = LeaseRequest(
-        lease: lease.id, job: around.job, demand: shape.demand, strategy: shape.strategy,
-        program: around.program.with(shape.environment))
-      // Its tasks have limits of their own.
-      request.waits = true
-      around.workers.requested(lease.id)
-      let looking = Task { [lease] in await self.explain(id, lease) }
-      defer { looking.cancel() }
-      do {
-        let grant = try await around.head.callOnce(HeadAPI.requestLease, request, deadline: .seconds(3600))
-        around.workers.leased(lease.id, at: grant.endpoint)
-        return grant
-      } catch let error as MobulaError
-        where [.connectionClosed, .deadlineExceeded].contains(error.code) && !Task.isCancelled
-      {
-        // A head that went away may have had it granted: another one, then.
-        await giveBack(lease)
-        let next = Lease(.random())
-        lease = next
-        state.withLock { state in
-          guard let former = state.slots[id]?.lease else { return }
-          state.byLease[former.id] = nil
-          state.byLease[next.id] = id
-          state.slots[id]!.lease = next
-        }
-      }
-    }
-  }
-
-  /// Says what is missing for a lease that does not come, within a second and when it is something else.
-  private func explain(_ id: SlotID, _ lease: Lease) async {
-    var pause = Duration.milliseconds(500)
-    while (try? await Task.sleep(for: pause)) != nil {
-      pause = .seconds(5)
-      guard
-        let why = try? await around.head.call(
-          HeadAPI.explainLease, LeaseQuestion(lease: lease.id), deadline: .seconds(5)),
-        let reason = why.reason
-      else { continue }
-      let waiting = perform { $0.machine.lacks(id, reason) }
-      guard let waiting, why.isInfeasible else { continue }
-      let tasks = waiting == 1 ? "a task waits" : "\(waiting) tasks wait"
-      around.log.warning("\(tasks): \(reason)")
-    }
-  }
-
-  private func giveBack(_ lease: Lease) async {
-    if lease.end() { await tell(lease, isReusable: true) }
-  }
-
-  private func tell(_ lease: Lease, isReusable: Bool) async {
-    around.workers.returned(lease.id)
-    await around.head.giveBack(LeaseReturn(lease: lease.id, workerIsReusable: isReusable))
   }
 
   // MARK: Tasks
@@ -466,58 +364,49 @@ final class TaskQueue: Sendable {
   }
 
   private func took(_ ended: WorkEnded, over connection: RPCConnection) throws {
-    var ends = try WorkCoding.ends(ended.ends)
+    take(try WorkCoding.ends(ended.ends)) { self.slot(ended.lease, over: connection, $0) }
+  }
+
+  private func ended(here id: SlotID, _ ended: EndedTask) {
+    take([ended]) { state in
+      state.here[id] = nil
+      return id
+    }
+  }
+
+  /// Tasks have ended, or are to be tried again, at the slot that `choose` finds.
+  private func take(_ ends: [EndedTask], at choose: (inout State) -> SlotID?) {
     // What its submitter says of an error is asked outside of the lock.
-    var again: [(task: TaskID, took: Duration, error: MobulaError)] = []
-    if ends.contains(where: { if case .failed = $0.outcome { true } else { false } }) {
-      ends = ends.filter { end in
-        guard case .failed(let bytes) = end.outcome,
-          let record = state.withLock({ $0.records[end.task] }), let error = record.worthAnotherTry(bytes)
-        else { return true }
-        let isWanted = state.withLock { $0.machine.mayRetry(end.task) }
-        if isWanted { again.append((end.task, Self.duration(end.took), error)) }
-        return !isWanted
+    var errors: [TaskID: MobulaError] = [:]
+    for end in ends {
+      guard case .failed(let bytes) = end.outcome, let record = state.withLock({ $0.records[end.task] }) else {
+        continue
       }
+      errors[end.task] = record.worthAnotherTry(bytes)
     }
     let records = perform { state -> [TaskRecord?] in
-      guard let id = slot(ended.lease, over: connection, state) else { return [] }
-      let records = ends.map { take($0.task, &state) }
-      for (task, took, error) in again { state.machine.failed(id, task, took: took, error, at: .now) }
-      state.machine.done(id, ends.map { ($0.task, Self.duration($0.took)) }, at: .now)
+      guard let id = choose(&state) else { return [] }
+      var over: [(task: TaskID, took: Duration?)] = []
+      let records = ends.map { end -> TaskRecord? in
+        let took = Duration.nanoseconds(Int64(clamping: end.took))
+        if let error = errors[end.task], state.machine.mayRetry(end.task) {
+          state.machine.failed(id, end.task, took: took, error, at: .now)
+          return nil
+        }
+        over.append((end.task, took))
+        return take(end.task, &state)
+      }
+      state.machine.done(id, over, at: .now)
       return records
     }
     for (end, record) in zip(ends, records) { finish(record, end.outcome) }
   }
 
-  private func ended(here id: SlotID, _ task: TaskID, _ outcome: EndedTask.Outcome, took: Duration) {
-    var again: MobulaError?
-    if case .failed(let bytes) = outcome, let record = state.withLock({ $0.records[task] }) {
-      again = record.worthAnotherTry(bytes)
-    }
-    let record = perform { state -> TaskRecord? in
-      state.here[id] = nil
-      if let again, state.machine.mayRetry(task) {
-        state.machine.failed(id, task, took: took, again, at: .now)
-        return nil
-      }
-      let record = take(task, &state)
-      state.machine.done(id, [(task, took)], at: .now)
-      return record
-    }
-    finish(record, outcome)
-  }
-
   private func finish(_ record: TaskRecord?, _ outcome: EndedTask.Outcome) {
     guard let record else { return }
-    defer { finishing.subtract(1, ordering: .releasing) }
-    switch outcome {
-    case .inline(let bytes): record.finish(.inline(bytes), holds: around.holds, make: around.make)
-    case .failed(let bytes): record.finish(.failed(bytes), holds: around.holds, make: around.make)
-    case .stored: record.finish(.stored, holds: around.holds, make: around.make)
-    }
+    record.finish(outcome, holds: around.holds, make: around.make)
+    finishing.subtract(1, ordering: .releasing)
   }
-
-  private static func duration(_ nanoseconds: UInt64) -> Duration { .nanoseconds(Int64(clamping: nanoseconds)) }
 
   /// A worker is about to make an object of a result: it is held here before it is there, so that nothing that happens
   /// to the worker takes it away.

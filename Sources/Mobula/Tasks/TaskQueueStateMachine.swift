@@ -1,4 +1,3 @@
-import HeapModule
 import MobulaCore
 
 /// Decides which of a process's tasks run on which of its leases, in which order, and how many leases it asks for.
@@ -16,167 +15,23 @@ struct TaskQueueStateMachine {
   typealias SlotID = UInt64
   typealias Instant = ContinuousClock.Instant
 
-  /// What tasks have in common that may run on the same lease.
-  struct Shape: Hashable, Sendable {
-    var demand: Resources
-    var strategy: PlacementStrategy
-    /// Variables of the workers' environment, beside those that all of the job's have.
-    var environment: [String: String] = [:]
-  }
-
-  /// How often, and for how long, a task is tried.
-  struct Limits: Hashable, Sendable {
-    /// How often it is started again whose worker was lost.
-    var losses = 3
-    /// How often it is started again after an error of its own that is worth it.
-    var errors = 0
-    /// How long one attempt may run.
-    var attempt: Duration?
-    /// When it fails, wherever it is.
-    var end: Instant?
-    /// How long it may wait for a lease.
-    var wait: Duration?
-  }
-
-  struct Settings: Sendable {
-    /// How long a lease is kept without work.
-    var linger = Duration.milliseconds(10)
-    /// How long a lease is kept with work.
-    var tenure = Duration.milliseconds(100)
-    /// How long a task runs before those behind it are called back.
-    var patience = Duration.milliseconds(10)
-    /// Tasks that take longer are not pushed ahead.
-    var longTask = Duration.milliseconds(5)
-    /// So much work is pushed ahead.
-    var ahead = Duration.milliseconds(1)
-    /// The most tasks that are at one worker.
-    var mostPushed = 128
-    /// The most leases that are asked for at a time.
-    var mostRequests = 64
-    /// The pause before a task's second attempt; twice as long before each further one, up to `longestPause`.
-    var firstPause = Duration.milliseconds(100)
-    var longestPause = Duration.seconds(10)
-    /// How long a task that is to end has for it before its worker is ended.
-    var grace = Duration.seconds(5)
-    /// How long the first task waits for a lease that is lent here before others are asked for.
-    var askDelay = Duration.zero
-  }
-
-  enum Action: Equatable {
-    case request(SlotID, Shape)
-    /// What is asked for is not needed any more.
-    case withdraw(SlotID)
-    case push(SlotID, [TaskID])
-    case recall(SlotID, [TaskID])
-    /// Tasks that are to end, or not to begin.
-    case cancel(SlotID, [TaskID])
-    /// The task runs in this process, on a lease that was lent here.
-    case runHere(SlotID, TaskID)
-    case giveBack(SlotID, workerIsReusable: Bool)
-    case fail(TaskID, MobulaError)
-    /// A task that will run again, and why it did not end.
-    case retry(TaskID, MobulaError)
-    case wakeAt(Instant)
-  }
-
-  private struct Item {
-    enum Place: Equatable {
-      /// So many of its arguments are still to come.
-      case blocked(Int)
-      case waiting
-      case delayed
-      case at(SlotID)
-    }
-
-    var place: Place
-    /// Since when it has waited for a lease.
-    var ready: Instant
-    var line: Int32
-    var losses: Int32 = 0
-    var errors: Int32 = 0
-    /// How often its worker could not be reached, without its having begun.
-    var misses: Int16 = 0
-    /// Whether there are limits of its own.
-    var hasLimits: Bool
-    /// Whether it is to end; its worker knows.
-    var isCancelled = false
-  }
-
-  private struct Slot {
-    /// Can transition to: open, and to its end.
-    enum Phase { case requested, granted, open }
-
-    /// That which it serves; any for one that is lent here.
-    var line: Int
-    var phase = Phase.requested
-    /// In the order in which they run.
-    var pushed: [TaskID] = []
-    /// Since when the first of them has been running, as far as is known here.
-    var frontSince: Instant?
-    var idleSince: Instant?
-    var openSince: Instant?
-    var isRecalling = false
-    /// Whether the task that runs takes long, so that nothing is to wait behind it.
-    var isStuck = false
-    /// Whether it gets no more work, and is given back when it has none.
-    var isRetiring = false
-    /// Whether a task of this process lends it while it waits.
-    var isLent = false
-    /// When its worker is ended, since a task that has failed here still runs there.
-    var killAt: Instant?
-
-    var isIdle: Bool { phase == .open && pushed.isEmpty }
-
-    /// - Returns: whether the first of the tasks is the one that runs.
-    mutating func push(_ tasks: [TaskID], _ now: Instant) -> Bool {
-      let isFirst = pushed.isEmpty
-      if isFirst { frontSince = now }
-      pushed += tasks
-      idleSince = nil
-      return isFirst
-    }
-
-    /// The task at this place of those that were pushed is not here any more.
-    mutating func leave(_ index: Int, _ now: Instant) {
-      pushed.remove(at: index)
-      guard index == 0 else { return }
-      frontSince = pushed.isEmpty ? nil : now
-      (isStuck, killAt) = (false, nil)
-    }
-  }
-
-  private struct Line {
-    let shape: Shape
-    var waiting = TaskLine()
-    /// In the order in which they were asked for.
-    var slots: [SlotID] = []
-    /// How long a task runs; `nil` until one has.
-    var mean: Duration?
-    /// The most leases that are asked for at a time: doubled with each that is granted.
-    var ramp = 2
-    /// What the head says is missing, for as long as nothing was granted since.
-    var shortage: String?
-
-    init(_ shape: Shape) { self.shape = shape }
-  }
-
-  private let settings: Settings
-  private var items: [TaskID: Item] = [:]
-  private var slots: [SlotID: Slot] = [:]
+  let settings: Settings
+  var items: [TaskID: Item] = [:]
+  var slots: [SlotID: Slot] = [:]
   /// By shape, as they came.
-  private var lines: [Line] = []
+  var lines: [Line] = []
   private var numbers: [Shape: Int] = [:]
   /// Of tasks that have any beside those that all have.
   private var limits: [TaskID: Limits] = [:]
   /// When the workers of tasks are ended that are to end, should they still run.
-  private var forces: [TaskID: Instant] = [:]
+  var forces: [TaskID: Instant] = [:]
   /// Leases that are lent here, and what they have.
-  private var lent: [(slot: SlotID, resources: Resources)] = []
+  var lent: [(slot: SlotID, resources: Resources)] = []
   /// When tasks are looked at again: those whose next attempt is due, and those that have limits.
   private var agenda = TaskAgenda()
   private var lastTask: TaskID = 0
-  private var lastSlot: SlotID = 0
-  private var actions: [Action] = []
+  var lastSlot: SlotID = 0
+  var actions: [Action] = []
 
   init(_ settings: Settings = Settings()) { self.settings = settings }
 
@@ -214,7 +69,7 @@ struct TaskQueueStateMachine {
     return lines.count - 1
   }
 
-  private func limits(of task: TaskID) -> Limits {
+  func limits(of task: TaskID) -> Limits {
     items[task]?.hasLimits == true ? limits[task] ?? Limits() : Limits()
   }
 
@@ -229,11 +84,6 @@ struct TaskQueueStateMachine {
     guard case .blocked(let count) = items[task]?.place else { return }
     items[task]!.place = .blocked(count - 1)
     if count <= 1 { enqueue(task, now) }
-  }
-
-  /// Nobody waits for a task any more that has not begun: one of its arguments has failed.
-  mutating func forget(_ task: TaskID) {
-    if case .blocked = items[task]?.place { removeItem(task) }
   }
 
   /// A task is over, wherever it is.
@@ -450,7 +300,7 @@ struct TaskQueueStateMachine {
 
   // MARK: Decisions
 
-  private mutating func wake(at instant: Instant) { actions.append(.wakeAt(instant)) }
+  mutating func wake(at instant: Instant) { actions.append(.wakeAt(instant)) }
 
   private mutating func fail(_ task: TaskID, _ error: MobulaError) {
     removeItem(task)
@@ -540,118 +390,16 @@ struct TaskQueueStateMachine {
     wake(at: now + settings.grace)
   }
 
-  private mutating func remove(_ id: SlotID) -> Slot? {
+  mutating func remove(_ id: SlotID) -> Slot? {
     guard let slot = slots.removeValue(forKey: id) else { return nil }
     lines[slot.line].slots.removeAll { $0 == id }
     return slot
   }
 
-  private mutating func giveBack(_ id: SlotID, _ now: Instant) {
+  mutating func giveBack(_ id: SlotID, _ now: Instant) {
     guard let slot = remove(id) else { return }
     actions.append(.giveBack(id, workerIsReusable: true))
     ask(slot.line, now)
-  }
-
-  /// How many tasks may be at one worker.
-  private func window(_ line: Line) -> Int {
-    guard let mean = line.mean, mean < settings.longTask else { return 1 }
-    return min(settings.mostPushed, Int((settings.ahead / max(mean, .nanoseconds(100))).rounded(.up)) + 1)
-  }
-
-  /// Gives waiting tasks to slots that have room, and asks for more of these where that is worth it.
-  private mutating func pump(_ line: Int, _ now: Instant) {
-    for (slot, resources) in lent { fill(slot, resources, now) }
-    let window = window(lines[line])
-    while !lines[line].waiting.isEmpty {
-      var free: [(count: Int, slot: SlotID)] = []
-      for id in lines[line].slots {
-        guard let slot = slots[id], slot.phase == .open, slot.pushed.count < window else { continue }
-        if !slot.isRetiring, !slot.isRecalling, !slot.isStuck { free.append((slot.pushed.count, id)) }
-      }
-      guard !free.isEmpty else { break }
-      if free.count > 1 { free.sort { $0 < $1 } }
-      let share = (lines[line].waiting.count + free.count - 1) / free.count
-      for (count, id) in free {
-        let tasks = lines[line].waiting.popFirst(min(share, window - count))
-        if tasks.isEmpty { break }
-        for task in tasks { items[task]?.place = .at(id) }
-        push(tasks, to: id, now)
-      }
-    }
-    ask(line, now)
-  }
-
-  private mutating func push(_ tasks: [TaskID], to id: SlotID, _ now: Instant) {
-    let isFirst = slots[id]!.push(tasks, now)
-    actions.append(.push(id, tasks))
-    if isFirst { wakeForFront(tasks[0], since: now) }
-    if let slot = slots[id], slot.pushed.count > 1, let since = slot.frontSince { wake(at: since + settings.patience) }
-  }
-
-  private mutating func wakeForFront(_ task: TaskID, since: Instant) {
-    guard let item = items[task], item.hasLimits || item.isCancelled else { return }
-    if let attempt = limits(of: task).attempt { wake(at: since + attempt) }
-    if let force = forces[task] { wake(at: force) }
-  }
-
-  /// Has a lease that is lent here run the newest of the tasks that fit into it.
-  private mutating func fill(_ id: SlotID, _ resources: Resources, _ now: Instant) {
-    guard slots[id]?.pushed.isEmpty == true else { return }
-    var newest: (line: Int, task: TaskID)?
-    for (number, line) in lines.enumerated() {
-      // What is to run on a certain host or with an environment of its own needs a worker of its own.
-      guard let task = line.waiting.last, task > newest?.task ?? 0, line.shape.strategy == .pack,
-        line.shape.environment.isEmpty, resources.covers(line.shape.demand)
-      else { continue }
-      newest = (number, task)
-    }
-    guard let (line, task) = newest else { return }
-    _ = lines[line].waiting.popLast()
-    items[task]?.place = .at(id)
-    _ = slots[id]!.push([task], now)
-    wakeForFront(task, since: now)
-    actions.append(.runHere(id, task))
-    ask(line, now)
-  }
-
-  private mutating func ask(_ number: Int, _ now: Instant) {
-    guard let first = lines[number].waiting.first else { return withdraw(number) }
-    if settings.askDelay > .zero, let ready = items[first]?.ready, ready + settings.askDelay > now {
-      return wake(at: ready + settings.askDelay)
-    }
-    var (requested, there) = (0, 0)
-    for id in lines[number].slots {
-      guard let slot = slots[id] else { continue }
-      if slot.phase == .requested { requested += 1 } else if !slot.isRetiring, !slot.isStuck { there += 1 }
-    }
-    var wanted = lines[number].waiting.count
-    // More leases than that would be given back before they have done anything.
-    if let mean = lines[number].mean {
-      let work = Int(min((mean * wanted / settings.ahead).rounded(.up), 1e6))
-      wanted = min(wanted, max(there == 0 ? 1 : 0, work - there))
-    }
-    let missing = min(wanted, lines[number].ramp) - requested
-    guard missing > 0 else { return }
-    for _ in 0..<missing {
-      lastSlot += 1
-      slots[lastSlot] = Slot(line: number)
-      lines[number].slots.append(lastSlot)
-      actions.append(.request(lastSlot, lines[number].shape))
-    }
-    // What another shape keeps for later may be what is missing.
-    for (id, slot) in slots.sorted(by: { $0.key < $1.key }) where slot.isIdle && !slot.isLent && slot.line != number {
-      giveBack(id, now)
-    }
-  }
-
-  /// Nothing waits for what was asked for.
-  private mutating func withdraw(_ number: Int) {
-    // Nearly always there is nothing of that.
-    guard lines[number].slots.contains(where: { slots[$0]?.phase == .requested }) else { return }
-    for id in lines[number].slots where slots[id]?.phase == .requested {
-      _ = remove(id)
-      actions.append(.withdraw(id))
-    }
   }
 
   /// A slot may have nothing to do, or have been here for long.
@@ -701,106 +449,5 @@ struct TaskQueueStateMachine {
     if let front = slot.pushed.first, items[front] != nil { fail(front, Self.cancelled) }
     setWaiting(Array(slot.pushed.dropFirst()), slot.line)
     pump(slot.line, now)
-  }
-}
-
-/// Tasks that wait, the first at one end.
-struct TaskLine {
-  typealias TaskID = TaskQueueStateMachine.TaskID
-
-  /// Those that were put back, the next last.
-  private var front: [TaskID] = []
-  private var back: [TaskID] = []
-  /// Of `back`, those that have gone.
-  private var gone = 0
-  /// Those that were taken out of the middle; neither the first nor the last is one of them.
-  private var removed: Set<TaskID> = []
-
-  var count: Int { front.count + back.count - gone - removed.count }
-  var isEmpty: Bool { count == 0 }
-  var first: TaskID? { front.last ?? (gone < back.count ? back[gone] : nil) }
-  var last: TaskID? { gone < back.count ? back.last : front.first }
-
-  mutating func append(_ task: TaskID) { back.append(task) }
-
-  /// Puts tasks before all others, in their order.
-  mutating func prepend(_ tasks: [TaskID]) { front += tasks.reversed() }
-
-  /// Takes a task out that is here.
-  mutating func remove(_ task: TaskID) {
-    removed.insert(task)
-    trim()
-  }
-
-  mutating func popFirst() -> TaskID? {
-    defer { trim() }
-    return takeFirst()
-  }
-
-  mutating func popFirst(_ most: Int) -> [TaskID] {
-    var tasks: [TaskID] = []
-    while tasks.count < most, let task = popFirst() { tasks.append(task) }
-    return tasks
-  }
-
-  mutating func popLast() -> TaskID? {
-    defer { trim() }
-    return takeLast()
-  }
-
-  private mutating func takeFirst() -> TaskID? {
-    if let task = front.popLast() { return task }
-    guard gone < back.count else { return nil }
-    gone += 1
-    let task = back[gone - 1]
-    if gone > 1024, gone * 2 > back.count {
-      back.removeFirst(gone)
-      gone = 0
-    }
-    return task
-  }
-
-  private mutating func takeLast() -> TaskID? {
-    if gone < back.count { return back.removeLast() }
-    return front.isEmpty ? nil : front.removeFirst()
-  }
-
-  private mutating func trim() {
-    guard !removed.isEmpty else { return }
-    while let task = first, removed.remove(task) != nil { _ = takeFirst() }
-    while let task = last, removed.remove(task) != nil { _ = takeLast() }
-  }
-}
-
-/// When tasks are to be looked at: a heap, since very many may have limits.
-struct TaskAgenda {
-  typealias TaskID = TaskQueueStateMachine.TaskID
-  typealias Instant = TaskQueueStateMachine.Instant
-
-  private struct Entry: Comparable {
-    var instant: Instant
-    var task: TaskID
-
-    static func < (a: Self, b: Self) -> Bool { (a.instant, a.task) < (b.instant, b.task) }
-  }
-
-  private var heap = Heap<Entry>()
-
-  var count: Int { heap.count }
-
-  mutating func keep(_ isWanted: (TaskID) -> Bool) { heap.removeAll { !isWanted($0.task) } }
-
-  /// When the first is to be looked at.
-  var first: Instant? { heap.min?.instant }
-
-  /// - Returns: whether it is the first now.
-  mutating func insert(_ task: TaskID, at instant: Instant) -> Bool {
-    heap.insert(Entry(instant: instant, task: task))
-    return heap.min?.task == task
-  }
-
-  mutating func popFirst(until now: Instant) -> TaskID? {
-    guard let first, first <= now else { return nil }
-    return heap.popMin()?.task
   }
 }

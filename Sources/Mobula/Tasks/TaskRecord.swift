@@ -6,14 +6,7 @@ import Synchronization
 ///
 /// A small result is here and nowhere else until its reference leaves this process: then it becomes an object, as any.
 final class TaskRecord: Sendable {
-  enum Outcome: Sendable {
-    /// The bytes of the object that it would be.
-    case inline(InlineObject)
-    /// The bytes of the error that it would be.
-    case failed(InlineObject)
-    /// It is an object in the stores of the cluster.
-    case stored
-  }
+  typealias Outcome = EndedTask.Outcome
 
   private struct State {
     var outcome: Outcome?

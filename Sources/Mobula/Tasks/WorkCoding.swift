@@ -30,12 +30,12 @@ struct ActorCall {
 
 /// What came of a task, or of a call by its number, as the worker says it.
 struct EndedTask {
-  enum Outcome {
+  enum Outcome: Sendable {
     /// The bytes of the object that it would be.
     case inline(InlineObject)
     /// The bytes of the error.
     case failed(InlineObject)
-    /// It is in the store of the worker's host, held by the submitter.
+    /// It is an object in the stores of the cluster, held by the submitter.
     case stored
   }
 

@@ -156,7 +156,7 @@ final class WorkLanes: Sendable {
       if lane.runs(as: work) { work.cancel(children: true) }
       let outcome = await runner.run(task, as: work) {
         try await connection.call(
-          WorkerAPI.storing, WorkStoring(lease: lease, task: task.task), deadline: .seconds(86_400))
+          WorkerAPI.storing, WorkStoring(lease: lease, task: task.task), deadline: .untilItComes)
       }
       _ = lane.runs(as: nil)
       // When the lease is over, what stopped then is not what came of the task.

@@ -8,6 +8,18 @@ package enum HostPaths {
   package static func store(in directory: String) -> String { directory + "/store.sock" }
   /// The socket of a pod; `pod` is its short text.
   package static func pod(_ pod: String, in directory: String) -> String { "\(directory)/pod-\(pod).sock" }
+  /// The folder of logs: the host's own, and the workers'.
+  package static func logs(in directory: String) -> String { directory + "/logs" }
+  /// The log of a worker: what it prints.
+  package static func workerLog(_ worker: WorkerID, of job: JobID, in directory: String) -> String {
+    "\(logs(in: directory))/worker-\(job)-\(worker.short).log"
+  }
+  /// The job and the short form of the worker that a file of this name is the log of; `nil` for other files.
+  package static func workerLog(named name: String) -> (job: String, worker: String)? {
+    let parts = name.split(separator: "-")
+    guard parts.count == 3, parts[0] == "worker", parts[2].hasSuffix(".log") else { return nil }
+    return (String(parts[1]), String(parts[2].dropLast(4)))
+  }
   /// The identifier of the cluster whose head was reached last, for a host that is started again while there is none.
   package static func cluster(in directory: String) -> String { directory + "/cluster" }
   /// The cluster's token.

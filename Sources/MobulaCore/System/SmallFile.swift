@@ -45,12 +45,37 @@ package func readSmallFile(_ path: String, _ what: @autoclosure () -> String, li
 
 /// The end of a log, that many bytes of it at most; empty when it can't be read.
 package func endOfFile(_ path: String, bytes most: Int) -> String {
-  let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-  guard descriptor >= 0 else { return "" }
-  defer { close(descriptor) }
   var status = stat()
-  guard fstat(descriptor, &status) == 0 else { return "" }
-  var bytes = [UInt8](repeating: 0, count: min(most, Int(status.st_size)))
-  let count = pread(descriptor, &bytes, bytes.count, off_t(Int(status.st_size) - bytes.count))
-  return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
+  guard stat(path, &status) == 0 else { return "" }
+  let size = Int(status.st_size)
+  return String(decoding: readFile(path, from: max(0, size - most), most: min(most, size)), as: UTF8.self)
+}
+
+/// What a file has from an offset on, so many bytes at most; empty when it can't be read.
+package func readFile(_ path: String, from offset: Int, most: Int) -> [UInt8] {
+  let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+  guard descriptor >= 0 else { return [] }
+  defer { close(descriptor) }
+  var bytes = [UInt8](repeating: 0, count: max(0, most))
+  let count = pread(descriptor, &bytes, bytes.count, off_t(offset))
+  return Array(bytes.prefix(max(count, 0)))
+}
+
+/// The names of what is in a folder, in no order; empty when it can't be read.
+package func names(inFolder path: String) -> [String] {
+  guard let entries = opendir(path) else { return [] }
+  defer { closedir(entries) }
+  return names(in: entries)
+}
+
+/// The names of what is in a folder that was opened, in no order.
+package func names(in entries: OpaquePointer) -> [String] {
+  var names: [String] = []
+  while let entry = readdir(entries) {
+    names.append(
+      withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: $0.pointee)) { String(cString: $0) }
+      })
+  }
+  return names
 }

@@ -180,14 +180,7 @@ final class SpillFolder: Sendable {
       return []
     }
     defer { closedir(stream) }
-    var names: [SpillFileName] = []
-    while let entry = readdir(stream) {
-      let text = withUnsafePointer(to: &entry.pointee.d_name) {
-        $0.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: $0.pointee)) { String(cString: $0) }
-      }
-      if let name = SpillFileName(text) { names.append(name) }
-    }
-    return names
+    return MobulaCore.names(in: stream).compactMap { SpillFileName($0) }
   }
 
   func remove(_ name: SpillFileName) { unlinkat(directory.rawValue, "\(name)", 0) }

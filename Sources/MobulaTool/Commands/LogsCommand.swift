@@ -30,7 +30,7 @@ struct LogsCommand: AsyncParsableCommand {
 
   func run() async throws {
     Interruption.begin()
-    let folder = directory.runDirectory.path + "/logs"
+    let folder = HostPaths.logs(in: directory.runDirectory.path)
     var logs = try WorkerLogFile.all(in: folder).filter(isWanted)
     guard !logs.isEmpty || follow else {
       throw MobulaError(
@@ -74,28 +74,19 @@ struct WorkerLogFile {
 
   /// Those of a folder, the oldest first; none where there is no folder.
   static func all(in folder: String) throws(MobulaError) -> [WorkerLogFile] {
-    guard let entries = opendir(folder) else {
-      guard currentErrno() == ENOENT else { throw MobulaError.system("\(folder) can't be read") }
-      return []
+    guard access(folder, R_OK | X_OK) == 0 || currentErrno() == ENOENT else {
+      throw MobulaError.system("\(folder) can't be read")
     }
-    defer { closedir(entries) }
-    var logs: [WorkerLogFile] = []
-    while let entry = readdir(entries) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) {
-        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-      }
-      if let log = WorkerLogFile(folder, name) { logs.append(log) }
-    }
-    return logs.sorted { ($0.modified, $0.name) < ($1.modified, $1.name) }
+    return names(inFolder: folder).compactMap { WorkerLogFile(folder, $0) }
+      .sorted { ($0.modified, $0.name) < ($1.modified, $1.name) }
   }
 
   private init?(_ folder: String, _ name: String) {
-    let parts = name.split(separator: "-")
-    guard parts.count == 3, parts[0] == "worker", parts[2].hasSuffix(".log") else { return nil }
+    guard let (job, worker) = HostPaths.workerLog(named: name) else { return nil }
     path = folder + "/" + name
     var status = stat()
     guard stat(path, &status) == 0, status.st_size > 0 else { return nil }
-    (self.name, job, worker) = (name, String(parts[1]), String(parts[2].dropLast(4)))
+    (self.name, self.job, self.worker) = (name, job, worker)
     size = Int(status.st_size)
     modified = Int(status.st_mtim.tv_sec)
   }
@@ -109,9 +100,12 @@ struct WorkerLogFile {
     }
   }
 
+  /// More lines than any terminal keeps.
+  private static let mostLines = 1 << 20
+
   /// The last lines, with what a terminal would act on escaped.
   func end(lines count: Int) -> String {
-    let text = endOfFile(path, bytes: count == 0 ? size : min(size, max(65_536, count * 512)))
+    let text = endOfFile(path, bytes: count == 0 ? size : min(size, max(65_536, min(count, Self.mostLines) * 512)))
     let all = text.split(separator: "\n", omittingEmptySubsequences: false)
     let complete = all.last?.isEmpty == true ? all.dropLast() : all
     let shown = count == 0 ? complete[...] : complete.suffix(count)
@@ -120,12 +114,9 @@ struct WorkerLogFile {
 
   /// Whole lines from an offset on, and the offset behind them.
   func lines(from offset: Int) -> ([String], Int) {
-    let text = endOfFile(path, bytes: max(0, size - offset))
-    guard let last = text.lastIndex(of: "\n") else { return ([], offset) }
-    let whole = text[...last]
-    return (
-      whole.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map { String($0).printable },
-      offset + whole.utf8.count
-    )
+    let bytes = readFile(path, from: offset, most: size - offset)
+    guard let last = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return ([], offset) }
+    let lines = bytes[..<last].split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+    return (lines.map { String(decoding: $0, as: UTF8.self).printable }, offset + last + 1)
   }
 }
