@@ -112,7 +112,7 @@ public final class Cluster: Sendable {
         (head, job) = try await HeadSession.startJob(way, workers)
       }
       if job != .commandLine { await store.drives(job) }
-      workers.use(nil, renewing: { [job] in try await head.jobToken(job, token) })
+      workers.use(nil, renewing: { [job] in try await head.jobToken($0 ?? job, token) })
       return Cluster(
         options: options, store: store, head: head, token: token, hello: hello, job: job, program: program,
         workers: workers, log: log)

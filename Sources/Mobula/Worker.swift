@@ -58,7 +58,7 @@ public enum Worker {
     let log = Logger(label: "mobula.worker")
     let way = HeadSession.Way(endpoint: store.welcome.head, token: token, tls: tls, hello: hello, log: log)
     let head = try await HeadSession.join(environment.job, way, workers)
-    workers.use(token, renewing: { try await head.jobToken(environment.job, token) })
+    workers.use(token, renewing: { try await head.jobToken($0 ?? environment.job, token) })
     let cluster = Cluster(
       options: options, store: store, head: head, token: token, hello: hello, job: environment.job,
       program: environment.program, workers: workers, log: log)
@@ -71,12 +71,15 @@ public enum Worker {
       guard let cluster else { return true }
       return cluster.calls.isIdle && cluster.tasks?.isIdle != false
     }
-    let pod = try await RPCConnection.connect(
-      to: .unix(path: environment.podSocket), token: token, hello: hello, router: answers)
+    let known = Mutex<RPCConnection?>(nil)
     let service = WorkerService(context: context, worker: environment.worker) { lease, isLent in
       // Without the pod this process ends.
-      (try? await pod.call(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: isLent))) ?? false
+      (try? await known.withLock { $0 }?.call(PodAPI.leaseLent, LeaseLent(lease: lease, isLent: isLent))) ?? false
     }
+    service.answerPod(&answers)
+    let pod = try await RPCConnection.connect(
+      to: .unix(path: environment.podSocket), token: token, hello: hello, router: answers)
+    known.withLock { $0 = pod }
     let server = try await RPCServer.bind(
       to: .tcp(host: environment.listen ?? environment.address, port: 0), token: token, hello: hello,
       router: service.router(), tls: tls, onDisconnect: { service.disconnected($0) })

@@ -21,6 +21,11 @@ package enum ClusterAction: Sendable {
   /// Tell the pod to give a lease up; once it has, say `podReleased`.
   case release(PodID, LeaseReturn, at: ConnectionID?)
   case revoke(LeaseLost, at: ConnectionID)
+  /// Tell the pod to start an actor, then say `actorStarted`; without a connection, or when that breaks, nothing: it is
+  /// told again when it is back.
+  case runActor(PodID, ActorRun, at: ConnectionID?)
+  /// Tell the pod to let an actor end, then say `actorStopped`, also when it can't be told.
+  case endActor(PodID, ActorEnding, at: ConnectionID?)
   /// Call `tick` at this instant since the start.
   case wakeAt(Duration)
   case log(LogLevel, String)
@@ -44,6 +49,7 @@ package enum ClusterReply: Sendable {
   case lease(LeaseGrant)
   case objects([ObjectID])
   case part(PartReply)
+  case actor(ActorListing)
 
   // Each question has one kind of answer, which who asked it takes out.
 
@@ -76,6 +82,10 @@ package enum ClusterReply: Sendable {
   }
   package var part: PartReply {
     get throws(MobulaError) { if case .part(let reply) = self { reply } else { throw Self.mixedUp } }
+  }
+
+  package var actor: ActorListing {
+    get throws(MobulaError) { if case .actor(let reply) = self { reply } else { throw Self.mixedUp } }
   }
 
   private static let mixedUp = MobulaError(

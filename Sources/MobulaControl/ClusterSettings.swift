@@ -17,6 +17,9 @@ package struct ClusterSettings: Sendable {
   /// How long a lease may be waited for at all. 1 hour.
   package var leaseTimeout: Duration = .seconds(3600)
 
+  /// How long an actor that may be started again may live on where nobody hears of it. 60 s.
+  package var actorFence: Duration = .seconds(60)
+
   package init(cluster: ClusterID, epoch: UInt64) {
     self.cluster = cluster
     self.epoch = epoch

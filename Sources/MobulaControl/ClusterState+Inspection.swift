@@ -72,6 +72,9 @@ extension ClusterState {
   /// The leases that the drivers of a job are believed to have.
   package func leases(of job: JobID) -> [LeaseID] { scheduler.leases(of: job) }
 
+  /// Whether an actor lives by the lease.
+  package func isActors(_ lease: LeaseID) -> Bool { actors.leases[lease] != nil }
+
   package func isRunning(_ job: JobID) -> Bool { jobs[job] != nil }
 
   package func named(_ name: Name) -> ObjectID? { directory.names[name] }

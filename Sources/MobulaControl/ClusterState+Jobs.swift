@@ -77,7 +77,7 @@ extension ClusterState {
   /// for.
   mutating func decideClaims() {
     for (job, claims) in jobs.takeClaims(dueAt: now) {
-      for lease in scheduler.brought(of: job) where !claims.contains(lease) {
+      for lease in scheduler.brought(of: job) where !claims.contains(lease) && !actors.lives(by: lease) {
         apply(scheduler.returned(lease, workerIsReusable: false, at: now))
       }
     }
@@ -86,7 +86,7 @@ extension ClusterState {
   /// A pod that comes after the claims were decided brings leases that its driver was told are lost, or gave back.
   mutating func decideClaims(on leases: [LeaseRecord]) {
     for lease in leases where jobs[lease.job]?.hasDecidedClaims == true {
-      if jobs.isClaimedByWorkers(lease.lease, of: lease.job) { continue }
+      if jobs.isClaimedByWorkers(lease.lease, of: lease.job) || actors.lives(by: lease.lease) { continue }
       apply(scheduler.returned(lease.lease, workerIsReusable: false, at: now))
     }
   }
@@ -115,7 +115,9 @@ extension ClusterState {
   mutating func end(_ ended: [JobID], _ reason: String) {
     guard !ended.isEmpty else { return }
     for job in ended { act(.log(.info, "job \(job) has ended, \(reason)")) }
-    let records = ended.map { JournalRecord.jobForgotten($0) }
+    let records =
+      ended.map { JournalRecord.jobForgotten($0) }
+      + ended.flatMap { actors.ofJob($0) }.map { JournalRecord.actorForgotten($0) }
     ending.formUnion(ended)
     propose(records, .jobEnd(ended))
   }

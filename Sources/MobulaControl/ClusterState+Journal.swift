@@ -24,6 +24,7 @@ extension ClusterState {
     case .job(let job):
       jobs[job]?.secret.map { .job(JobRecord(job: job, secret: $0)) } ?? .jobForgotten(job)
     case .name(let name): record(of: name)
+    case .actor(let actor): actors[actor].map { .actor($0.record(actor)) } ?? .actorForgotten(actor)
     case .recovering: .recovering(isRecovering)
     }
   }
@@ -67,6 +68,7 @@ extension ClusterState {
     membership.load(hosts: Array(journal.hosts.values), pods: Array(journal.pods.values))
     for record in journal.hosts.values { hostNames.joined(record.host, record.name) }
     for record in journal.pods.values { podNames.joined(record.pod, record.name) }
+    load(journal.actors.values)
     directory.load(journal.names.values)
     for host in journal.draining.sorted() { setDraining(host, true) }
     let members = Set(journal.hosts.values.filter { $0.state != .retired }.map(\.host))
@@ -84,7 +86,7 @@ extension ClusterState {
 
 /// What a record is about: of two records about one thing the later one holds.
 enum JournalSubject: Hashable, Sendable {
-  case host(HostID), draining(HostID), pod(PodID), job(JobID), name(Name), recovering
+  case host(HostID), draining(HostID), pod(PodID), job(JobID), name(Name), actor(RemoteActorID), recovering
 
   /// `nil` for what only grows.
   init?(_ record: JournalRecord) {
@@ -100,6 +102,8 @@ enum JournalSubject: Hashable, Sendable {
     case .jobForgotten(let job): self = .job(job)
     case .name(let record): self = .name(Name(record.name))
     case .nameRemoved(let name): self = .name(Name(name))
+    case .actor(let record): self = .actor(record.actor)
+    case .actorForgotten(let actor): self = .actor(actor)
     }
   }
 }

@@ -78,6 +78,7 @@ extension ClusterState {
   /// The pod has given a lease up, as it was told.
   package mutating func podReleased(_ pod: PodID, _ lease: LeaseID) {
     apply(scheduler.released(pod, lease, at: now))
+    actorEnded(lease, at: pod)
   }
 
   /// A pod says, on its own connection, that the worker of a lease has ended.
@@ -101,17 +102,33 @@ extension ClusterState {
     for action in actions {
       switch action {
       case .ask(let pod, _, let id):
-        guard case .lease(let request)? = questions[id] else { continue }
-        act(.ask(pod, request, at: connection(of: pod)))
-      case .grant(let id, let lease, _):
+        switch questions[id] {
+        case .lease(let request)?, .actorLease(_, let request)?: act(.ask(pod, request, at: connection(of: pod)))
+        default: continue
+        }
+      case .grant(let id, let lease, let pod):
+        if case .actorLease(let actor, _)? = questions[id] {
+          questions[id] = nil
+          place(actor, pod)
+          continue
+        }
         guard case .lease(let request)? = questions[id], let grant = grants[lease] else { continue }
         jobs.granted(lease, to: request.job)
         answer(id, .lease(grant))
       case .refuse(let id, let refusal):
+        if case .actorLease(let actor, _)? = questions[id] {
+          questions[id] = nil
+          leaseRefused(actor, refusal)
+          continue
+        }
         if questions[id] != nil { refuse(id, refusal.error(name: hostName)) }
       case .release(let pod, let lease, let workerIsReusable):
         act(.release(pod, LeaseReturn(lease: lease, workerIsReusable: workerIsReusable), at: connection(of: pod)))
       case .revoke(let lease, let job, let loss):
+        if let actor = actors.leases[lease] {
+          leaseLost(of: actor, loss)
+          continue
+        }
         // A driver that is away finds out when it comes back.
         guard let connection = connection(of: job) else { continue }
         act(.revoke(LeaseLost(lease: lease, reason: describe(loss)), at: connection))
@@ -120,7 +137,7 @@ extension ClusterState {
     }
   }
 
-  private func connection(of pod: PodID) -> ConnectionID? {
+  func connection(of pod: PodID) -> ConnectionID? {
     membership.pods[pod]?.connection.flatMap { connections.contains($0) ? $0 : nil }
   }
 

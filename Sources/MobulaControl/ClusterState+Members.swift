@@ -156,6 +156,7 @@ extension ClusterState {
     apply(changes)
     heard(of: Set(registration.leases.map(\.job)))
     decideClaims(on: news)
+    actorsFound(at: pod, end: end)
     endSettlingEarly()
     var reply = RegistrationReply(cluster: settings.cluster, epoch: settings.epoch)
     reply.incarnation = membership.pods[pod]?.process.incarnation
@@ -175,6 +176,7 @@ extension ClusterState {
         .unavailable, "Pod \(podName(confirmation.pod)) was declared lost meanwhile: register it again.")
     }
     apply(scheduler.podConfirmed(confirmation.pod, at: now))
+    actorsEnded(at: confirmation.pod)
   }
 
   /// The connection of a process that is registered as who another one wants to register as.
@@ -298,6 +300,7 @@ extension ClusterState {
         act(.log(.warning, "pod \(podName(pod)) is lost"))
         if membership.pods[pod]?.isPresent != true { podNames.left(pod) }
         apply(scheduler.podLost(pod, at: now))
+        actorsLost(at: pod)
       case .close(let connection): if connections.contains(connection) { act(.close(connection)) }
       case .wakeAt(let instant): act(.wakeAt(instant))
       }

@@ -15,6 +15,7 @@ package struct ClusterState: Sendable {
   var membership: MembershipStateMachine
   var scheduler: SchedulerStateMachine
   var jobs: JobsStateMachine
+  var actors = ActorTable()
   /// Registrations of which not all has come.
   var arriving: [ConnectionID: HostRegistration] = [:]
   /// Connections of hosts, pods and drivers that are there.
@@ -103,6 +104,7 @@ package struct ClusterState: Sendable {
     end(jobs.tick(now), "since its driver did not come back")
     decideClaims()
     wakeForJobs()
+    tickActors()
     saveUnsaved()
     apply(scheduler.tick(now))
     for request in waitDeadlines.filter({ $0.value <= now }).keys.sorted() {
@@ -139,6 +141,9 @@ package struct ClusterState: Sendable {
       waitDeadlines[id] = nil
       _ = directory.endWait(id)
     case .part: directory.cancelPart(id)
+    case .actor(let actor): stopWaiting(id, for: actor)
+    // Nobody asks for it from outside.
+    case .actorLease: break
     }
     act(.cancelled(id))
   }
@@ -151,4 +156,8 @@ enum Question: Sendable {
   case lease(LeaseRequest)
   case objects
   case part
+  /// How an actor is.
+  case actor(RemoteActorID)
+  /// What an actor is to live by, to be passed on to pods.
+  case actorLease(RemoteActorID, LeaseRequest)
 }

@@ -32,6 +32,12 @@ enum Proposal: Sendable {
   case nameRemoval(RequestID, Name)
   /// - The last are the names that were written to be nothing.
   case removal(RequestID, ObjectID, ObjectListing, Set<Name>)
+  /// An actor is made of this; its secret is that of a job of its own.
+  case actorStart(RequestID, RemoteActorID, JobSecret)
+  /// An incarnation of an actor has its place.
+  case actorPlaced(RemoteActorID, UInt64)
+  /// An actor has ended for good, which these wait for.
+  case actorEnd([RequestID])
   /// What needs nobody's answer.
   case news
 }
@@ -91,6 +97,7 @@ extension ClusterState {
     case .jobEnd(let ended):
       for job in ended {
         ending.remove(job)
+        forgetActors(of: job)
         apply(directory.jobEnded(job))
         apply(scheduler.jobEnded(job, at: now))
       }
@@ -119,6 +126,9 @@ extension ClusterState {
       }
       apply(directory.removed(object))
       answer(id, .listing(listing))
+    case .actorStart(let id, let actor, let secret): actorReserved(id, actor, secret, failure)
+    case .actorPlaced(let actor, let incarnation): actorPlaced(actor, incarnation, failure)
+    case .actorEnd(let stoppers): actorEnded(stoppers, failure)
     case .news: break
     }
   }

@@ -104,6 +104,9 @@ package struct PodBooksStateMachine: Sendable {
     }
   }
 
+  /// Who works for a lease; `nil` for nobody.
+  package func worker(of lease: LeaseID) -> WorkerID? { workers.first { $0.value.lease == lease }?.key }
+
   /// A lease came back.
   package mutating func released(_ lease: LeaseID, workerIsReusable: Bool) -> ReleaseAction {
     leases[lease] = nil

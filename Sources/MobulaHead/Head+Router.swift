@@ -10,9 +10,10 @@ extension Head {
     head.answerObjects(&router)
     head.answerBroadcasts(&router)
     head.answerLeases(&router)
+    head.answerActors(&router)
     router.on(HeadAPI.status) { request, _ in head.status(request) }
     router.admit { authority throws(MobulaError) in try head.admit(authority) }
-    router.giveTokens(hosts: { head.hosts }, mayHave: { job, connection in try head.check(job, of: connection) })
+    router.giveTokens(hosts: { head.hosts }, mayHave: { job, connection in try head.checkCalls(of: job, connection) })
     return router
   }
 
@@ -217,7 +218,36 @@ extension Head {
     }
   }
 
+  private func answerActors(_ router: inout RPCRouter) {
+    router.on(HeadAPI.startActor) { start, connection in
+      try self.check(start.job, of: connection)
+      let isNested = connection.peer.role == .worker
+      return try await self.ask { $0.startActor($1, start, secret: .random(), isNested: isNested) }.actor
+    }
+    router.on(HeadAPI.actor) { question, connection in
+      try self.checkCalls(of: self.perform { $0.job(of: question.actor, named: question.name) }, connection)
+      return try await self.ask { $0.askActor($1, question) }.actor
+    }
+    router.on(HeadAPI.stopActor) { end, connection in
+      guard end.seconds >= 0 else {
+        throw MobulaError(.invalidArgument, "An actor can't end within \(end.seconds) s: give 0 or more.")
+      }
+      try self.checkCalls(of: self.perform { $0.job(of: end.actor, named: end.name) }, connection)
+      _ = try await self.ask { $0.stopActor($1, end) }
+      return Empty()
+    }
+    router.on(HeadAPI.actors) { request, _ in self.perform { $0.listActors(request) } }
+    router.on(HeadAPI.hears) { _, _ in Empty() }
+  }
+
   // MARK: Rights
+
+  /// Refuses peers that have nothing to do with the job, unless it is nothing but an actor for all.
+  private func checkCalls(of job: JobID?, _ connection: RPCConnection) throws(MobulaError) {
+    guard let job, !perform({ $0.isOfDetachedActor(job) }) else { return }
+    if connection.authority?.role == .tool { return }
+    try check(job, of: connection)
+  }
 
   /// Refuses tokens of jobs that have ended.
   private func admit(_ authority: Authority) throws(MobulaError) {

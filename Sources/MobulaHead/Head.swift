@@ -259,6 +259,13 @@ public final class Head: Sendable {
       guard let connection, await call(PodControlAPI.releaseLease, lease, at: connection) else { return }
       perform { $0.podReleased(pod, lease.lease) }
     case .revoke(let loss, let connection): await call(DriverControlAPI.leaseRevoked, loss, at: connection)
+    case .runActor(let run, let connection): await start(run, at: connection)
+    case .endActor(let ending, let connection):
+      if let connection {
+        let deadline = Duration.seconds(ending.seconds) + configuration.callTimeout
+        _ = try? await connection.call(PodControlAPI.endActor, ending, deadline: deadline)
+      }
+      perform { $0.actorStopped(ending.actor, ending.lease) }
     case .log(let level, let message): logger.log(level: Logger.Level(level), "\(message)")
     // `run` sees to these.
     case .order, .wakeAt: break
@@ -300,6 +307,19 @@ public final class Head: Sendable {
     } catch {
       return .unreachable
     }
+  }
+
+  /// Has a pod make an actor, for which it may take as long as it likes: its worker's end, and the pod's, are heard of.
+  private func start(_ run: ActorRun, at connection: RPCConnection) async {
+    let result: Result<Endpoint, MobulaError>
+    do {
+      result = .success(try await connection.call(PodControlAPI.runActor, run, deadline: .seconds(10 * 365 * 86_400)))
+    } catch let error as MobulaError where error.code == .connectionClosed && !connection.isOpen {
+      return
+    } catch {
+      result = .failure(MobulaError(describing: error))
+    }
+    perform { $0.actorStarted(run.actor, run.incarnation, result) }
   }
 
   /// Whether the peer took notice: false when its connection is gone, whose loss has its own consequences.

@@ -11,6 +11,8 @@ enum HeadEffect: Sendable {
   case ask(PodID, LeaseRequest, at: RPCConnection?)
   case release(PodID, LeaseReturn, at: RPCConnection?)
   case revoke(LeaseLost, at: RPCConnection)
+  case runActor(ActorRun, at: RPCConnection)
+  case endActor(ActorEnding, at: RPCConnection?)
   /// Call `tick` at this instant since the start.
   case wakeAt(Duration)
   case log(ClusterAction.LogLevel, String)
@@ -41,6 +43,10 @@ struct HeadContents: Sendable {
       case .drop(let request, let id): decisions.order(.drop(request), at: sessions[id])
       case .keep(let request, let id): decisions.order(.keep(request), at: sessions[id])
       case .names(let news, let id): decisions.order(.names(news), at: sessions[id])
+      case .runActor(_, let run, let id):
+        if let peer = id.flatMap({ sessions[$0] }) { decisions.effects.append(.runActor(run, at: peer)) }
+      case .endActor(_, let ending, let id):
+        decisions.effects.append(.endActor(ending, at: id.flatMap { sessions[$0] }))
       case .revoke(let loss, let id): if let peer = sessions[id] { decisions.effects.append(.revoke(loss, at: peer)) }
       }
     }

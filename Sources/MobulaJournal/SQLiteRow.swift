@@ -74,8 +74,13 @@ struct SQLiteRow {
     return bytes.reduce(0) { $0 << 8 | UInt64($1) }
   }
 
-  mutating func identifier<Tag>() throws -> Identifier<Tag> {
-    let bytes = try bytes()
+  mutating func identifier<Tag>() throws -> Identifier<Tag> { try identifier(of: try bytes()) }
+
+  mutating func identifierOrNull<Tag>() throws -> Identifier<Tag>? { try bytesOrNull().map { try identifier(of: $0) } }
+
+  mutating func textBytesOrNull() throws -> String? { try bytesOrNull().map { String(decoding: $0, as: UTF8.self) } }
+
+  private func identifier<Tag>(of bytes: [UInt8]) throws -> Identifier<Tag> {
     guard bytes.count == 16 else { throw damage }
     return Identifier(
       high: bytes[..<8].reduce(0) { $0 << 8 | UInt64($1) }, low: bytes[8...].reduce(0) { $0 << 8 | UInt64($1) })

@@ -32,6 +32,14 @@ enum SQLiteSchema {
           PRAGMA application_id = \(applicationID);
           """)
     }
+    migrator.registerMigration("2: actors") { db in
+      try db.execute(
+        sql: """
+          CREATE TABLE actor(id BLOB PRIMARY KEY, job INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+            restarts INTEGER NOT NULL, flags INTEGER NOT NULL, pod BLOB, endpoint BLOB, spec BLOB NOT NULL,
+            checksum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+          """)
+    }
     return migrator
   }
 
@@ -42,6 +50,7 @@ enum SQLiteSchema {
     ("pod", ["id", "host", "nonce", "incarnation", "session", "state", "name"]),
     ("job", ["id", "secret", "state", "program"]),
     ("object_name", ["name", "object", "kind", "claim"]),
+    ("actor", ["id", "job", "incarnation", "restarts", "flags", "pod", "endpoint", "spec"]),
   ]
 
   private static let insertions: [String: String] = Dictionary(
@@ -102,6 +111,16 @@ enum SQLiteSchema {
       try insert(
         "object_name", [blob(Array(name.name.utf8)), blob(name.known.object), integer(kind), claim], db)
     case .nameRemoved(let name): try delete("object_name", "name", blob(Array(name.utf8)), db)
+    case .actor(let actor):
+      try insert(
+        "actor",
+        [
+          blob(actor.actor), integer(UInt64(actor.job.number)), integer(actor.incarnation),
+          integer(UInt64(max(0, actor.restarts))), integer((actor.hasLived ? 1 : 0) | (actor.hasEnded ? 2 : 0)),
+          actor.pod.map { blob($0) } ?? .null,
+          actor.endpoint.map { blob(Array($0.description.utf8)) } ?? .null, blob(try CBOREncoder().encode(actor.spec)),
+        ], db)
+    case .actorForgotten(let actor): try delete("actor", "id", blob(actor), db)
     }
   }
 
@@ -184,6 +203,20 @@ enum SQLiteSchema {
       return .job(
         JobRecord(
           job: JobID(number), secret: try row.identifier(), state: try row.state(), program: try row.bytesOrNull()))
+    case "actor":
+      let id: RemoteActorID = try row.identifier()
+      guard let job = UInt32(exactly: try row.integer()) else { throw row.damage }
+      let (incarnation, restarts, flags) = (try row.integer(), try row.integer(), try row.integer())
+      let (pod, endpoint): (PodID?, String?) = (try row.identifierOrNull(), try row.textBytesOrNull())
+      guard let spec = try? CBORDecoder().decode(ActorSpec.self, from: try row.bytes()) else { throw row.damage }
+      var record = ActorRecord(
+        actor: id, job: JobID(job), incarnation: incarnation, restarts: Int(clamping: restarts), spec: spec)
+      (record.hasLived, record.hasEnded, record.pod) = (flags & 1 != 0, flags & 2 != 0, pod)
+      record.endpoint = try endpoint.map { text in
+        guard let endpoint = Endpoint(text) else { throw row.damage }
+        return endpoint
+      }
+      return .actor(record)
     default:
       let name = try row.textBytes()
       let object: ObjectID = try row.identifier()

@@ -58,6 +58,8 @@ public final class Pod: Sendable {
     var connections: [WorkerID: RPCConnection] = [:]
     var lent: Set<LeaseID> = []
     var isTellingLent = false
+    /// Workers of actors that may be started again.
+    var fenced: Set<WorkerID> = []
   }
 
   /// How long a worker may take to listen.
@@ -121,7 +123,11 @@ public final class Pod: Sendable {
         try? connection.tell(HeadAPI.output, report)
       }
     }
-    defer { telling.cancel() }
+    let fencing = Task { await self.tellHeard(head) }
+    defer {
+      telling.cancel()
+      fencing.cancel()
+    }
     workers.on(PodAPI.leaseLent) { lent, _ in
       self.lent(lent, head)
     }
@@ -180,6 +186,13 @@ public final class Pod: Sendable {
     control.on(PodControlAPI.grantLease) { request, _ in try await self.grant(request, head: head) }
     control.on(PodControlAPI.releaseLease) { request, _ in
       self.release(request)
+      return Empty()
+    }
+    control.on(PodControlAPI.runActor) { run, _ in try await self.run(run) }
+    control.on(PodControlAPI.endActor) { ending, _ in
+      guard let worker = self.worker(of: ending.lease)?.connection else { return Empty() }
+      // Whoever does not answer is ended all the same.
+      _ = try? await worker.call(PodAPI.endActor, ending, deadline: .seconds(ending.seconds + 1))
       return Empty()
     }
     control.on(MemberControlAPI.alive) { _, _ in Empty() }
@@ -245,6 +258,46 @@ public final class Pod: Sendable {
     }
   }
 
+  // MARK: Actors
+
+  private func worker(of lease: LeaseID) -> (id: WorkerID, connection: RPCConnection)? {
+    state.withLock { state in
+      state.books.worker(of: lease).flatMap { worker in state.connections[worker].map { (worker, $0) } }
+    }
+  }
+
+  private func run(_ run: ActorRun) async throws -> Endpoint {
+    let ended = MobulaError(.unavailable, "The worker of lease \(run.lease.short) has ended.")
+    guard let worker = worker(of: run.lease) else { throw ended }
+    if run.spec.isRestartable {
+      try worker.connection.tell(PodAPI.headHeard, HeadHeard(nanoseconds: bootNanoseconds()))
+      _ = state.withLock { $0.fenced.insert(worker.id) }
+    }
+    do {
+      return try await worker.connection.call(PodAPI.runActor, run, deadline: .seconds(10 * 365 * 86_400))
+    } catch let error as MobulaError where error.code == .connectionClosed && !worker.connection.isOpen {
+      throw ended
+    }
+  }
+
+  /// Tells workers of actors that may be started again when the head last knew of this pod: where that is too long ago,
+  /// they begin nothing, since another may do it.
+  private func tellHeard(_ head: PeerLink) async {
+    while (try? await Task.sleep(for: ActorFence.interval)) != nil {
+      guard !state.withLock({ $0.fenced.isEmpty }) else { continue }
+      // The time of the question: what was answered later was true then.
+      let heard = HeadHeard(nanoseconds: bootNanoseconds())
+      guard let connection = try? await head.connection(until: .now + .seconds(1)) else { continue }
+      do { _ = try await connection.call(HeadAPI.hears, Empty(), deadline: ActorFence.interval) } catch {
+        // A head of the build before has answered, too.
+        guard (error as? MobulaError)?.code == .notFound else { continue }
+      }
+      for worker in state.withLock({ state in state.fenced.compactMap { state.connections[$0] } }) {
+        try? worker.tell(PodAPI.headHeard, heard)
+      }
+    }
+  }
+
   private func failStart(_ worker: WorkerID, _ process: ChildProcess, _ path: String) {
     let (continuation, isLate) = state.withLock { state in
       (state.starting.removeValue(forKey: worker), state.late.remove(worker) != nil)
@@ -274,6 +327,7 @@ public final class Pod: Sendable {
     let lease = state.withLock { state in
       state.processes[worker] = nil
       state.connections[worker] = nil
+      state.fenced.remove(worker)
       state.uses[worker] = nil
       return state.books.workerGone(worker)
     }

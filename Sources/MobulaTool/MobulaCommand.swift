@@ -30,7 +30,7 @@ import MobulaSupervisor
     subcommands: [
       StartCommand.self, StopCommand.self, StatusCommand.self, PutCommand.self, GetCommand.self, ListCommand.self,
       RemoveCommand.self, HoldCommand.self, ReleaseCommand.self, StoreCommand.self, CertificatesCommand.self,
-      TokenCommand.self, LogsCommand.self,
+      TokenCommand.self, LogsCommand.self, ActorCommand.self,
       FetchCommand.self, CredentialsCommand.self, BroadcastCommand.self, BenchCommand.self, MicrobenchmarkCommand.self,
       SimulateCommand.self, SuperviseCommand.self, HeadCommand.self, HostCommand.self, PodCommand.self,
     ])

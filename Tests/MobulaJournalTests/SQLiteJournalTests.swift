@@ -46,7 +46,26 @@ import Testing
     .name(NameRecord("caf\u{e9}", KnownName(ObjectID(high: 1, low: 1), .given))),
     .name(NameRecord("cafe\u{301}", KnownName(ObjectID(high: 1, low: 2), .url(claim: .max)))),
     .name(NameRecord("s3://b/k#\"1\"", KnownName(ObjectID(high: 1, low: 3), .version))),
+    .actor(actor), .actor(placed),
   ]
+
+  private static let actor = ActorRecord(
+    actor: RemoteActorID(high: 1, low: 2), job: JobID(1), incarnation: 0, restarts: 0,
+    spec: ActorSpec(
+      type: "A", configuration: ByteString([0, 255]), limit: 1, restarts: nil, name: nil, isDetached: false,
+      demand: [:],
+      strategy: .spread, program: WorkerProgram(executable: "/a", build: "b"), startLimit: nil))
+  private static let placed = {
+    var placed = ActorRecord(
+      actor: RemoteActorID(high: 1, low: 3), job: JobID(.max), incarnation: .max, restarts: 7,
+      spec: ActorSpec(
+        type: "B", configuration: ByteString([]), limit: 1000, restarts: 3, name: "caf\u{e9}", isDetached: true,
+        demand: ["CPU": 0.5], strategy: .host(HostID(high: 1, low: 2)),
+        program: WorkerProgram(executable: "/a", build: "b", environment: ["A": "b"]), startLimit: 1.5))
+    (placed.hasLived, placed.hasEnded, placed.pod) = (true, true, PodID(high: 5, low: 6))
+    placed.endpoint = .tcp(host: "10.0.0.1", port: 7601)
+    return placed
+  }()
 
   @Test func whatIsCommittedIsFound() async throws {
     try await withJournal { path in
@@ -57,7 +76,7 @@ import Testing
         Self.all,
         [
           .recovering(false), .jobForgotten(JobID(1)), .nameRemoved("caf\u{e9}"),
-          .hostForgotten(HostID(high: 1, low: 2)),
+          .hostForgotten(HostID(high: 1, low: 2)), .actorForgotten(RemoteActorID(high: 1, low: 2)),
         ],
         [.podForgotten(PodID(high: 5, low: 6)), .job(JobRecord(job: JobID(.max), secret: .random()))], [],
       ] {
@@ -69,6 +88,7 @@ import Testing
         #expect(try await journal.load() == expected)
       }
       #expect(expected.names.count == 2)
+      #expect(expected.actors.values.map(\.self) == [Self.placed])
       await journal.close()
     }
   }

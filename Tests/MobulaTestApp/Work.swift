@@ -292,7 +292,7 @@ func options(_ cluster: Cluster) async throws {
     slow = nil
     try check(try await counter.readKept().count == size, "\(size) numbers that were passed on before they were there")
   }
-  await cluster.stop(counter)
+  try await cluster.stop(counter)
 
   // Large results on another host.
   let places = try await cluster.status().hosts.map(\.host)
@@ -347,7 +347,7 @@ struct Employer: RemoteTask {
   func run(in context: TaskContext) async throws -> Int {
     let counter = try await context.cluster.spawn(Counter.self, with: 1, .resources(cpu: 1))
     let sum = try await counter.add(2)
-    await context.cluster.stop(counter)
+    try await context.cluster.stop(counter)
     return sum
   }
 }
@@ -584,7 +584,7 @@ func calls(_ cluster: Cluster) async throws {
   _ = try? await other.die()
   for call in dying {
     let error = try await failure { try await call.value }
-    try check(error.code == .connectionClosed && error.mayHaveRun && error.message.contains("signal 9"), "\(error)")
+    try check(error.code == .actorDied && error.mayHaveRun && error.message.contains("signal 9"), "\(error)")
   }
   try check(try await failure { _ = try await lost.value }.mayHaveRun, "a lost reference")
 }
@@ -677,5 +677,5 @@ func trace(_ cluster: Cluster) async throws {
   try check(try await cluster.run(Large(size: 1_000_000)).count == 1_000_000, "a large one")
   let ear = try await cluster.spawn(Ear.self, with: 0)
   try check(try await ear.echo(1) == 1, "a call")
-  await cluster.stop(ear)
+  try await cluster.stop(ear)
 }

@@ -9,7 +9,7 @@ import Testing
 @Suite struct WorkerMessagesTests {
   private static let object = ObjectID(high: 0x0000_0007_0102_0304, low: 0x1112_1314_1516_1718)
   private static let actor = ActorAddress(
-    actor: RemoteActorID(high: 1, low: 2), endpoint: .tcp(host: "10.0.0.1", port: 7600), lease: LeaseID(high: 5, low: 6)
+    actor: RemoteActorID(high: 1, low: 2), endpoint: .tcp(host: "10.0.0.1", port: 7600), incarnation: 3, job: JobID(7)
   )
 
   static var all: [GoldenMessage] {
@@ -29,10 +29,6 @@ import Testing
     list.append(.of(WorkerAPI.recalled.name, "request", WorkRecall(lease: lease, tasks: [8])))
     list.append(.of(WorkerAPI.cancel.name, "request", WorkCancel(lease: lease, tasks: [7], children: true)))
     list += GoldenMessage.of(WorkerAPI.storing, WorkStoring(lease: lease, task: 7), true)
-    list += GoldenMessage.of(
-      WorkerAPI.spawn,
-      SpawnCall(type: "A", configuration: ByteString([1, 2]), lease: LeaseID(high: 5, low: 6), limit: 1000), actor)
-    list += GoldenMessage.of(WorkerAPI.stop, actor, Empty())
     let call = ActorCall(
       number: 9, actor: actor.actor, target: "t", result: object, substitutions: ["S"],
       arguments: [ByteString([1, 2])])

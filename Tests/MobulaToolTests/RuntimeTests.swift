@@ -29,7 +29,7 @@ import Testing
 
   /// Options of tasks, their errors and ends, on two hosts; and tasks that wait for tasks, on pods that have as many CPUs
   /// as those need.
-  @Test(arguments: ["options", "waits", "calls"]) func work(_ name: String) async throws {
+  @Test(arguments: ["options", "waits", "calls", "restarts", "ends", "named"]) func work(_ name: String) async throws {
     let isLong = currentEnvironment()["MOBULA_LONG_TESTS"] != nil
     let pods = name == "waits" ? ["--pod", "main:CPU=2"] : ["--pod", "main:CPU=2", "--pod", "other:CPU=2"]
     try await withCluster(others: name == "waits" ? 0 : 1, pods) { cluster in
@@ -40,6 +40,43 @@ import Testing
         ]) { $1 },
         within: .seconds(120))
       #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+    }
+  }
+
+  /// What outlives its driver is found by another, also when the head was started again meanwhile; and ends when it is
+  /// told so.
+  @Test func detachedActorsOutliveTheirDriver() async throws {
+    try await withCluster(others: 1) { cluster in
+      func scenario(_ name: String, on host: Int) async throws {
+        let finished = try await run(
+          Products.testApp, [],
+          environment: cluster.environment(host).merging([
+            "SCENARIO": name, "MARKER": cluster.folder.path + "/marker",
+          ]) { $1 }, within: .seconds(60))
+        #expect(finished.status.isSuccess && finished.output == "done\n", "\(finished)")
+      }
+      try await scenario("leaves", on: 0)
+      let head = try #require(
+        RunningProcess.all().first {
+          $0.arguments.dropFirst().first == "head" && $0.arguments.last == cluster.directory(0)
+        })
+      kill(head.pid, SIGKILL)
+      try await scenario("finds", on: 1)
+      let listed = try await cluster.mobula("actor", "ls")
+      #expect(
+        listed.status.isSuccess && listed.output.contains("left ") && listed.output.contains("(detached)"), "\(listed)")
+      let json = try await cluster.mobula("actor", "ls", "--json")
+      let actors = try JSONDecoder().decode(JSONValue.self, from: Data(json.output.utf8)).elements
+      #expect(actors.count == 1 && actors.first?["state"] == .string("alive"), "\(json)")
+      let again = try await cluster.mobula("actor", "stop", "left", "--restart")
+      #expect(again.status.isSuccess && again.output == "Actor left is started again.\n", "\(again)")
+      let stopped = try await cluster.mobula("actor", "stop", "left")
+      #expect(stopped.status.isSuccess && stopped.output == "Stopped actor left.\n", "\(stopped)")
+      let nobody = try await cluster.mobula("actor", "stop", "left")
+      #expect(nobody.status == .status(1) && nobody.errors.contains("No actor is called left"), "\(nobody)")
+      let status = try await cluster.mobula("status", "--json")
+      let jobs = try JSONDecoder().decode(JSONValue.self, from: Data(status.output.utf8))["jobs"]?.elements
+      #expect(jobs?.isEmpty == true, "\(status)")
     }
   }
 

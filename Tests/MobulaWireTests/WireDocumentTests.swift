@@ -47,6 +47,18 @@ import Testing
   }
   private static let question = ProgressQuestion(object: object, hosts: [host])
   private static let empty = Empty()
+  private static let actor = RemoteActorID(high: 19, low: 20)
+  private static let spec = ActorSpec(
+    type: "A", configuration: ByteString([1, 2]), limit: 1000, restarts: 2, name: "n", isDetached: true,
+    demand: ["CPU": 1.5], strategy: .spread, program: program, startLimit: 60)
+  private static var actorListing: ActorListing {
+    var listing = ActorListing(
+      actor: actor, job: job, name: "n", type: "A", isDetached: true, state: .alive, incarnation: 3, restarts: 1,
+      revision: 5, build: "ab")
+    (listing.endpoint, listing.host, listing.hostName) = (endpoint, host, "h")
+    (listing.podName, listing.reason) = ("p", "It ended.")
+    return listing
+  }
 
   private static var listing: ObjectListing {
     var listing = ObjectListing(
@@ -185,6 +197,15 @@ import Testing
     list.append(.of(DriverControlAPI.output.name, "request", output))
     list += GoldenMessage.of(HeadAPI.leaseLent, LeaseLent(lease: lease, isLent: true), empty)
     list += GoldenMessage.of(
+      HeadAPI.startActor, ActorStart(actor: actor, job: job, spec: spec, ifTaken: .use), actorListing)
+    list += GoldenMessage.of(
+      HeadAPI.actor, ActorQuestion(actor: actor, name: name, after: 2, seen: 5, wish: .place), actorListing)
+    list += GoldenMessage.of(
+      HeadAPI.stopActor, ActorEnd(actor: actor, name: name, seconds: 30, restarts: true), empty)
+    list += GoldenMessage.of(
+      HeadAPI.actors, ActorsRequest(after: actor), ActorsReply(actors: [actorListing], hasMore: true))
+    list += GoldenMessage.of(HeadAPI.hears, empty, empty)
+    list += GoldenMessage.of(
       HeadAPI.jobToken, JobTokenRequest(job: job), JobTokenReply(sealed: ByteString([1, 2, 3])))
     list += GoldenMessage.of(
       HeadAPI.rotateToken, TokenNews(sealed: ByteString([1, 2, 3])),
@@ -205,6 +226,13 @@ import Testing
     list += GoldenMessage.of(MemberControlAPI.alive, empty, empty)
     list += GoldenMessage.of(PodControlAPI.grantLease, request, grant)
     list += GoldenMessage.of(PodControlAPI.releaseLease, returned, empty)
+    let run = ActorRun(actor: actor, incarnation: 3, lease: lease, spec: spec)
+    let ending = ActorEnding(actor: actor, lease: lease, seconds: 30)
+    list += GoldenMessage.of(PodControlAPI.runActor, run, endpoint)
+    list += GoldenMessage.of(PodControlAPI.endActor, ending, empty)
+    list += GoldenMessage.of(PodAPI.runActor, run, endpoint)
+    list += GoldenMessage.of(PodAPI.endActor, ending, empty)
+    list.append(.of(PodAPI.headHeard.name, "request", HeadHeard(nanoseconds: 1_000_000_007)))
     list += GoldenMessage.of(DriverControlAPI.leaseRevoked, lost, empty)
     list += GoldenMessage.of(
       PodAPI.workerReady, WorkerReady(worker: WorkerID(high: 11, low: 12), endpoint: endpoint), empty)

@@ -19,6 +19,10 @@ final class ActorMailboxes: Sendable {
     var mailboxes: [Key: Mailbox] = [:]
     var running: [CallKey: RunningCall] = [:]
     var gates: [RemoteActorID: CallGate] = [:]
+    /// Actors that take no calls any more.
+    var ending: Set<RemoteActorID> = []
+    /// When the head last knew of this worker's pod, where that matters.
+    var heard: UInt64?
   }
 
   private let cluster: Cluster
@@ -33,9 +37,14 @@ final class ActorMailboxes: Sendable {
   func add(to router: inout RPCRouter) {
     router.on(WorkerAPI.call) { calling, connection in
       let call = try WorkCoding.call(calling.call)
-      self.state.withLock { state in
-        state.running[CallKey(connection: connection.id, number: call.number)] = RunningCall()
+      let refusal = self.state.withLock { state -> MobulaError? in
+        if state.ending.contains(call.actor) {
+          return MobulaError(.actorUnavailable, "The actor \(call.actor.short) is being stopped, and takes no calls.")
+        }
+        state.running[CallKey(connection: connection.id, number: call.number)] = RunningCall(call.actor)
+        return nil
       }
+      if let refusal { return Self.tell(call.number, .failed(WorkRunner.failure(refusal)), connection) }
       self.mailbox(call.actor, connection).push(call)
     }
     router.on(WorkerAPI.cancelCalls) { numbers, connection in
@@ -56,7 +65,31 @@ final class ActorMailboxes: Sendable {
   /// How many calls an actor answers at a time.
   func limit(_ actor: RemoteActorID, to limit: Int) { state.withLock { $0.gates[actor] = CallGate(limit) } }
 
-  func forget(_ actor: RemoteActorID) { _ = state.withLock { $0.gates.removeValue(forKey: actor) } }
+  /// Has an actor take no calls any more, and waits for those that it has.
+  func end(_ actor: RemoteActorID, within limit: Duration) async {
+    state.withLock { _ = $0.ending.insert(actor) }
+    let end = ContinuousClock.now + limit
+    while ContinuousClock.now < end, state.withLock({ $0.running.values.contains { $0.actor == actor } }) {
+      try? await Task.sleep(for: .milliseconds(5))
+    }
+  }
+
+  /// Has an actor take calls again.
+  func goOn(_ actor: RemoteActorID) { state.withLock { _ = $0.ending.remove(actor) } }
+
+  /// The head knew of this worker's pod at that time.
+  func headHeard(_ nanoseconds: UInt64) { state.withLock { $0.heard = max($0.heard ?? 0, nanoseconds) } }
+
+  /// - Throws: `MobulaError` (`actorUnavailable`) where another may have been started in this one's place.
+  private func checkFence() throws(MobulaError) {
+    guard let heard = state.withLock({ $0.heard }), ActorFence.isOver(heard: heard, now: bootNanoseconds()) else {
+      return
+    }
+    throw MobulaError(
+      .actorUnavailable,
+      "The host of this actor has not heard of the head for \(ActorFence.limit): it begins nothing, since it may have been started again elsewhere."
+    )
+  }
 
   func disconnected(_ connection: RPCConnection) {
     let (mailboxes, calls) = state.withLock { state in
@@ -121,8 +154,9 @@ final class ActorMailboxes: Sendable {
 
   private func run(_ call: ActorCall, _ connection: RPCConnection) async -> EndedTask.Outcome {
     do {
+      try checkFence()
       guard let actor = cluster.actors[call.actor] else {
-        throw MobulaError(.notFound, "The actor \(call.actor.short) has ended: spawn it again.")
+        throw MobulaError(.actorUnavailable, "The actor \(call.actor.short) is not here any more.")
       }
       let reader = ValueReader(cluster: cluster)
       let handler = CallResultHandler()
@@ -227,6 +261,9 @@ private final class RunningCall: Sendable {
   }
 
   private let state = Mutex(State())
+  let actor: RemoteActorID
+
+  init(_ actor: RemoteActorID) { self.actor = actor }
 
   /// Whether it has ended before it began.
   var isOver: Bool { state.withLock { $0.isOver } }

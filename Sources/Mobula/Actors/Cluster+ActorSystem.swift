@@ -10,107 +10,14 @@ extension Cluster: DistributedActorSystem {
   public typealias InvocationDecoder = CallDecoder
   public typealias ResultHandler = CallResultHandler
 
-  /// Starts an actor on a worker that has what it needs; that is its own until `stop` or the end of the job.
-  ///
-  /// - Parameters:
-  ///   - type: the actor's.
-  ///   - configuration: what it is made with.
-  ///   - options: those of the type, unless told otherwise.
-  /// - Throws: `MobulaError`: `unschedulable` when nobody has it within `ActorOptions.startLimit`, `workFailed` with what
-  ///   its `init` throws.
-  public func spawn<Act: RemoteActor>(
-    _ type: Act.Type = Act.self, with configuration: Act.Configuration, _ options: ActorOptions = Act.options
-  ) async throws -> Act {
-    try TaskOptions.check(options.resources)
-    try ClusterOptions.check(options.environment)
-    return try await RunningWork.waiting { try await start(type, with: configuration, options) }
-  }
-
-  private func start<Act: RemoteActor>(
-    _ type: Act.Type, with configuration: Act.Configuration, _ options: ActorOptions
-  ) async throws -> Act {
-    guard let name = _mangledTypeName(type) else {
-      throw MobulaError(
-        .invalidArgument, "\(type) has no name that a worker could find: declare it outside of functions.")
-    }
-    let encoded = try ArgumentCoding.encode(configuration)
-    try await store.holds.flush()
-    let grant = try await lease(options)
-    do {
-      let worker = try await workers.leasedConnection(to: grant)
-      let address = try await worker.call(
-        WorkerAPI.spawn,
-        SpawnCall(
-          type: name, configuration: encoded.bytes, lease: grant.lease, limit: options.concurrency.limit),
-        deadline: self.options.workDeadline ?? .untilItComes)
-      withExtendedLifetime(encoded.references) {}
-      return try Act.resolve(id: address, using: self)
-    } catch {
-      let error = await explained(error, grant.lease)
-      await giveBack(grant.lease, workerIsReusable: false)
-      throw error
-    }
-  }
-
-  /// Starts so many actors alike, at the same time.
-  ///
-  /// - Throws: as for one; then those that were started have been stopped. `MobulaError` (`invalidArgument`) for fewer
-  ///   than none.
-  public func spawn<Act: RemoteActor>(
-    _ type: Act.Type = Act.self, count: Int, with configuration: Act.Configuration,
-    _ options: ActorOptions = Act.options
-  ) async throws -> [Act] {
-    guard count >= 0 else { throw MobulaError(.invalidArgument, "\(count) actors can't be started: give 0 or more.") }
-    return try await withThrowingTaskGroup(of: Act.self) { group in
-      for _ in 0..<count { group.addTask { try await self.spawn(type, with: configuration, options) } }
-      var actors: [Act] = []
-      var failure: (any Error)?
-      while let result = await group.nextResult() {
-        switch result {
-        case .success(let actor): actors.append(actor)
-        case .failure(let error): failure = failure ?? error
-        }
-      }
-      guard let failure else { return actors }
-      for actor in actors { await stop(actor) }
-      throw failure
-    }
-  }
-
-  /// Has an actor for as long as `body` runs.
-  ///
-  /// - Throws: as `spawn`; what `body` throws.
-  public func withActor<Act: RemoteActor, Value>(
-    _ type: Act.Type = Act.self, with configuration: Act.Configuration, _ options: ActorOptions = Act.options,
-    _ body: (Act) async throws -> Value
-  ) async throws -> Value {
-    let actor = try await spawn(type, with: configuration, options)
-    do {
-      let value = try await body(actor)
-      await stop(actor)
-      return value
-    } catch {
-      await stop(actor)
-      throw error
-    }
-  }
-
-  /// Ends an actor that this process spawned, and gives its resources back.
-  public func stop(_ actor: some RemoteActor) async {
-    guard let lease = actor.id.lease else { return }
-    if let worker = try? await workers.connection(to: actor.id.endpoint) {
-      _ = try? await worker.call(WorkerAPI.stop, actor.id)
-    }
-    await giveBack(lease, workerIsReusable: false)
-  }
-
   // MARK: - DistributedActorSystem
 
   public func resolve<Act: DistributedActor>(id: ActorAddress, as type: Act.Type) throws -> Act?
   where Act.ID == ActorAddress {
-    guard id.endpoint == actors.endpoint ?? ActorAddress.driver else { return nil }
     guard let actor = actors[id.actor] else {
-      throw MobulaError(.notFound, "The actor \(id) has ended.")
+      // Wherever it is: only one that was made in this driver can be nowhere else.
+      guard id.endpoint == ActorAddress.driver else { return nil }
+      throw MobulaError(.actorDied, "The actor \(id) has ended.")
     }
     guard let actor = actor as? Act else {
       throw MobulaError(.mismatch, "The actor \(id) is not a \(type).")
@@ -120,8 +27,9 @@ extension Cluster: DistributedActorSystem {
 
   public func assignID<Act: DistributedActor>(_ type: Act.Type) -> ActorAddress where Act.ID == ActorAddress {
     // An actor made in a driver has no address that others could reach.
-    ActorAddress(
-      actor: .random(), endpoint: actors.endpoint ?? ActorAddress.driver, lease: SpawnContext.lease)
+    SpawnContext.current?.take(type)
+      ?? ActorAddress(
+        actor: .random(), endpoint: actors.endpoint ?? ActorAddress.driver, incarnation: 0, job: job)
   }
 
   public func actorReady<Act: DistributedActor>(_ actor: Act) where Act.ID == ActorAddress {
@@ -174,15 +82,23 @@ extension Cluster: DistributedActorSystem {
     var attempt = 0
     while true {
       do {
-        return try await RunningWork.waiting {
+        let reply = try await RunningWork.waiting {
           try await calls.call(
             address, target.identifier, invocation, result: .random(job: job),
             within: options?.timeout ?? self.options.workDeadline)
         }
+        if case .failed(let bytes) = reply.outcome, let refusal = StoredFailure.of(bytes) as? MobulaError,
+          refusal.code == .actorUnavailable
+        {
+          throw refusal
+        }
+        return reply
       } catch let error as MobulaError
-        where [.connectionClosed, .unavailable].contains(error.code) && attempt < options?.retries ?? 0
+        where error.code == .actorUnavailable && (attempt < options?.retries ?? 0 || !error.mayHaveRun && attempt < 1)
       {
         attempt += 1
+        // It was refused: it may be somewhere else.
+        if !error.mayHaveRun { calls.doubt(address.actor, isOver: false) }
         try await Task.sleep(for: .milliseconds(100) * (1 << min(attempt, 6)))
       }
     }
@@ -251,7 +167,9 @@ extension RemoteActor {
 }
 
 extension Cluster {
-  fileprivate func isHere(_ id: ActorAddress) -> Bool { id.endpoint == actors.endpoint ?? ActorAddress.driver }
+  fileprivate func isHere(_ id: ActorAddress) -> Bool {
+    actors[id.actor] != nil || id.endpoint == ActorAddress.driver
+  }
 
   fileprivate func submitted<Value: Codable & Sendable>(
     _ recorder: CallRecorder?, _ result: Result<Value, any Error>
@@ -291,7 +209,8 @@ public struct CallOptions: Sendable {
   /// How long a call may take; then it is cancelled, and throws `deadlineExceeded`.
   public static func timeout(_ limit: Duration) -> CallOptions { CallOptions(timeout: limit) }
 
-  /// How often a call is made again when the connection to its actor breaks, whether it has run or not.
+  /// How often a call is made again when its actor is lost, or can't be reached, whether it has run or not: then it waits
+  /// for the actor to be started again, where it is.
   public static func retries(_ times: Int) -> CallOptions { CallOptions(retries: max(0, times)) }
 }
 

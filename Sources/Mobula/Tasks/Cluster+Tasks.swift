@@ -183,51 +183,6 @@ extension Cluster {
     }
   }
 
-  /// An error of a call to a worker; of one that has ended with what its pod says of that, and its last words.
-  func explained(_ error: any Error, _ lease: LeaseID?) async -> any Error {
-    guard let closed = error as? MobulaError, closed.code == .connectionClosed, let lease,
-      let reason = await workers.loss(of: lease)
-    else { return error }
-    return MobulaError(.connectionClosed, reason)
-  }
-
-  /// The right to run work of this shape on one worker.
-  func lease(_ options: ActorOptions) async throws -> LeaseGrant {
-    guard let program else {
-      throw MobulaError(.invalidArgument, "This process started no job: connect with Cluster.connect() to run work.")
-    }
-    let limit = options.startLimit ?? self.options.leaseDeadline
-    let end = ContinuousClock.now + limit
-    while true {
-      // A new identifier each time: a head that went away may have had the one before granted.
-      var lease = LeaseRequest(
-        lease: .random(), job: job, demand: options.resources, strategy: options.placement,
-        program: program.with(options.environment))
-      lease.isForActor = true
-      workers.requested(lease.lease)
-      do {
-        let grant = try await head.callOnce(
-          HeadAPI.requestLease, lease, deadline: max(ContinuousClock.now.duration(to: end), .milliseconds(1)))
-        workers.leased(grant.lease, at: grant.endpoint)
-        return grant
-      } catch {
-        // What was granted after all is given back.
-        await giveBack(lease.lease, workerIsReusable: true)
-        switch (error as? MobulaError)?.code {
-        // The head says what is missing.
-        case .unavailable?: throw MobulaError(.unschedulable, MobulaError(describing: error).message)
-        case .connectionClosed? where ContinuousClock.now < end: continue
-        case .connectionClosed?, .deadlineExceeded?:
-          throw MobulaError(
-            .unschedulable,
-            "No pod had \(options.resources) free within \(limit): `mobula status` shows what the pods have, and who has it now."
-          )
-        default: throw error
-        }
-      }
-    }
-  }
-
   func giveBack(_ lease: LeaseID, workerIsReusable: Bool) async {
     workers.returned(lease)
     await head.giveBack(LeaseReturn(lease: lease, workerIsReusable: workerIsReusable))

@@ -62,43 +62,8 @@ public struct TaskOptions: Sendable {
   }
 }
 
-/// What an actor needs, and where it may go.
-///
-/// A type of actor has its own (`RemoteActor.options`), and a call may say otherwise.
-public struct ActorOptions: Sendable {
-  /// What is its own as long as it lives. Default: nothing, so that a pod may have many that mostly wait.
-  public var resources: Resources = [:]
-  /// Which of the pods that have it is taken. Default: the one with the fewest leases.
-  public var placement = PlacementStrategy.spread
-  /// How many of its calls run at a time. Default: a thousand, as Swift's actors do, of which one runs and the others wait.
-  public var concurrency = Concurrency.reentrant(limit: 1_000)
-  /// How long `spawn` waits for a pod that has it. Default: `ClusterOptions.leaseDeadline`.
-  public var startLimit: Duration?
-  /// Variables of its worker's environment, beside `ClusterOptions.workerEnvironment`. Default: none.
-  public var environment: [String: String] = [:]
-
-  /// The defaults.
-  public init() {}
-
-  /// Resources by name, e.g. `["worker_pod_b": 1]`.
-  ///
-  /// - Parameters:
-  ///   - custom: resources of one's own.
-  ///   - cpu: CPUs; none unless told otherwise.
-  ///   - memory: memory of the pod, for its books; none unless told otherwise.
-  ///   - placement: which of the pods that have it is taken.
-  public static func resources(
-    _ custom: Resources = [:], cpu: ResourceAmount = 0, memory: ByteCount? = nil, placement: PlacementStrategy = .spread
-  ) -> ActorOptions {
-    var options = ActorOptions()
-    options.resources = Resources(custom, cpu: cpu, memory: memory)
-    options.placement = placement
-    return options
-  }
-}
-
 extension Resources {
-  fileprivate init(_ custom: Resources, cpu: ResourceAmount, memory: ByteCount?) {
+  init(_ custom: Resources, cpu: ResourceAmount, memory: ByteCount?) {
     self = custom
     self[Self.cpu] = cpu
     if let memory { self[Self.memory] = ResourceAmount(memory.bytes) }

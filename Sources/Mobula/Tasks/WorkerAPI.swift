@@ -15,8 +15,6 @@ enum WorkerAPI {
   static let cancel = RPCNotice<WorkCancel>("worker.cancel")
   /// The worker's: a result becomes an object, which its submitter holds once this is answered with true.
   static let storing = RPCMethod<WorkStoring, Bool>("worker.storing")
-  static let spawn = RPCMethod<SpawnCall, ActorAddress>("worker.spawn")
-  static let stop = RPCMethod<ActorAddress, Empty>("worker.stop")
   /// Calls of one connection to one actor begin in the order in which they came.
   static let call = RPCNotice<ActorCalling>("worker.call")
   static let cancelCalls = RPCNotice<ActorCalls.Numbers>("worker.cancelCalls")
@@ -62,15 +60,6 @@ struct WorkCancel: Codable, Sendable {
 struct WorkStoring: Codable, Sendable {
   var lease: LeaseID
   var task: UInt64
-}
-
-struct SpawnCall: Codable, Sendable {
-  /// Mangled name of the `RemoteActor`.
-  var type: String
-  var configuration: ByteString
-  var lease: LeaseID
-  /// The most calls that it answers at a time.
-  var limit: Int
 }
 
 struct ActorCalling: Codable, Sendable {

@@ -17,7 +17,9 @@ final class WorkerConnections: Sendable {
     var requested: Set<LeaseID> = []
     /// The job's.
     var token: ClusterToken?
-    var renewing: (@Sendable () async throws -> ClusterToken)?
+    var renewing: (@Sendable (JobID?) async throws -> ClusterToken)?
+    /// Those of actors that are jobs of their own.
+    var tokens: [JobID: ClusterToken] = [:]
     var listener: Listener?
     var haveWorked = false
     var calls: CallListener?
@@ -46,9 +48,11 @@ final class WorkerConnections: Sendable {
   }
 
   /// The connection to a worker, made when there is none that lives.
-  func connection(to endpoint: Endpoint) async throws -> RPCConnection {
+  ///
+  /// - Parameter job: the worker's, if it is another than this process's.
+  func connection(to endpoint: Endpoint, of job: JobID? = nil) async throws -> RPCConnection {
     if let connection = state.withLock({ $0.connections[endpoint] }) { return connection }
-    let connection = try await connect(to: endpoint)
+    let connection = try await connect(to: endpoint, of: job)
     let (winner, isNew) = state.withLock { state in
       if let other = state.connections[endpoint] { return (other, false) }
       state.connections[endpoint] = connection
@@ -68,15 +72,15 @@ final class WorkerConnections: Sendable {
   }
 
   /// What workers of the job are shown; asked for once there is one to be called, when it is not given.
-  func use(_ token: ClusterToken?, renewing: @escaping @Sendable () async throws -> ClusterToken) {
+  func use(_ token: ClusterToken?, renewing: @escaping @Sendable (JobID?) async throws -> ClusterToken) {
     state.withLock { ($0.token, $0.renewing) = (token, renewing) }
   }
 
   func listen(_ listener: Listener) { state.withLock { $0.listener = listener } }
   func listen(_ listener: CallListener) { state.withLock { $0.calls = listener } }
 
-  private func connect(to endpoint: Endpoint) async throws -> RPCConnection {
-    let known = state.withLock { $0.token }
+  private func connect(to endpoint: Endpoint, of job: JobID?) async throws -> RPCConnection {
+    let known = state.withLock { state in job.map { state.tokens[$0] } ?? state.token }
     var router = RPCRouter()
     router.on(WorkerAPI.ended) { [weak self] ended, connection in
       try self?.state.withLock { $0.listener }?.ended(ended, connection)
@@ -98,19 +102,20 @@ final class WorkerConnections: Sendable {
         return try await RPCConnection.connect(to: endpoint, token: known, hello: hello, router: router, tls: tls)
       } catch let error as MobulaError where error.code == .unauthenticated {
         // The cluster's token may have been rotated since this process got that of its job.
-        guard let new = try? await newToken(), new.text != known.text else { throw error }
+        guard let new = try? await newToken(of: job), new.text != known.text else { throw error }
         return try await RPCConnection.connect(to: endpoint, token: new, hello: hello, router: router, tls: tls)
       }
     }
-    return try await RPCConnection.connect(to: endpoint, token: newToken(), hello: hello, router: router, tls: tls)
+    return try await RPCConnection.connect(
+      to: endpoint, token: newToken(of: job), hello: hello, router: router, tls: tls)
   }
 
-  private func newToken() async throws -> ClusterToken {
+  private func newToken(of job: JobID?) async throws -> ClusterToken {
     guard let renewing = state.withLock({ $0.renewing }) else {
       throw MobulaError(.unavailable, "This process is just being connected: call workers when it is.")
     }
-    let token = try await renewing()
-    state.withLock { $0.token = token }
+    let token = try await renewing(job)
+    state.withLock { state in if let job { state.tokens[job] = token } else { state.token = token } }
     return token
   }
 

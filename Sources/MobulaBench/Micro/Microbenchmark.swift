@@ -157,15 +157,15 @@ public struct Microbenchmark: Sendable {
       let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
       let client = try await cluster.spawn(SmallClient.self, with: actors)
       try await time("1:n actor calls async", multiplier: Double(5000 * servers)) { try await client.call(5000) }
-      for actor in actors { await cluster.stop(actor) }
-      await cluster.stop(client)
+      for actor in actors { try await cluster.stop(actor) }
+      try await cluster.stop(client)
     }
     if wants("n:n actor calls async") {
       let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
       try await time("n:n actor calls async", multiplier: 4 * 5000) {
         try await together(4) { CallSmall(actors: actors, count: 5000) }
       }
-      for actor in actors { await cluster.stop(actor) }
+      for actor in actors { try await cluster.stop(actor) }
     }
     if wants("n:n actor calls with arg async") {
       let actors = try await cluster.spawn(SmallActor.self, count: servers, with: 0)
@@ -178,8 +178,8 @@ public struct Microbenchmark: Sendable {
           try await group.waitForAll()
         }
       }
-      for actor in actors { await cluster.stop(actor) }
-      for client in clients { await cluster.stop(client) }
+      for actor in actors { try await cluster.stop(actor) }
+      for client in clients { try await cluster.stop(client) }
     }
     try await timeActor("1:1 async-actor calls sync") { _ = try await $0.smallValueLater() }
     try await timeActor("1:1 async-actor calls async", multiplier: 1000) { actor in

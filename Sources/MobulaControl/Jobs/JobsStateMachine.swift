@@ -10,6 +10,8 @@ struct JobsStateMachine: Sendable {
     case connected(ConnectionID)
     /// The job ends at the instant. Can transition to: connected, or out of the table.
     case away(until: Duration)
+    /// It has no driver, and ends with its actor. Can transition to: out of the table.
+    case byItself
   }
 
   struct Job: Hashable, Sendable {
@@ -28,6 +30,8 @@ struct JobsStateMachine: Sendable {
     var hasDecidedClaims = false
     /// The leases that workers of the job say that they have.
     var workersClaims: Set<LeaseID> = []
+
+    var isByItself: Bool { presence == .byItself }
   }
 
   private(set) var jobs: [JobID: Job] = [:]
@@ -75,6 +79,20 @@ struct JobsStateMachine: Sendable {
   ) {
     jobs[job] = Job(secret: secret, presence: .connected(connection), resumes: resumes, host: host)
   }
+
+  /// An actor that outlives its driver is a job of its own.
+  mutating func startedByItself(_ job: JobID, secret: JobSecret) {
+    jobs[job] = Job(secret: secret, presence: .byItself, resumes: true, hasDecidedClaims: true)
+  }
+
+  /// A job that a head before this one wrote down has no driver.
+  mutating func runsByItself(_ job: JobID) {
+    jobs[job]?.presence = .byItself
+    jobs[job]?.hasDecidedClaims = true
+  }
+
+  /// The actor has ended that the job was.
+  mutating func endedByItself(_ job: JobID) { jobs[job] = nil }
 
   /// A driver is back, with the leases that it has.
   ///
@@ -173,7 +191,7 @@ struct JobsStateMachine: Sendable {
   ///
   /// - Returns: whether that ends the job.
   mutating func driverEnded(_ job: JobID, on host: HostID) -> Bool {
-    guard let known = jobs[job], known.host ?? host == host else { return false }
+    guard let known = jobs[job], !known.isByItself, known.host ?? host == host else { return false }
     jobs[job] = nil
     return true
   }

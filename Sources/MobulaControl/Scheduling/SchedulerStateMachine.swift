@@ -299,6 +299,9 @@ struct SchedulerStateMachine: Sendable {
   /// Whether a driver is believed to have the lease.
   func hasPlace(_ lease: LeaseID) -> Bool { places[lease] != nil }
 
+  /// Where a lease is that somebody is believed to have.
+  func place(of lease: LeaseID) -> PodID? { places[lease] }
+
   // MARK: Books
 
   mutating func book(_ waiting: Waiting, at pod: PodID) {

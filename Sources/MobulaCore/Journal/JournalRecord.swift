@@ -23,6 +23,9 @@ package enum JournalRecord: Hashable, Sendable {
   case jobForgotten(JobID)
   case name(NameRecord)
   case nameRemoved(String)
+  case actor(ActorRecord)
+  /// The actor has ended for good.
+  case actorForgotten(RemoteActorID)
 }
 
 /// What the head numbers. A block of numbers is reserved by one record, and the numbers of a block
@@ -137,5 +140,33 @@ package struct NameRecord: Hashable, Sendable {
   package func hash(into hasher: inout Hasher) {
     for byte in name.utf8 { hasher.combine(byte) }
     hasher.combine(known)
+  }
+}
+
+/// An actor, as it is to be there again when the head is.
+package struct ActorRecord: Hashable, Sendable {
+  package var actor: RemoteActorID
+  /// The job that it ends with.
+  package var job: JobID
+  /// Of the last lease that was asked for: no process runs one that is not written down.
+  package var incarnation: UInt64
+  /// How often it was started again.
+  package var restarts: Int
+  /// Whether an incarnation has lived.
+  package var hasLived = false
+  /// Whether the incarnation is to be over, and may not be yet.
+  package var hasEnded = false
+  /// Where that incarnation is; `nil` while it has no place.
+  package var pod: PodID?
+  /// Where it listens; `nil` until it does.
+  package var endpoint: Endpoint?
+  package var spec: ActorSpec
+
+  package init(actor: RemoteActorID, job: JobID, incarnation: UInt64, restarts: Int, spec: ActorSpec) {
+    self.actor = actor
+    self.job = job
+    self.incarnation = incarnation
+    self.restarts = restarts
+    self.spec = spec
   }
 }

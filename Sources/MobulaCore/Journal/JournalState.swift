@@ -13,6 +13,7 @@ package struct JournalState: Hashable, Sendable {
   package var jobs: [JobID: JobRecord] = [:]
   /// By the name's bytes.
   package var names: [[UInt8]: NameRecord] = [:]
+  package var actors: [RemoteActorID: ActorRecord] = [:]
 
   package init() {}
 
@@ -36,6 +37,8 @@ package struct JournalState: Hashable, Sendable {
     case .jobForgotten(let job): jobs[job] = nil
     case .name(let record): names[Array(record.name.utf8)] = record
     case .nameRemoved(let name): names[Array(name.utf8)] = nil
+    case .actor(let record): actors[record.actor] = record
+    case .actorForgotten(let actor): actors[actor] = nil
     }
   }
 

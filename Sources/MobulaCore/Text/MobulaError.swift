@@ -10,7 +10,7 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     private enum Value: String {
       case invalidArgument, notFound, alreadyExists, full, unauthenticated, denied, unavailable, deadlineExceeded,
         cancelled, connectionClosed, protocolViolation, corrupted, inputOutput, workFailed, mismatch, workerLost,
-        unschedulable, unknown
+        unschedulable, actorDied, actorUnavailable, unknown
     }
     private let value: Value
     private init(_ value: Value) { self.value = value }
@@ -49,6 +49,10 @@ public struct MobulaError: Error, Sendable, Hashable, CustomStringConvertible {
     public static let workerLost = Self(.workerLost)
     /// No pod had what a task or an actor needs for as long as it was to wait.
     public static let unschedulable = Self(.unschedulable)
+    /// An actor has ended for good, or does before it has begun; `mayHaveRun` says of a call whether it may have been made.
+    public static let actorDied = Self(.actorDied)
+    /// An actor can't be called just now: it was lost and is started again, or can't be reached.
+    public static let actorUnavailable = Self(.actorUnavailable)
     /// A code from a newer peer.
     public static let unknown = Self(.unknown)
 

@@ -13,6 +13,7 @@ extension ClusterSimulation {
     settings.jobTimeout = .seconds(5)
     settings.infeasibleTimeout = .seconds(4)
     settings.leaseTimeout = .seconds(5)
+    settings.actorFence = options.mutation == .actorsAreNotFenced ? .zero : Self.actorFence
     if options.mutation == .headDoesNotSettle { settings.hostTimeout = .milliseconds(1) }
     return settings
   }

@@ -145,6 +145,8 @@ package struct ClusterSimulationOptions: Sendable {
     case headDoesNotSettle
     /// A host goes on with what it has after the cluster has given it up.
     case retiredHostGoesOn
+    /// The head starts actors again at once whose pod is lost.
+    case actorsAreNotFenced
   }
 
   package var seed: UInt64

@@ -23,6 +23,9 @@ struct ClusterTruth {
   var hasLostJournal = false
   /// Calls that are made once, and have begun.
   var calls: Set<UInt64> = []
+  /// All that drivers have asked for, and where they run.
+  var actors: [SimulatedActor] = []
+  var actorRuns: [RemoteActorID: [SimulatedActorRun]] = [:]
   /// Which process was called so.
   var processes: [String: UInt64] = [:]
   /// Since when machines' hosts have been away, and those that somebody said would not come back.
@@ -275,6 +278,7 @@ extension ClusterSimulation {
     for link in links { for what in link.overdue(.seconds(9)) { violation("a wait did not end: \(what)") } }
     for machine in machines where !truth.superseded.contains(machine.index) { check(machine, state) }
     for driver in drivers where !driver.isOver { check(driver, state) }
+    checkActors(state)
     for (name, possible) in truth.names.sorted(by: { $0.key < $1.key }) {
       let object = state.named(name)
       if possible.contains(object) || object == nil && possible.allSatisfy({ $0.map(mayBeOver) ?? true }) { continue }
@@ -325,7 +329,7 @@ extension ClusterSimulation {
   private func check(_ driver: SimulatedDriver, _ state: ClusterState) {
     guard let job = driver.job else { return violation("\(driver.client.name) has no job") }
     if !state.isRunning(job) { violation("\(driver.client.name) goes on with job \(job), which has ended") }
-    if state.leases(of: job) != driver.leases.keys.sorted() {
+    if state.leases(of: job).filter({ !state.isActors($0) }) != driver.leases.keys.sorted() {
       violation(
         "\(driver.client.name) has leases \(driver.leases.keys.sorted()), and the head knows \(state.leases(of: job))")
     }

@@ -26,6 +26,8 @@ final class SimulatedClient {
   private weak var host: SimulatedHost?
   /// The job that ends with this process.
   var drivenJob: JobID?
+  /// The actor that lives in this worker, or is being made.
+  var actor: (id: RemoteActorID, incarnation: UInt64, isThere: Bool)?
   var onEnd: (() -> Void)?
 
   init(_ name: String, on machine: SimulatedMachine) {

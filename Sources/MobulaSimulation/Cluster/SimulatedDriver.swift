@@ -4,7 +4,7 @@ import MobulaCore
 /// A user's program: what `HeadSession` and `WorkerConnections` are, and something to do.
 final class SimulatedDriver: SimulatedPeer {
   let client: SimulatedClient
-  private let world: ClusterSimulation
+  let world: ClusterSimulation
   private(set) var job: JobID?
   private var secret: JobSecret?
   private var link: SimulatedLink?
@@ -32,6 +32,8 @@ final class SimulatedDriver: SimulatedPeer {
   }
 
   var isThere: Bool { client.isAlive }
+  /// The connection on which it is at the head; `nil` while it is at none.
+  var currentLink: SimulatedLink? { isIn ? link : nil }
 
   private func over() {
     isOver = true
@@ -197,7 +199,8 @@ final class SimulatedDriver: SimulatedPeer {
         leases.sorted { $0.key < $1.key }.compactMap { worker(of: $0.value) }
         + world.drivers.filter { $0 !== self && !$0.isOver }.map(\.client)
       if let some, let other = others.randomElement(using: &world.random) { client.pass(some, to: other) }
-    case 60..<70: requestLease()
+    case 60..<67: requestLease()
+    case 67..<70: actOnActors()
     case 70..<78:
       if let lease = leases.keys.sorted().randomElement(using: &world.random) {
         giveBack(lease, isReusable: world.chance(50))

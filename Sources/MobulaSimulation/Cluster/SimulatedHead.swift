@@ -63,6 +63,10 @@ final class SimulatedHead {
     case .drop(let request, let id): "drop \(request.objects) at \(links[id]?.name ?? "?")"
     case .ask(let pod, let request, _): "ask pod \(pod.short) for \(request.lease)"
     case .answer(_, .lease(let grant)): "grant \(grant.lease)"
+    case .runActor(let pod, let run, let id):
+      "run actor \(run.actor.low) as \(run.incarnation) at pod \(pod.short)\(id == nil ? ", which is away" : "")"
+    case .endActor(let pod, let ending, _): "end actor \(ending.actor.low) at pod \(pod.short)"
+    case .answer(_, .actor(let actor)): "actor \(actor.actor.low) is \(actor.state) as \(actor.incarnation)"
     case .release(let pod, let request, let id):
       "release \(request.lease) at pod \(pod.short)\(id == nil ? ", which is away" : "")"
     case .revoke(let loss, _): "revoke \(loss.lease): \(loss.reason)"
@@ -201,7 +205,7 @@ final class SimulatedHead {
     case .close(let id): if let link = links[id] { world.after(.zero) { link.closeByHead() } }
     case .wakeAt(let instant): arm(instant)
     case .log(_, let text): world.note("head: \(text)")
-    case .drop, .keep, .names, .ask, .release, .revoke: call(action)
+    case .drop, .keep, .names, .ask, .release, .revoke, .runActor, .endActor: call(action)
     }
   }
 
@@ -235,6 +239,23 @@ final class SimulatedHead {
           $0.release(lease); $1()
         }) { took in
           if took { self.perform { $0.podReleased(pod, lease.lease) } }
+        }
+      case .runActor(_, let run, let id):
+        var said: Result<Endpoint, MobulaError>?
+        id.flatMap { self.links[$0] }?.tell({ peer, done in
+          peer.runActor(run) { answer in
+            said = answer
+            done()
+          }
+        }) { took in
+          if took, let said { self.perform { $0.actorStarted(run.actor, run.incarnation, said) } }
+        }
+      case .endActor(_, let ending, let id):
+        guard let link = id.flatMap({ self.links[$0] }) else {
+          return self.perform { $0.actorStopped(ending.actor, ending.lease) }
+        }
+        link.tell({ $0.endActor(ending, $1) }) { _ in
+          self.perform { $0.actorStopped(ending.actor, ending.lease) }
         }
       case .ask(let pod, let request, let id):
         guard let link = id.flatMap({ self.links[$0] }) else {

@@ -185,6 +185,8 @@ protocol SimulatedPeer: AnyObject {
   func grant(_ request: LeaseRequest, _ answer: @escaping (PodAnswer) -> Void)
   func release(_ lease: LeaseReturn)
   func revoked(_ loss: LeaseLost)
+  func runActor(_ run: ActorRun, _ answer: @escaping (Result<Endpoint, MobulaError>) -> Void)
+  func endActor(_ ending: ActorEnding, _ done: @escaping () -> Void)
 }
 
 extension SimulatedPeer {
@@ -195,4 +197,6 @@ extension SimulatedPeer {
   func grant(_ request: LeaseRequest, _ answer: @escaping (PodAnswer) -> Void) {}
   func release(_ lease: LeaseReturn) {}
   func revoked(_ loss: LeaseLost) {}
+  func runActor(_ run: ActorRun, _ answer: @escaping (Result<Endpoint, MobulaError>) -> Void) {}
+  func endActor(_ ending: ActorEnding, _ done: @escaping () -> Void) {}
 }

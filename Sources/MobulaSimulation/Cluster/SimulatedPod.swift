@@ -6,7 +6,7 @@ final class SimulatedPod: SimulatedPeer {
   static let total: Resources = ["CPU": 2]
 
   unowned let machine: SimulatedMachine
-  private let world: ClusterSimulation
+  let world: ClusterSimulation
   private(set) var isAlive = true
   private(set) var books = PodBooksStateMachine(total: total)
   private(set) var nonce: ProcessNonce
@@ -19,11 +19,14 @@ final class SimulatedPod: SimulatedPeer {
   private var starting: [WorkerID: (Bool) -> Void] = [:]
   private var uses: [WorkerID: Int] = [:]
   private var lost: [LeaseID] = []
+  /// When the head last knew of it.
+  private var heardAt = Duration.zero
 
   init(on machine: SimulatedMachine) {
     self.machine = machine
     world = machine.world
     nonce = ProcessNonce(high: 2, low: world.number())
+    askSoon()
   }
 
   var isCurrent: Bool { isAlive && isRegistered }
@@ -33,6 +36,25 @@ final class SimulatedPod: SimulatedPeer {
     for (_, worker) in workers.sorted(by: { $0.key < $1.key }) { worker.end() }
     link?.close()
     link = nil
+  }
+
+  /// Whether its actors that may be started again begin nothing, since they may have been.
+  var isFenced: Bool { world.now - heardAt >= ClusterSimulation.actorFenceAtPod }
+
+  func heard(since instant: Duration) { heardAt = max(heardAt, instant) }
+
+  private func askSoon() {
+    world.after(.milliseconds(500)) {
+      guard self.isAlive else { return }
+      self.askSoon()
+      guard self.isRegistered, let link = self.link else { return }
+      let asked = self.world.now
+      link.call("hears", within: .seconds(2)) { head, call in
+        head.tell(call) { _ throws(MobulaError) in .done }
+      } then: {
+        if case .success = $0 { self.heard(since: asked) }
+      }
+    }
   }
 
   // MARK: Registering

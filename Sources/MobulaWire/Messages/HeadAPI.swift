@@ -80,6 +80,23 @@ package enum HeadAPI {
   package static let explainLease = RPCMethod<LeaseQuestion, LeaseExplanation>("head.explainLease")
   package static let leaseLent = RPCMethod<LeaseLent, Empty>("head.leaseLent")
 
+  /// Answered when the actor lives. Who cancels it, or is told that the head is gone, says it again or stops the actor.
+  ///
+  /// - Errors: `unschedulable`, `workFailed` with what its `init` has thrown, `actorDied`, `alreadyExists` for its name.
+  package static let startActor = RPCMethod<ActorStart, ActorListing>("head.startActor")
+  /// How an actor is, or where, once that is so what is asked for; with what is so after 5 s where it lives.
+  ///
+  /// - Errors: `notFound` for a name that no actor has, `actorDied` with the reason.
+  package static let actor = RPCMethod<ActorQuestion, ActorListing>("head.actor")
+  /// Answered when the actor has ended. One that has ended before is no error.
+  ///
+  /// - Errors: `notFound` for a name that no actor has.
+  package static let stopActor = RPCMethod<ActorEnd, Empty>("head.stopActor")
+  /// One page of the actors that there are.
+  package static let actors = RPCMethod<ActorsRequest, ActorsReply>("head.actors")
+  /// A pod's: nothing but an answer, so that it knows that the head knows of it.
+  package static let hears = RPCMethod<Empty, Empty>("head.hears")
+
   /// The token with which the workers of a job, and who calls them, prove themselves to each other.
   package static let jobToken = RPCMethod<JobTokenRequest, JobTokenReply>("head.jobToken")
   /// The head, and all hosts that are connected, use other tokens of the cluster from now on.
@@ -109,6 +126,12 @@ package enum PodControlAPI {
   /// - Errors: `full` when the pod's own books can't hold it; the head tries another pod.
   package static let grantLease = RPCMethod<LeaseRequest, LeaseGrant>("pod.grantLease")
   package static let releaseLease = RPCMethod<LeaseReturn, Empty>("pod.releaseLease")
+  /// Answered, with where it listens, when the actor is there.
+  ///
+  /// - Errors: what its `init` has thrown; `unavailable` where its worker has ended, which is told in its own way.
+  package static let runActor = RPCMethod<ActorRun, Endpoint>("pod.runActor")
+  /// Answered when the actor's calls have ended, or their time is over.
+  package static let endActor = RPCMethod<ActorEnding, Empty>("pod.endActor")
 }
 
 /// What a driver answers to the head, on the connection that started its job.

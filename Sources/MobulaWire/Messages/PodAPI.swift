@@ -7,6 +7,12 @@ package enum PodAPI {
   package static let leaseLent = RPCMethod<LeaseLent, Bool>("pod.leaseLent")
   /// The pod's, to a worker that has no lease: whether it may end, since nothing that it has submitted goes on.
   package static let mayEnd = RPCMethod<Empty, Bool>("member.mayEnd")
+  /// The pod's, as the head's `pod.runActor`.
+  package static let runActor = RPCMethod<ActorRun, Endpoint>("member.runActor")
+  /// The pod's, as the head's `pod.endActor`.
+  package static let endActor = RPCMethod<ActorEnding, Empty>("member.endActor")
+  /// The pod's, to workers of actors that may be started again.
+  package static let headHeard = RPCNotice<HeadHeard>("member.headHeard")
 }
 
 /// A worker listens and can be given work.
