@@ -24,6 +24,7 @@ let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swif
 let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let http = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -66,7 +67,7 @@ let package = Package(
     library("MobulaHead", ["MobulaCore", "MobulaControl", "MobulaWire", "MobulaJournal", log]),
     library("MobulaHost", ["MobulaCore", "MobulaWire", "MobulaStore", "MobulaTransfer", "MobulaS3", log]),
     library("MobulaPod", ["MobulaCore", "MobulaWire", log]),
-    library("Mobula", ["CMobula", "MobulaCore", "MobulaWire", "MobulaStore", log, heap]),
+    library("Mobula", ["CMobula", "MobulaCore", "MobulaWire", "MobulaStore", log, heap, lifecycle]),
     // What keeps a host's processes: the supervisor, the directories, and the settings that it was started with.
     library(
       "MobulaSupervisor", ["CMobula", "MobulaCore", "MobulaStore", "MobulaWire", log, signals]),

@@ -156,6 +156,20 @@ func ends(_ cluster: Cluster) async throws {
   try await cluster.stop(anew, restarts: true)
   try check(try await anew.add(1) == 4, "stopped, and started again")
 
+  // Another job, for as long as a closure, or a service, runs.
+  let sum = try await withCluster(cluster.options) { other in
+    let register = try await other.spawn(Register.self, with: .init(value: 2))
+    return try await register.add(2)
+  }
+  try check(sum == 4, "a job of its own: \(sum)")
+  let service = try await Cluster.connect(cluster.options)
+  let running = Task { try await service.run() }
+  try check(try await service.spawn(Register.self, with: .init(value: 2)).add(1) == 3, "a service's")
+  running.cancel()
+  try await running.value
+  let closed = try await failure { _ = try await service.spawn(Register.self, with: .init()) }
+  try check(closed.code == .unavailable, "its job has ended: \(closed)")
+
   try await cluster.withActor(Register.self, with: .init(marker: marker + ".with")) { _ = try await $0.add(1) }
   try check(text(marker + ".with").contains("stopped 1"), "withActor lets it end")
 }

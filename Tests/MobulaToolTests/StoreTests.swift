@@ -92,5 +92,15 @@ import Testing
       [MicrobenchmarkRow].self, from: try Data(contentsOf: URL(filePath: json)))
     #expect(rows.map(\.name) == names)
     #expect(rows.allSatisfy { $0.perSecond > 0 && $0.deviation >= 0 })
+
+    // Beside other figures, as Ray prints them.
+    let ray = folder.path + "/ray.txt"
+    try Data("some line\nsingle client get calls per second 1.0 +- 0.5\n".utf8).write(to: URL(filePath: ray))
+    let beside = try await run(
+      Products.mobula,
+      ["microbenchmark", "--seconds", "0.05", "--capacity", "3GB", "--filter", "get calls", "--compare", ray])
+    #expect(beside.status.isSuccess && beside.output.hasSuffix(" x)\n"), "\(beside)")
+    let nothing = try await run(Products.mobula, ["microbenchmark", "--compare", Products.mobula])
+    #expect(nothing.status == .status(1) && nothing.errors.contains("no rows"), "\(nothing)")
   }
 }

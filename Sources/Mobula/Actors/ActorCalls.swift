@@ -198,7 +198,7 @@ final class ActorCalls: Sendable {
   private func connect(_ address: ActorAddress) async {
     let endpoint = address.endpoint
     do {
-      let connection = try await workers.connection(to: endpoint, of: address.job)
+      let connection = try await workers.connection(to: endpoint, of: foreign(address.job))
       let failed = state.withLock { state in
         let queue = state.peers[endpoint]?.queue ?? []
         state.peers[endpoint] = Peer(connection: connection)
@@ -234,6 +234,9 @@ final class ActorCalls: Sendable {
     }
   }
 
+  /// Whose workers take another token than those of this process's own.
+  private func foreign(_ job: JobID) -> JobID? { job == cluster?.job ? nil : job }
+
   /// Asks the head where an actor is that is not where it was, and sends what waits for it there.
   private func seek(_ actor: RemoteActorID, after: UInt64?) async {
     var after = after
@@ -249,7 +252,7 @@ final class ActorCalls: Sendable {
         let place = ActorAddress(
           actor: actor, endpoint: endpoint, incarnation: listing.incarnation, job: listing.job)
         do {
-          _ = try await workers.connection(to: endpoint, of: place.job)
+          _ = try await workers.connection(to: endpoint, of: foreign(place.job))
         } catch let error as MobulaError where error.code != .denied && error.code != .unauthenticated {
           guard attempt < Self.attempts else {
             throw MobulaError(

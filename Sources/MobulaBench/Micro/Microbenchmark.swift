@@ -16,6 +16,16 @@ public struct MicrobenchmarkRow: Codable, Sendable, Hashable {
     self.deviation = deviation
   }
 
+  /// Reads a line as `ray microbenchmark` prints it; `nil` for any other.
+  public init?(line: some StringProtocol) {
+    let parts = line.split(separator: " per second ", maxSplits: 1)
+    guard parts.count == 2 else { return nil }
+    let numbers = parts[1].split(separator: " +- ")
+    guard let first = numbers.first, let perSecond = Double(first) else { return nil }
+    self.init(
+      name: String(parts[0]), perSecond: perSecond, deviation: numbers.dropFirst().first.flatMap { Double($0) } ?? 0)
+  }
+
   /// As `ray microbenchmark` prints it.
   public var text: String { "\(name) per second \(Self.rounded(perSecond)) +- \(Self.rounded(deviation))" }
 

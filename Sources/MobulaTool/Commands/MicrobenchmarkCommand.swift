@@ -18,11 +18,17 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
       Examples:
         mobula microbenchmark
         mobula microbenchmark --filter put --json micro.json
+        ray microbenchmark >ray.txt; mobula microbenchmark --compare ray.txt
       """)
 
   @Option(help: "Run the rows whose names contain this.") var filter = ""
   @Option(help: "Seconds of each of the four rounds.") var seconds = 2.0
   @Option(help: "Write the figures to this file, as JSON.") var json: String?
+  @Option(
+    help:
+      "Also print how many times as much each row is as in this file: of `--json`, or what `ray microbenchmark` prints."
+  )
+  var compare: String?
   @Option(help: "The store's capacity, as in 4GB. Default: 30% of this machine's memory, at most 8 GB.") var capacity:
     String?
   @OptionGroup var directory: DirectoryOption
@@ -40,10 +46,11 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
 
   func run() async throws {
     try checkOutput(json)
+    let other = try compare.map { try MicrobenchmarkRow.read($0) }
     Interruption.begin()
     var rows: [MicrobenchmarkRow] = []
     if directory.directory != nil {
-      rows = try await measure(directory.options)
+      rows = try await measure(directory.options, beside: other)
     } else {
       let capacity =
         capacity.flatMap { ByteCount($0) } ?? ByteCount(min(8_000_000_000, Machine.memory().bytes.bytes / 10 * 3))
@@ -52,7 +59,7 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
       let pending = Interruption.whenEnding { own.end() }
       defer { pending.isOver() }
       do {
-        rows = try await measure(ClusterOptions(directory: own.directory))
+        rows = try await measure(ClusterOptions(directory: own.directory), beside: other)
       } catch {
         await own.stop()
         throw error
@@ -66,7 +73,9 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
     }
   }
 
-  private func measure(_ options: ClusterOptions) async throws -> [MicrobenchmarkRow] {
+  private func measure(
+    _ options: ClusterOptions, beside other: [String: MicrobenchmarkRow]?
+  ) async throws -> [MicrobenchmarkRow] {
     let cluster = try await Cluster.connect(options)
     do {
       let rows = try await Microbenchmark(
@@ -74,9 +83,10 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
         begins: { name in
           if isatty(STDERR_FILENO) == 1 { Log.write(STDERR_FILENO, "\r\u{1B}[K\(name)…") }
         }
-      ) {
+      ) { row in
         if isatty(STDERR_FILENO) == 1 { Log.write(STDERR_FILENO, "\r\u{1B}[K") }
-        Log.write(1, $0.text + "\n")
+        let ratio = other?[row.name].map { row.perSecond / $0.perSecond }
+        Log.write(1, row.text + (ratio.map { " (\(($0 * 100).rounded() / 100) x)" } ?? "") + "\n")
       }.run()
       await cluster.close()
       return rows
@@ -84,5 +94,27 @@ struct MicrobenchmarkCommand: AsyncParsableCommand {
       await cluster.close()
       throw error
     }
+  }
+}
+
+extension MicrobenchmarkRow {
+  /// The rows of a file, by their names.
+  ///
+  /// - Throws: `MobulaError`: `notFound` when it can't be read, `invalidArgument` when it has no rows.
+  fileprivate static func read(_ path: String) throws -> [String: MicrobenchmarkRow] {
+    guard let data = try? Data(contentsOf: URL(filePath: path)) else {
+      throw MobulaError(.notFound, "\(path) can't be read: give a file that has rows of a microbenchmark.")
+    }
+    let rows =
+      (try? JSONDecoder().decode([MicrobenchmarkRow].self, from: data))
+      ?? String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline).compactMap {
+        MicrobenchmarkRow(line: $0)
+      }
+    let usable = rows.filter { $0.perSecond > 0 && $0.perSecond.isFinite }
+    guard !usable.isEmpty else {
+      throw MobulaError(
+        .invalidArgument, "\(path) has no rows of a microbenchmark: make it with --json, or by `ray microbenchmark`.")
+    }
+    return Dictionary(usable.map { ($0.name, $0) }, uniquingKeysWith: { _, last in last })
   }
 }
