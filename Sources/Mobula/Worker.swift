@@ -14,6 +14,11 @@ public enum Worker {
   /// Whether this process was started as a worker.
   public static var isRequested: Bool { currentEnvironment()[WorkerEnvironment.variable] != nil }
 
+  private static let given = Mutex<[Int]>([])
+
+  /// Which of its pod's GPUs are this worker's, from 0; none in a driver. `CUDA_VISIBLE_DEVICES` has them already.
+  public static var gpus: [Int] { given.withLock { $0 } }
+
   /// Serves until the pod lets go. Never returns.
   public static func main() async -> Never {
     do {
@@ -43,6 +48,7 @@ public enum Worker {
       }
     }
     let environment = try JSONDecoder().decode(WorkerEnvironment.self, from: Data(text.utf8))
+    given.withLock { $0 = environment.gpus ?? [] }
     // A line that was printed is in the log, whatever ends this process then.
     mobula_write_out_lines()
     let options = ClusterOptions(directory: environment.directory)

@@ -41,8 +41,15 @@ package struct PodBooksStateMachine: Sendable {
   package let total: Resources
   package private(set) var leases: [LeaseID: LeaseRecord] = [:]
   private var workers: [WorkerID: Entry] = [:]
+  private var gpus: DeviceBook
 
-  package init(total: Resources) { self.total = total }
+  package init(total: Resources) {
+    self.total = total
+    gpus = DeviceBook(total: total[Resources.gpu])
+  }
+
+  /// Which of its GPUs a lease has; `nil` where the pod has none to give.
+  package func gpus(of lease: LeaseID) -> [Int]? { gpus.count == 0 ? nil : gpus.devices(of: lease) }
 
   package var free: Resources { leases.values.reduce(total) { $0 - $1.taken } }
 
@@ -74,12 +81,18 @@ package struct PodBooksStateMachine: Sendable {
           .invalidArgument,
           "A lease can't be of \(request.demand): amounts are positive, and at most 25 TB of memory."))
     }
+    do throws(MobulaError) { try gpus.check(request.demand[Resources.gpu]) } catch { return .refuse(error) }
     guard free.covers(request.demand) else {
       return .refuse(
         MobulaError(.full, "The pod has \(free) free of \(total), not \(request.demand): return a lease first."))
     }
+    do throws(MobulaError) { try gpus.take(request.demand[Resources.gpu], for: request.lease) } catch {
+      return .refuse(error)
+    }
     leases[request.lease] = LeaseRecord(lease: request.lease, job: request.job, demand: request.demand)
-    for (worker, entry) in workers.sorted(by: { $0.key < $1.key }) where request.isForActor != true {
+    // What GPUs a process uses is decided when it starts.
+    let isFresh = request.isForActor == true || !gpus.devices(of: request.lease).isEmpty
+    for (worker, entry) in workers.sorted(by: { $0.key < $1.key }) where !isFresh {
       if case .idle(let endpoint) = entry.state, entry.program == request.program, entry.job == request.job {
         workers[worker]?.state = .leased(request.lease, endpoint)
         return .use(worker, endpoint)
@@ -110,8 +123,11 @@ package struct PodBooksStateMachine: Sendable {
   /// A lease came back.
   package mutating func released(_ lease: LeaseID, workerIsReusable: Bool) -> ReleaseAction {
     leases[lease] = nil
+    // A process that had some keeps memory of them for as long as it lives.
+    let hadGPUs = !gpus.devices(of: lease).isEmpty
+    gpus.giveBack(lease)
     guard let (worker, entry) = workers.first(where: { $0.value.lease == lease }) else { return .nothing }
-    if case .leased(_, let endpoint) = entry.state, workerIsReusable {
+    if case .leased(_, let endpoint) = entry.state, workerIsReusable, !hadGPUs {
       workers[worker]?.state = .idle(endpoint)
       return .keep(worker)
     }
@@ -123,6 +139,7 @@ package struct PodBooksStateMachine: Sendable {
   package mutating func workerGone(_ worker: WorkerID) -> LeaseID? {
     guard let entry = workers.removeValue(forKey: worker), let lease = entry.lease else { return nil }
     leases[lease] = nil
+    gpus.giveBack(lease)
     return lease
   }
 

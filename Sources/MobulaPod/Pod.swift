@@ -234,7 +234,8 @@ public final class Pod: Sendable {
   }
 
   private func start(_ worker: WorkerID, for request: LeaseRequest, head: PeerLink) async throws -> Endpoint {
-    let process = try WorkerLauncher.launch(worker, for: request, in: configuration, lifeline: lifeline)
+    let gpus = state.withLock { $0.books.gpus(of: request.lease) }
+    let process = try WorkerLauncher.launch(worker, for: request, gpus: gpus, in: configuration, lifeline: lifeline)
     state.withLock { $0.processes[worker] = process }
     let log = HostPaths.workerLog(worker, of: request.job, in: configuration.directory)
     output.add(worker, of: request.job, to: log)

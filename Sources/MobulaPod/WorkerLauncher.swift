@@ -14,8 +14,16 @@ enum WorkerLauncher {
     return folder
   }
 
+  private static let visible = "CUDA_VISIBLE_DEVICES"
+
+  /// What CUDA is told of GPUs by their index, as the pod is told of its own: those of a list, if it has one.
+  static func visible(_ gpus: [Int], of own: String?) -> String {
+    let names = (own ?? "").split { $0 == "," || $0 == " " }
+    return gpus.map { names.indices.contains($0) ? String(names[$0]) : "\($0)" }.joined(separator: ",")
+  }
+
   static func launch(
-    _ worker: WorkerID, for request: LeaseRequest, in configuration: PodConfiguration, lifeline: Lifeline
+    _ worker: WorkerID, for request: LeaseRequest, gpus: [Int]?, in configuration: PodConfiguration, lifeline: Lifeline
   ) throws
     -> ChildProcess
   {
@@ -24,9 +32,11 @@ enum WorkerLauncher {
       directory: configuration.directory, address: configuration.address, job: request.job, program: request.program)
     environment.listen = configuration.listen
     // Workers run the code of users: they get the token of their job, and no secret of this host's.
+    environment.gpus = gpus
     environment.token = try configuration.token.ofJob(request.job).text
     var variables = SharedEnvironment.forWorkers(currentEnvironment())
     variables.merge(request.program.environment ?? [:]) { _, drivers in drivers }
+    if let gpus { variables[Self.visible] = visible(gpus, of: variables[Self.visible]) }
     // For the drivers that a task starts.
     variables["MOBULA_DIRECTORY"] = configuration.directory
     variables[WorkerEnvironment.variable] = String(decoding: try JSONEncoder().encode(environment), as: UTF8.self)

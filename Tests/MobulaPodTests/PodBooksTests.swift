@@ -53,6 +53,36 @@ import Testing
     #expect(books.lent(LeaseID(high: 0, low: 2), true) == false, "one that is over lends nothing")
   }
 
+  @Test func gpusAreGivenByTheirIndex() {
+    var books = PodBooksStateMachine(total: ["CPU": 8, "GPU": 3])
+    func lease(_ number: UInt64) -> LeaseID { LeaseID(high: 0, low: number) }
+    func refused(_ number: UInt64, _ gpus: ResourceAmount) -> MobulaError.Code? {
+      if case .refuse(let error) = books.offered(request(number, ["GPU": gpus]), newWorker: worker(number)) {
+        error.code
+      } else {
+        nil
+      }
+    }
+    #expect(refused(1, 1) == nil && books.gpus(of: lease(1)) == [0])
+    // Parts of one come of one, while there is room.
+    #expect(refused(2, 0.5) == nil && books.gpus(of: lease(2)) == [1])
+    #expect(refused(3, 0.25) == nil && books.gpus(of: lease(3)) == [1])
+    #expect(refused(4, 1.5) == .invalidArgument)
+    // 1.25 are free, and no two whole ones.
+    #expect(refused(5, 2) == .full && books.leases[lease(5)] == nil)
+    #expect(refused(6, 1) == nil && books.gpus(of: lease(6)) == [2])
+    #expect(refused(7, 0.5) == .full)
+    _ = books.ready(worker(1), at: endpoint)
+    #expect(books.released(lease(1), workerIsReusable: true) == .stop(worker(1)), "it keeps memory of its GPU")
+    #expect(books.workerGone(worker(6)) == lease(6))
+    #expect(refused(8, 2) == nil && books.gpus(of: lease(8)) == [0, 2])
+    // Work without one sees none.
+    #expect(books.offered(request(9), newWorker: worker(9)) == .start(worker(9)) && books.gpus(of: lease(9)) == [])
+    #expect(PodBooksStateMachine(total: ["CPU": 1]).gpus(of: lease(1)) == nil)
+    #expect(WorkerLauncher.visible([0, 2], of: nil) == "0,2" && WorkerLauncher.visible([], of: "3,4").isEmpty)
+    #expect(WorkerLauncher.visible([1], of: "GPU-a, GPU-b") == "GPU-b")
+  }
+
   @Test func notAllLendAtATime() {
     var books = PodBooksStateMachine(total: ["CPU": 1])
     for number in 1...4 as ClosedRange<UInt64> {

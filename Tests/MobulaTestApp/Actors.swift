@@ -262,3 +262,36 @@ func finds(_ cluster: Cluster) async throws {
   let status = try await cluster.actors().first { $0.name == "left" }
   try check(status?.isDetached == true && status?.restarts ?? 0 > 0, "\(String(describing: status))")
 }
+
+/// GPUs as a pod has them in its books: there need not be any.
+func gpus(_ cluster: Cluster) async throws {
+  let whole = try await cluster.spawn(Device.self, with: 0, .resources(gpu: 1))
+  let half = try await cluster.spawn(Device.self, with: 0, .resources(gpu: 0.5))
+  let other = try await cluster.run(Seen(), .resources(gpu: 0.5))
+  let all = [try await whole.seen(), try await half.seen(), other, try await cluster.run(Seen())]
+  try check(all == [["0", "0"], ["1", "1"], ["1", "1"], ["", ""]], "whose GPUs are whose: \(all)")
+  try await cluster.stop(whole)
+  let both = try await failure {
+    _ = try await cluster.run(
+      Seen(),
+      {
+        var options = TaskOptions.resources(gpu: 1.5); options.schedulingLimit = .seconds(3); return options
+      }())
+  }
+  try check(both.message.contains("whole ones"), "one and a half: \(both)")
+  try check(try await cluster.run(Seen(), .resources(gpu: 1)) == ["0", "0"], "one that was given back")
+}
+
+private func seen() -> [String] {
+  [Worker.gpus.map(String.init).joined(separator: ","), currentEnvironment()["CUDA_VISIBLE_DEVICES"] ?? "none"]
+}
+
+struct Seen: RemoteTask {
+  func run(in context: TaskContext) async throws -> [String] { MobulaTestApp.seen() }
+}
+
+distributed actor Device: RemoteActor {
+  typealias ActorSystem = Cluster
+  init(configuration: Int, actorSystem: Cluster) async throws { self.actorSystem = actorSystem }
+  distributed func seen() -> [String] { MobulaTestApp.seen() }
+}

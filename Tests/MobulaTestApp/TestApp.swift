@@ -23,6 +23,7 @@ struct TestApp: MobulaApp {
     case "ends": try await ends(cluster)
     case "named": try await named(cluster)
     case "leaves": try await leaves(cluster)
+    case "gpus": try await gpus(cluster)
     case "finds": try await finds(cluster)
     case "holds": try await holds(cluster)
     case "losses": try await losses(cluster)

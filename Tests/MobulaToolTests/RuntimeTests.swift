@@ -29,10 +29,17 @@ import Testing
 
   /// Options of tasks, their errors and ends, on two hosts; and tasks that wait for tasks, on pods that have as many CPUs
   /// as those need.
-  @Test(arguments: ["options", "waits", "calls", "restarts", "ends", "named"]) func work(_ name: String) async throws {
+  @Test(arguments: ["options", "waits", "calls", "restarts", "ends", "named", "gpus"]) func work(_ name: String)
+    async throws
+  {
     let isLong = currentEnvironment()["MOBULA_LONG_TESTS"] != nil
-    let pods = name == "waits" ? ["--pod", "main:CPU=2"] : ["--pod", "main:CPU=2", "--pod", "other:CPU=2"]
-    try await withCluster(others: name == "waits" ? 0 : 1, pods) { cluster in
+    let pods =
+      switch name {
+      case "waits": ["--pod", "main:CPU=2"]
+      case "gpus": ["--pod", "main:CPU=2,GPU=2"]
+      default: ["--pod", "main:CPU=2", "--pod", "other:CPU=2"]
+      }
+    try await withCluster(others: ["waits", "gpus"].contains(name) ? 0 : 1, pods) { cluster in
       let finished = try await run(
         Products.testApp, [],
         environment: cluster.environment(0).merging([

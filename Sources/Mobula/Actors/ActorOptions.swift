@@ -29,13 +29,15 @@ public struct ActorOptions: Sendable {
   /// - Parameters:
   ///   - custom: resources of one's own.
   ///   - cpu: CPUs; none unless told otherwise.
+  ///   - gpu: GPUs: whole ones, or a part of one; none unless told otherwise. `Worker.gpus` says which they are.
   ///   - memory: memory of the pod, for its books; none unless told otherwise.
   ///   - placement: which of the pods that have it is taken.
   public static func resources(
-    _ custom: Resources = [:], cpu: ResourceAmount = 0, memory: ByteCount? = nil, placement: PlacementStrategy = .spread
+    _ custom: Resources = [:], cpu: ResourceAmount = 0, gpu: ResourceAmount = .zero, memory: ByteCount? = nil,
+    placement: PlacementStrategy = .spread
   ) -> ActorOptions {
     var options = ActorOptions()
-    options.resources = Resources(custom, cpu: cpu, memory: memory)
+    options.resources = Resources(custom, cpu: cpu, gpu: gpu, memory: memory)
     options.placement = placement
     return options
   }

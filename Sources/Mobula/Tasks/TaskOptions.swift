@@ -34,13 +34,15 @@ public struct TaskOptions: Sendable {
   /// - Parameters:
   ///   - custom: resources of one's own.
   ///   - cpu: CPUs; 1 unless told otherwise.
+  ///   - gpu: GPUs: whole ones, or a part of one; none unless told otherwise. `Worker.gpus` says which they are.
   ///   - memory: memory of the pod, for its books; none unless told otherwise.
   ///   - placement: which of the pods that have it is taken.
   public static func resources(
-    _ custom: Resources = [:], cpu: ResourceAmount = 1, memory: ByteCount? = nil, placement: PlacementStrategy = .pack
+    _ custom: Resources = [:], cpu: ResourceAmount = 1, gpu: ResourceAmount = .zero, memory: ByteCount? = nil,
+    placement: PlacementStrategy = .pack
   ) -> TaskOptions {
     var options = TaskOptions()
-    options.resources = Resources(custom, cpu: cpu, memory: memory)
+    options.resources = Resources(custom, cpu: cpu, gpu: gpu, memory: memory)
     options.placement = placement
     return options
   }
@@ -63,9 +65,10 @@ public struct TaskOptions: Sendable {
 }
 
 extension Resources {
-  init(_ custom: Resources, cpu: ResourceAmount, memory: ByteCount?) {
+  init(_ custom: Resources, cpu: ResourceAmount, gpu: ResourceAmount, memory: ByteCount?) {
     self = custom
     self[Self.cpu] = cpu
+    if gpu != .zero { self[Self.gpu] = gpu }
     if let memory { self[Self.memory] = ResourceAmount(memory.bytes) }
   }
 }

@@ -76,6 +76,8 @@ public struct Resources: Hashable, Sendable, Codable, CustomStringConvertible, E
 
   /// CPUs.
   public static let cpu: Name = "CPU"
+  /// GPUs: whole ones, or a part of one. Whoever has some is told which.
+  public static let gpu: Name = "GPU"
   /// Memory, in bytes.
   public static let memory: Name = "memory"
   /// The most memory that a pod can have in its books: 25 TB.

@@ -47,6 +47,8 @@ package struct WorkerEnvironment: Codable, Sendable {
   package var program: WorkerProgram
   /// The token of the job; `nil` from a pod that knows none.
   package var token: String?
+  /// Which of the pod's GPUs are the worker's; `nil` from a pod that has none to give.
+  package var gpus: [Int]?
 
   package init(
     worker: WorkerID, pod: PodID, podName: String, podSocket: String, directory: String, address: String, job: JobID,
