@@ -147,7 +147,7 @@ public final class Pod: Sendable {
   /// Registers in two steps: leases that the head has revoked are over here before it gives any other.
   private func register(on connection: RPCConnection) async throws {
     try identity.check(connection.peer)
-    let me = identity.values
+    let (me, heard) = (identity.values, HeadHeard(nanoseconds: bootNanoseconds()))
     var registration = PodRegistration(
       pod: configuration.pod, name: configuration.name, host: configuration.host, incarnation: me.incarnation,
       resources: configuration.resources,
@@ -162,6 +162,7 @@ public final class Pod: Sendable {
       await end(leases)
       _ = try await connection.call(HeadAPI.confirmPod, PodConfirmation(pod: configuration.pod, session: session))
     }
+    tell(heard)
     log.notice("pod ready", metadata: ["pod": "\(configuration.name)", "resources": "\(configuration.resources)"])
   }
 
@@ -293,9 +294,13 @@ public final class Pod: Sendable {
         // A head of the build before has answered, too.
         guard (error as? MobulaError)?.code == .notFound else { continue }
       }
-      for worker in state.withLock({ state in state.fenced.compactMap { state.connections[$0] } }) {
-        try? worker.tell(PodAPI.headHeard, heard)
-      }
+      tell(heard)
+    }
+  }
+
+  private func tell(_ heard: HeadHeard) {
+    for worker in state.withLock({ state in state.fenced.compactMap { state.connections[$0] } }) {
+      try? worker.tell(PodAPI.headHeard, heard)
     }
   }
 

@@ -71,6 +71,9 @@ extension Cluster: DistributedActorSystem {
     throw (error as? WorkError)?.decoded() ?? error
   }
 
+  /// How often a call is made that was refused, which does no harm: seconds, in which a host finds its head again.
+  private static let refusals = 5
+
   private func reply(
     of address: ActorAddress, _ target: RemoteCallTarget, _ invocation: CallEncoder
   ) async throws -> ActorCalls.Reply {
@@ -94,7 +97,8 @@ extension Cluster: DistributedActorSystem {
         }
         return reply
       } catch let error as MobulaError
-        where error.code == .actorUnavailable && (attempt < options?.retries ?? 0 || !error.mayHaveRun && attempt < 1)
+        where error.code == .actorUnavailable
+        && (attempt < options?.retries ?? 0 || !error.mayHaveRun && attempt < Self.refusals)
       {
         attempt += 1
         // It was refused: it may be somewhere else.

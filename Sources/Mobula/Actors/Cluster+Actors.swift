@@ -60,7 +60,8 @@ extension Cluster {
       return try resolve(listing)
     } catch {
       // What is not waited for any more is not to begin.
-      let isKnown = (error as? MobulaError).map { ![.connectionClosed, .deadlineExceeded].contains($0.code) } ?? false
+      let unsure: Set<MobulaError.Code> = [.connectionClosed, .deadlineExceeded, .unavailable]
+      let isKnown = (error as? MobulaError).map { !unsure.contains($0.code) } ?? false
       if !isKnown {
         await cleanUp { [head] in
           _ = try? await head.call(

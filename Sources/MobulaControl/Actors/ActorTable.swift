@@ -187,7 +187,7 @@ struct ActorTable: Sendable {
   func lives(by lease: LeaseID) -> Bool {
     leases[lease] != nil
       || entries.contains { actor, entry in
-        if case .pausing = entry.phase { ActorSpec.lease(of: actor, entry.incarnation + 1) == lease } else { false }
+        if case .pausing = entry.phase { ActorSpec.lease(of: actor, entry.incarnation &+ 1) == lease } else { false }
       }
   }
 

@@ -194,7 +194,7 @@ extension ClusterState {
       let entry = actors.change(
         actor,
         { entry in
-          entry.incarnation += 1
+          entry.incarnation &+= 1
           entry.aliveSince = nil
           entry.phase = .waiting(request)
           return entry
@@ -208,13 +208,13 @@ extension ClusterState {
     wanted.isForActor = true
     questions[request] = .actorLease(actor, wanted)
     // One that has lived is wanted, however long it takes.
-    let limit = entry.hasLived ? nil : entry.spec.startLimit
+    let limit = entry.hasLived ? nil : entry.spec.waits
     apply(
       scheduler.request(
         LeaseDemand(
           id: request, lease: lease, job: entry.job, resources: entry.spec.demand,
           rule: PlacementRule(entry.spec.strategy),
-          deadline: now + (limit.map { .seconds(max(0, min($0, 1e8))) } ?? .seconds(10 * 365 * 86_400)),
+          deadline: now + (limit ?? .seconds(10 * 365 * 86_400)),
           waits: limit == nil, isNested: entry.isNested), at: now))
   }
 
@@ -292,7 +292,7 @@ extension ClusterState {
     if error.code == .deadlineExceeded {
       error = MobulaError(
         .unschedulable,
-        "No pod had \(entry.spec.demand) free within \(Duration.seconds(entry.spec.startLimit ?? 0)): `mobula status` shows what the pods have, and who has it now."
+        "No pod had \(entry.spec.demand) free within \(entry.spec.waits ?? .zero): `mobula status` shows what the pods have, and who has it now."
       )
     }
     died(actor, error)
@@ -577,8 +577,10 @@ extension ClusterState {
   /// Whether other jobs may call what is in this one: it is nothing but an actor that outlives its driver.
   package func isOfDetachedActor(_ job: JobID) -> Bool { jobs[job]?.isByItself == true }
 
+  /// The job that an actor is, or was, of; `nil` for one that nobody knows, or that was a job of its own.
   package func job(of actor: RemoteActorID?, named name: Name?) -> JobID? {
-    (actor ?? name.flatMap { actors.names[$0] }).flatMap { actors[$0]?.job ?? actors.end(of: $0)?.job }
+    guard let actor = actor ?? name.flatMap({ actors.names[$0] }) else { return nil }
+    return actors[actor]?.job ?? actors.end(of: actor).flatMap { $0.isDetached ? nil : $0.job }
   }
 
   package func listActors(_ request: ActorsRequest) -> ActorsReply {
@@ -607,5 +609,12 @@ extension ClusterState {
 
   private func title(_ actor: RemoteActorID) -> String {
     actors[actor]?.spec.name.map { Name($0).text.printable } ?? actor.short
+  }
+}
+
+extension ActorSpec {
+  /// How long it waits for a pod at first; from outside: no number of seconds is too odd to be taken as one.
+  fileprivate var waits: Duration? {
+    startLimit.map { $0.isFinite ? .seconds(min(max($0, 0), 1e8)) : .zero }
   }
 }
