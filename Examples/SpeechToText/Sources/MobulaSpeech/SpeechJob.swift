@@ -115,7 +115,7 @@ func transcribe(
             try Task.checkCancellation()
             done[index] = .failure(error)
             // Else an actor that is gone would take all files, and fail at once with each.
-            if let error = error as? MobulaError, [.connectionClosed, .unavailable].contains(error.code) { break }
+            if let error = error as? MobulaError, [.actorDied, .actorUnavailable].contains(error.code) { break }
           }
         }
         return done
